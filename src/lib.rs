@@ -1,0 +1,14 @@
+//! `outlast` keeps an AWS Lambda function's telemetry through any backend outage.
+
+pub mod clock;
+pub mod config;
+pub mod deliver;
+pub mod drain;
+pub mod encode;
+pub mod lambda;
+pub mod listen;
+pub mod queue;
+pub mod record;
+mod signal;
+
+pub use signal::Signal;

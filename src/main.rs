@@ -1,0 +1,2 @@
+//! The `outlast` extension.
+fn main() {}
