@@ -11,4 +11,4 @@ pub mod queue;
 pub mod record;
 mod signal;
 
-pub use signal::Signal;
+pub use signal::{PerSignal, Signal};

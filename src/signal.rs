@@ -47,3 +47,41 @@ impl fmt::Display for Signal {
         f.write_str(self.name())
     }
 }
+
+/// One `T` for each signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerSignal<T> {
+    logs: T,
+    metrics: T,
+    traces: T,
+}
+
+impl<T> PerSignal<T> {
+    /// Builds the value of each signal with `make`.
+    pub fn from_fn(mut make: impl FnMut(Signal) -> T) -> Self {
+        Self { logs: make(Signal::Logs), metrics: make(Signal::Metrics), traces: make(Signal::Traces) }
+    }
+
+    /// The value of `signal`.
+    pub fn get(&self, signal: Signal) -> &T {
+        match signal {
+            Signal::Logs => &self.logs,
+            Signal::Metrics => &self.metrics,
+            Signal::Traces => &self.traces,
+        }
+    }
+
+    /// The value of `signal`, to be changed.
+    pub fn get_mut(&mut self, signal: Signal) -> &mut T {
+        match signal {
+            Signal::Logs => &mut self.logs,
+            Signal::Metrics => &mut self.metrics,
+            Signal::Traces => &mut self.traces,
+        }
+    }
+
+    /// The three values in the order of [`Signal::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Signal, &T)> {
+        Signal::ALL.into_iter().map(|signal| (signal, self.get(signal)))
+    }
+}

@@ -1,1 +1,53 @@
-//! queue
+//! The queue: what was acknowledged, on disk, until it is done.
+//!
+//! ```text
+//!  append ──> frames in the newest segment file ──> lanes (one per signal) ──> assemble ──> a request body
+//!                     │                                      ^                                  │
+//!                     └ state: marks, ledger ────────────────┴───────── done / refuse ──────────┘
+//! ```
+//!
+//! # Contract
+//! - [`Queue::append`] returns once the frames would survive the end of our process, or says that they do not.
+//! - Each signal is first in, first out. A [`Mark`] says how far it has come; whatever lies behind the mark is
+//!   waiting. A request is assembled from the oldest waiting blocks, and at most one per signal is in flight.
+//! - Records leave the queue in one of two ways: [`Queue::done`] (delivered), or counted in the [`Ledger`].
+//!
+//! # Invariants
+//! 1. A frame is never changed after it was written; only the state at the head of the newest segment is.
+//! 2. A segment is removed only on positive evidence that each of its frames is done: the marks are past them,
+//!    and they were counted frame by frame. Lost evidence means a repeat, never a loss.
+//! 3. The ledger is on disk before the records it speaks of are removed.
+//! 4. The segments alone are enough to recover everything. The index (sled) beside them saves work at start
+//!    and is never waited for.
+//! 5. Disk use stays within the budget plus one segment; memory use does not grow with the backlog.
+//!
+//! # Assumptions about the medium
+//! `/tmp` lives exactly as long as the kernel, so nothing is synced. A write of one slot (1 KiB within a page)
+//! is not torn by SIGKILL; if it were, the other slot holds the state before it.
+
+mod block;
+mod bytes;
+mod deliveries;
+mod disk;
+mod fate;
+mod frame;
+mod lane;
+mod ledger;
+mod scan;
+mod segments;
+mod send;
+mod state;
+mod store;
+mod types;
+
+pub use block::{BlockError, Deflater, GzipAssembler, gzip, inflate};
+pub use deliveries::{Progress, REMEMBERED_DELIVERIES_MAX};
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use frame::{HEADER_BYTES, Kind, Seq};
+pub use ledger::{Ledger, Reason, Tally};
+pub use segments::StoreError;
+pub use state::{Mark, State};
+pub use store::Queue;
+pub use types::{
+    AppendError, Appended, Batch, Encoding, Limits, NewBlock, Opened, Overflow, Request, Waiting,
+};

@@ -1,1 +1,2 @@
-//! record
+//! stub until merge
+pub struct Resource; pub struct LogRecord<'a>(&'a ());

@@ -1,0 +1,257 @@
+//! Blocks: deflated once when they are made, joined into gzip requests without being touched again.
+//!
+//! A block's payload is raw deflate (RFC 1951) ended by a sync flush: it ends on a byte and has no final
+//! block, so payloads follow one another in one deflate stream. A request is one gzip member (RFC 1952):
+//! header, blocks with the framing's bytes between them as stored deflate blocks, an empty final block, the
+//! CRC-32 combined from the blocks' own, and the total length.
+
+use crc32fast::Hasher;
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use thiserror::Error;
+
+/// RFC 1952: magic, deflate, no flags, no time, no hint, unknown system.
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+/// An empty final block with fixed codes (RFC 1951, 3.2.6), padded to a byte.
+const FINAL_BLOCK: [u8; 2] = [0x03, 0x00];
+/// A stored deflate block carries at most this many bytes (RFC 1951, 3.2.4).
+const STORED_MAX_BYTES: usize = 65_535;
+/// Spare room given to the compressor at each turn; a level-1 block of telemetry rarely needs a second one.
+const OUTPUT_STEP_BYTES: usize = 16 << 10;
+/// Deflate level. 1 is 9 times faster than 6 for a ratio of 4.3 instead of 5.6 (measured on log text), and
+/// the CPU is the function's.
+const LEVEL: u32 = 1;
+
+/// Why a payload could not be inflated or deflated.
+#[derive(Debug, Error)]
+pub enum BlockError {
+    /// The deflate stream is damaged, or not as long as its header says.
+    #[error("the stored block does not inflate to what its header says")]
+    Inflate,
+    /// The compressor refused its input.
+    #[error("the compressor failed")]
+    Deflate,
+}
+
+/// Deflates blocks; its tables (about 300 KB) are allocated once.
+#[derive(Debug)]
+pub struct Deflater(Compress);
+
+impl Default for Deflater {
+    fn default() -> Self {
+        Self(Compress::new(Compression::new(LEVEL), false))
+    }
+}
+
+impl Deflater {
+    /// Deflates `plain` into a payload that others may follow.
+    ///
+    /// # Errors
+    /// [`BlockError::Deflate`] if the compressor makes no progress, which it never should.
+    pub fn deflate(&mut self, plain: &[u8]) -> Result<Vec<u8>, BlockError> {
+        self.0.reset();
+        let mut payload = Vec::with_capacity(plain.len() / 4 + 256);
+        loop {
+            let taken = usize::try_from(self.0.total_in()).map_err(|_| BlockError::Deflate)?;
+            let rest = plain.get(taken..).ok_or(BlockError::Deflate)?;
+            let before = payload.len();
+            self.0
+                .compress_vec(rest, &mut payload, FlushCompress::Sync)
+                .map_err(|_| BlockError::Deflate)?;
+            let all_in = self.0.total_in() == plain.len() as u64;
+            // A flush is complete when the compressor left some of the room it was given.
+            if all_in && payload.len() < payload.capacity() {
+                payload.shrink_to_fit();
+                return Ok(payload);
+            }
+            if payload.len() == before && payload.capacity() > before {
+                return Err(BlockError::Deflate);
+            }
+            payload.reserve(OUTPUT_STEP_BYTES);
+        }
+    }
+}
+
+/// Inflates a payload that must yield exactly `plain_len` bytes with CRC-32 `plain_crc`.
+///
+/// # Errors
+/// [`BlockError::Inflate`] if it does not.
+pub fn inflate(payload: &[u8], plain_len: u32, plain_crc: u32) -> Result<Vec<u8>, BlockError> {
+    let plain_len = plain_len as usize;
+    // One byte more than promised, so that a payload which yields too much is noticed.
+    let mut plain = Vec::with_capacity(plain_len + 1);
+    let mut state = Decompress::new(false);
+    loop {
+        let taken = usize::try_from(state.total_in()).map_err(|_| BlockError::Inflate)?;
+        let rest = payload.get(taken..).ok_or(BlockError::Inflate)?;
+        let before = (taken, plain.len());
+        let status = state
+            .decompress_vec(rest, &mut plain, FlushDecompress::Sync)
+            .map_err(|_| BlockError::Inflate)?;
+        let now = (usize::try_from(state.total_in()).unwrap_or(usize::MAX), plain.len());
+        if plain.len() > plain_len || status == Status::StreamEnd {
+            return Err(BlockError::Inflate);
+        }
+        if now == before || now.0 == payload.len() && plain.len() == plain_len {
+            break;
+        }
+    }
+    if plain.len() == plain_len && crc32fast::hash(&plain) == plain_crc {
+        Ok(plain)
+    } else {
+        Err(BlockError::Inflate)
+    }
+}
+
+/// Joins payloads into one gzip member.
+#[derive(Debug)]
+pub struct GzipAssembler {
+    out: Vec<u8>,
+    crc: Hasher,
+    plain_len: u64,
+}
+
+impl GzipAssembler {
+    /// Starts a member; `expected` bytes of payload are to come.
+    pub fn new(expected: usize) -> Self {
+        let mut out = Vec::with_capacity(GZIP_HEADER.len() + expected + 64);
+        out.extend_from_slice(&GZIP_HEADER);
+        Self { out, crc: Hasher::new(), plain_len: 0 }
+    }
+
+    /// Appends bytes as they are (a framing's prefix, separator or suffix).
+    pub fn stored(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(STORED_MAX_BYTES) {
+            let len = chunk.len() as u16;
+            self.out.push(0);
+            self.out.extend_from_slice(&len.to_le_bytes());
+            self.out.extend_from_slice(&(!len).to_le_bytes());
+            self.out.extend_from_slice(chunk);
+        }
+        self.crc.update(bytes);
+        self.plain_len += bytes.len() as u64;
+    }
+
+    /// Appends a payload that `fill` writes to the end of the buffer it is given. If `fill` fails the
+    /// member is as it was before.
+    ///
+    /// # Errors
+    /// Whatever `fill` returns.
+    pub fn payload<E>(
+        &mut self,
+        plain_len: u32,
+        plain_crc: u32,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let before = self.out.len();
+        if let Err(error) = fill(&mut self.out) {
+            self.out.truncate(before);
+            return Err(error);
+        }
+        self.crc.combine(&Hasher::new_with_initial_len(plain_crc, u64::from(plain_len)));
+        self.plain_len += u64::from(plain_len);
+        Ok(())
+    }
+
+    /// Ends the member.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.out.extend_from_slice(&FINAL_BLOCK);
+        self.out.extend_from_slice(&self.crc.finalize().to_le_bytes());
+        // RFC 1952: the length modulo 2^32.
+        self.out.extend_from_slice(&(self.plain_len as u32).to_le_bytes());
+        self.out
+    }
+}
+
+/// One gzip member around `plain`, for bodies that are not assembled from stored blocks.
+///
+/// # Errors
+/// [`BlockError::Deflate`] as [`Deflater::deflate`].
+pub fn gzip(plain: &[u8]) -> Result<Vec<u8>, BlockError> {
+    let payload = Deflater::default().deflate(plain)?;
+    let mut member = GzipAssembler::new(payload.len());
+    let plain_len = u32::try_from(plain.len()).map_err(|_| BlockError::Deflate)?;
+    member.payload(plain_len, crc32fast::hash(plain), |out| {
+        out.extend_from_slice(&payload);
+        Ok(())
+    })?;
+    Ok(member.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::bufread::GzDecoder;
+    use proptest::prelude::*;
+    use std::io::Read;
+
+    /// A strict receiver: exactly one member, nothing behind it.
+    fn gunzip(bytes: &[u8]) -> Vec<u8> {
+        let mut decoder = GzDecoder::new(bytes);
+        let mut plain = Vec::new();
+        decoder.read_to_end(&mut plain).unwrap();
+        assert!(decoder.into_inner().is_empty(), "bytes behind the member");
+        plain
+    }
+
+    proptest! {
+        #[test]
+        fn assembled_requests_are_ordinary_gzip(
+            blocks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3000), 0..8),
+            prefix in proptest::collection::vec(any::<u8>(), 0..40),
+            separator in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let mut deflater = Deflater::default();
+            let mut member = GzipAssembler::new(0);
+            member.stored(&prefix);
+            let mut expected = prefix.clone();
+            for (index, plain) in blocks.iter().enumerate() {
+                if index > 0 {
+                    member.stored(&separator);
+                    expected.extend_from_slice(&separator);
+                }
+                let payload = deflater.deflate(plain).unwrap();
+                let crc = crc32fast::hash(plain);
+                prop_assert_eq!(&inflate(&payload, plain.len() as u32, crc).unwrap(), plain);
+                member.payload(plain.len() as u32, crc, |out| { out.extend_from_slice(&payload); Ok::<(), ()>(()) }).unwrap();
+                expected.extend_from_slice(plain);
+            }
+            prop_assert_eq!(gunzip(&member.finish()), expected);
+        }
+
+        #[test]
+        fn inflating_anything_never_panics_and_never_yields_what_was_not_promised(
+            bytes in proptest::collection::vec(any::<u8>(), 0..400), len in 0u32..2000, crc: u32,
+        ) {
+            if let Ok(plain) = inflate(&bytes, len, crc) {
+                prop_assert_eq!(plain.len(), len as usize);
+                prop_assert_eq!(crc32fast::hash(&plain), crc);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_incompressible_block_survives() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let plain: Vec<u8> = (0..700_000).map(|_| rng.u8(..)).collect();
+        let payload = Deflater::default().deflate(&plain).unwrap();
+        assert_eq!(inflate(&payload, plain.len() as u32, crc32fast::hash(&plain)).unwrap(), plain);
+        assert_eq!(gunzip(&gzip(&plain).unwrap()), plain);
+    }
+
+    #[test]
+    fn a_framing_longer_than_a_stored_block_is_split() {
+        let plain = vec![b'x'; STORED_MAX_BYTES * 2 + 5];
+        let mut member = GzipAssembler::new(0);
+        member.stored(&plain);
+        assert_eq!(gunzip(&member.finish()), plain);
+    }
+
+    #[test]
+    fn a_payload_of_another_length_or_content_is_refused() {
+        let payload = Deflater::default().deflate(b"hello hello hello").unwrap();
+        let crc = crc32fast::hash(b"hello hello hello");
+        assert!(inflate(&payload, 16, crc).is_err());
+        assert!(inflate(&payload, 18, crc).is_err());
+        assert!(inflate(&payload, 17, crc ^ 1).is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! What became of records that were not delivered. Every drop is counted here, kept on disk before the
+//! records go, and told to the user: a line on stderr at once, a log record to the backend when it takes any.
+
+use super::bytes::Fields;
+use crate::{PerSignal, Signal};
+use std::fmt;
+
+/// Why records were given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The queue was full and `drop-oldest` made room.
+    Overflow,
+    /// The queue was full and `drop-newest` turned a delivery away.
+    OverflowNewest,
+    /// The backend will never take them (OTLP: a status that must not be retried).
+    Refused,
+    /// The backend took the request but rejected some of its records (OTLP partial success).
+    Rejected,
+    /// What was stored is damaged.
+    Damaged,
+    /// A request body that is not telemetry.
+    Unreadable,
+}
+
+impl Reason {
+    /// Every reason, in the order of the byte stored on disk.
+    pub const ALL: [Self; 6] = [
+        Self::Overflow,
+        Self::OverflowNewest,
+        Self::Refused,
+        Self::Rejected,
+        Self::Damaged,
+        Self::Unreadable,
+    ];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The reason in words, as reports carry it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Overflow => "overflow_oldest",
+            Self::OverflowNewest => "overflow_newest",
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+            Self::Damaged => "damaged",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A number of records of one signal, given up for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// The signal of the records.
+    pub signal: Signal,
+    /// Why they were given up.
+    pub reason: Reason,
+    /// How many.
+    pub records: u64,
+}
+
+/// A report names at most this many records, so that a tally fits in one word of a frame's header.
+const TALLY_MAX_RECORDS: u64 = (1 << 48) - 1;
+
+impl Tally {
+    pub(super) fn pack(self) -> u64 {
+        (self.signal.index() as u64) << 56
+            | (self.reason.index() as u64) << 48
+            | self.records.min(TALLY_MAX_RECORDS)
+    }
+
+    pub(super) fn unpack(word: u64) -> Option<Self> {
+        Some(Self {
+            signal: Signal::from_byte((word >> 56) as u8)?,
+            reason: *Reason::ALL.get((word >> 48 & 0xff) as usize)?,
+            records: word & TALLY_MAX_RECORDS,
+        })
+    }
+}
+
+/// Running totals for one signal: given up, and told to the backend, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Account {
+    dropped: [u64; Reason::ALL.len()],
+    reported: [u64; Reason::ALL.len()],
+}
+
+/// All drops since the queue was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    accounts: PerSignal<Account>,
+}
+
+impl Ledger {
+    /// Bytes of a ledger on disk.
+    pub(super) const BYTES: usize = 3 * 2 * Reason::ALL.len() * 8;
+
+    /// Counts records as given up.
+    pub fn drop(&mut self, tally: Tally) {
+        if let Some(count) = self.accounts.get_mut(tally.signal).dropped.get_mut(tally.reason.index()) {
+            *count = count.saturating_add(tally.records);
+        }
+    }
+
+    /// Takes back a count: the records were delivered after all.
+    pub fn undrop(&mut self, tally: Tally) {
+        if let Some(count) = self.accounts.get_mut(tally.signal).dropped.get_mut(tally.reason.index()) {
+            *count = count.saturating_sub(tally.records);
+        }
+    }
+
+    /// A report about `tally` is in the queue.
+    pub fn report(&mut self, tally: Tally) {
+        if let Some(count) = self.accounts.get_mut(tally.signal).reported.get_mut(tally.reason.index()) {
+            *count = count.saturating_add(tally.records);
+        }
+    }
+
+    /// A report about `tally` was itself dropped: what it spoke of is to be told again.
+    pub fn unreport(&mut self, tally: Tally) {
+        if let Some(count) = self.accounts.get_mut(tally.signal).reported.get_mut(tally.reason.index()) {
+            *count = count.saturating_sub(tally.records);
+        }
+    }
+
+    /// What was given up and not reported yet.
+    pub fn unreported(&self) -> Vec<Tally> {
+        let mut tallies = Vec::new();
+        for (signal, account) in self.accounts.iter() {
+            for (reason, (dropped, reported)) in
+                Reason::ALL.into_iter().zip(account.dropped.iter().zip(account.reported))
+            {
+                let records = dropped.saturating_sub(reported);
+                if records > 0 {
+                    tallies.push(Tally { signal, reason, records });
+                }
+            }
+        }
+        tallies
+    }
+
+    /// Records given up in all, by signal.
+    pub fn dropped(&self, signal: Signal) -> u64 {
+        self.accounts.get(signal).dropped.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Records of `signal` given up for `reason`.
+    pub fn dropped_for(&self, signal: Signal, reason: Reason) -> u64 {
+        self.accounts.get(signal).dropped.get(reason.index()).copied().unwrap_or(0)
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        for (_, account) in self.accounts.iter() {
+            for count in account.dropped.iter().chain(&account.reported) {
+                out.extend_from_slice(&count.to_le_bytes());
+            }
+        }
+    }
+
+    pub(super) fn decode(fields: &mut Fields<'_>) -> Option<Self> {
+        let mut ledger = Self::default();
+        for signal in Signal::ALL {
+            let account = ledger.accounts.get_mut(signal);
+            for count in account.dropped.iter_mut().chain(&mut account.reported) {
+                *count = fields.u64()?;
+            }
+        }
+        Some(ledger)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(records: u64) -> Tally {
+        Tally { signal: Signal::Logs, reason: Reason::Refused, records }
+    }
+
+    #[test]
+    fn what_is_dropped_stays_unreported_until_a_report_is_queued() {
+        let mut ledger = Ledger::default();
+        ledger.drop(tally(5));
+        assert_eq!(ledger.unreported(), vec![tally(5)]);
+        ledger.report(tally(5));
+        assert_eq!(ledger.unreported(), vec![]);
+        ledger.unreport(tally(5));
+        assert_eq!(ledger.unreported(), vec![tally(5)]);
+        assert_eq!(ledger.dropped(Signal::Logs), 5);
+    }
+
+    #[test]
+    fn a_ledger_survives_the_disk() {
+        let mut ledger = Ledger::default();
+        ledger.drop(tally(u64::MAX));
+        ledger.drop(tally(1));
+        ledger.report(Tally { signal: Signal::Traces, reason: Reason::Unreadable, records: 9 });
+        let mut bytes = Vec::new();
+        ledger.encode(&mut bytes);
+        assert_eq!(bytes.len(), Ledger::BYTES);
+        assert_eq!(Ledger::decode(&mut Fields::new(&bytes)), Some(ledger));
+    }
+
+    #[test]
+    fn a_tally_fits_one_word() {
+        for signal in Signal::ALL {
+            for reason in Reason::ALL {
+                let tally = Tally { signal, reason, records: 123_456 };
+                assert_eq!(Tally::unpack(tally.pack()), Some(tally));
+            }
+        }
+        assert_eq!(Tally::unpack(u64::MAX), None);
+    }
+}

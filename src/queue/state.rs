@@ -1,0 +1,134 @@
+//! What is done, kept in place at the head of the newest segment.
+//!
+//! Each segment file begins with two slots of fixed size. The state goes alternately into one and the other,
+//! so that a write which is cut short leaves the one before intact. Rewriting in place needs no free space:
+//! what was delivered is known after a crash even when the disk was full.
+
+use super::bytes::{Fields, crc32};
+use super::frame::Seq;
+use super::ledger::Ledger;
+use crate::{PerSignal, Signal};
+
+/// Length of one slot in bytes: the state takes about 480, the rest is room for later versions.
+pub const SLOT_BYTES: usize = 1024;
+/// Slots at the head of a segment.
+pub const SLOTS: u64 = 2;
+/// Where the first frame of a segment begins.
+pub const FRAMES_START: u64 = SLOT_BYTES as u64 * SLOTS;
+
+const MAGIC: [u8; 8] = *b"outlast1";
+
+/// How far a signal has come: everything up to `seq` is done, and `records` of the block after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// The last frame that is done; zero if none is.
+    pub seq: Seq,
+    /// Records of the next block that are done, while it is sent in parts.
+    pub records: u32,
+}
+
+/// Everything about the queue that its frames do not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Made anew with every new queue; a mark says nothing about another queue's frames.
+    pub queue_id: u128,
+    /// Grows with every change; the highest one found counts.
+    pub generation: u64,
+    /// How far each signal has come.
+    pub marks: PerSignal<Mark>,
+    /// What was given up.
+    pub ledger: Ledger,
+    /// The last report frame that the ledger knows of.
+    pub reported: Seq,
+    /// The first part of a cut record that still waits for the rest; zero if there is none.
+    pub fragment: Seq,
+}
+
+impl State {
+    /// The state as a slot of segment `segment`.
+    pub fn encode(&self, segment: u32) -> Vec<u8> {
+        let mut slot = Vec::with_capacity(SLOT_BYTES);
+        slot.extend_from_slice(&MAGIC);
+        slot.extend_from_slice(&segment.to_le_bytes());
+        slot.extend_from_slice(&self.queue_id.to_le_bytes());
+        slot.extend_from_slice(&self.generation.to_le_bytes());
+        for (_, mark) in self.marks.iter() {
+            slot.extend_from_slice(&mark.seq.0.to_le_bytes());
+            slot.extend_from_slice(&mark.records.to_le_bytes());
+        }
+        self.ledger.encode(&mut slot);
+        slot.extend_from_slice(&self.reported.0.to_le_bytes());
+        slot.extend_from_slice(&self.fragment.0.to_le_bytes());
+        slot.resize(SLOT_BYTES - 4, 0);
+        let crc = crc32(&slot);
+        slot.extend_from_slice(&crc.to_le_bytes());
+        slot
+    }
+
+    /// Reads a slot of segment `segment`; `None` if it is not whole.
+    pub fn decode(slot: &[u8], segment: u32) -> Option<Self> {
+        let (body, crc) = slot.split_at_checked(SLOT_BYTES - 4)?;
+        if Fields::new(crc).u32()? != crc32(body) {
+            return None;
+        }
+        let mut fields = Fields::new(body);
+        if fields.array()? != MAGIC || fields.u32()? != segment {
+            return None;
+        }
+        let mut state =
+            Self { queue_id: fields.u128()?, generation: fields.u64()?, ..Self::default() };
+        for signal in Signal::ALL {
+            *state.marks.get_mut(signal) = Mark { seq: Seq(fields.u64()?), records: fields.u32()? };
+        }
+        state.ledger = Ledger::decode(&mut fields)?;
+        state.reported = Seq(fields.u64()?);
+        state.fragment = Seq(fields.u64()?);
+        Some(state)
+    }
+
+    /// The offset of the slot that this generation is written to.
+    pub fn slot_offset(&self) -> u64 {
+        self.generation % SLOTS * SLOT_BYTES as u64
+    }
+}
+
+const _: () = assert!(8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 16 + 4 <= SLOT_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::ledger::{Reason, Tally};
+
+    fn state() -> State {
+        let mut state = State { queue_id: 5, generation: 6, reported: Seq(8), fragment: Seq(9), ..State::default() };
+        *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };
+        state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Damaged, records: 3 });
+        state
+    }
+
+    #[test]
+    fn a_state_survives_the_disk() {
+        let slot = state().encode(12);
+        assert_eq!(slot.len(), SLOT_BYTES);
+        assert_eq!(State::decode(&slot, 12), Some(state()));
+    }
+
+    #[test]
+    fn a_slot_of_another_segment_or_with_a_flipped_bit_is_no_state() {
+        let slot = state().encode(12);
+        assert_eq!(State::decode(&slot, 13), None);
+        for at in [0, 9, 100, SLOT_BYTES - 1] {
+            let mut damaged = slot.clone();
+            damaged[at] ^= 0x10;
+            assert_eq!(State::decode(&damaged, 12), None);
+        }
+    }
+
+    #[test]
+    fn consecutive_generations_go_to_different_slots() {
+        let mut state = state();
+        let first = state.slot_offset();
+        state.generation += 1;
+        assert_ne!(first, state.slot_offset());
+    }
+}

@@ -1,0 +1,152 @@
+//! What goes into the queue and what comes out of it.
+
+use super::frame::Kind;
+use super::segments::StoreError;
+use super::state::Mark;
+use crate::Signal;
+use std::ops::Range;
+use thiserror::Error;
+
+/// What to do when the byte budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// Give up the oldest records (a segment at a time).
+    DropOldest,
+    /// Turn the new delivery away.
+    DropNewest,
+}
+
+/// Sizes the queue keeps to, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// On disk, everything counted (`OUTLAST_QUEUE_MAX_BYTES`).
+    pub max_bytes: u64,
+    /// A segment is closed when the next append would make it longer.
+    pub segment_bytes: u64,
+    /// Memory that stands in for the disk while that takes nothing.
+    pub memory_max_bytes: u64,
+    /// What gives when the budget is used up.
+    pub overflow: Overflow,
+}
+
+impl Limits {
+    /// Segments are a sixteenth of the budget, so that making room gives up little at a time, within these.
+    const SEGMENT_BYTES: Range<u64> = 128 << 10..4 << 20;
+    /// Some 15 MB of logs: what an ordinary function says while its disk is full for a short time.
+    const MEMORY_MAX_BYTES: u64 = 4 << 20;
+
+    /// Limits for a budget of `max_bytes`.
+    pub fn new(max_bytes: u64, overflow: Overflow) -> Self {
+        let segment_bytes = (max_bytes / 16).clamp(Self::SEGMENT_BYTES.start, Self::SEGMENT_BYTES.end);
+        Self { max_bytes, segment_bytes, memory_max_bytes: Self::MEMORY_MAX_BYTES, overflow }
+    }
+}
+
+/// A block to be appended: records that are encoded and deflated.
+#[derive(Clone, Debug)]
+pub struct NewBlock {
+    /// What the payload is.
+    pub kind: Kind,
+    /// The signal of the records.
+    pub signal: Signal,
+    /// Wire format of the payload.
+    pub format: u8,
+    /// How many of the delivery's events this signal's blocks cover, up to and with this one.
+    pub events_end: u32,
+    /// Records in the payload.
+    pub records: u32,
+    /// Length of the payload once inflated, in bytes.
+    pub plain_len: u32,
+    /// CRC-32 of the inflated payload.
+    pub plain_crc: u32,
+    /// Earliest and latest record time, Unix nanoseconds.
+    pub times: (u64, u64),
+    /// Deflated by [`block::Deflater`].
+    pub payload: Vec<u8>,
+}
+
+/// The blocks of one delivery, appended together.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Hash of the request body.
+    pub delivery: u128,
+    /// When it came, Unix nanoseconds.
+    pub received: u64,
+    /// Blocks of the delivery that are on disk already, from an attempt that was cut short.
+    pub parts_before: u16,
+    /// In the order they are to be sent.
+    pub blocks: Vec<NewBlock>,
+}
+
+/// Where a batch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// On disk.
+    OnDisk,
+    /// In memory: the disk takes nothing at the moment.
+    InMemory,
+    /// Given up and counted: the queue is full and keeps what it has.
+    Dropped,
+}
+
+/// Why a batch was not kept.
+#[derive(Debug, Error)]
+pub enum AppendError {
+    /// Neither the disk nor the memory in its stead has room.
+    #[error("neither disk nor memory has room")]
+    NoRoom,
+}
+
+/// What [`Queue::open`] found.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// The directory cannot be used.
+    pub problem: Option<StoreError>,
+    /// Bytes of segments that were there.
+    pub bytes: u64,
+    /// Segments that were there.
+    pub segments: usize,
+}
+
+/// What a signal has waiting, flights included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Blocks.
+    pub blocks: u64,
+    /// Records of the user's.
+    pub records: u64,
+    /// Bytes as they will be sent before compression.
+    pub plain_bytes: u64,
+}
+
+/// How a request body is to be packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// One gzip member.
+    Gzip,
+    /// Not compressed.
+    Identity,
+}
+
+/// A request body and what it holds.
+#[derive(Debug)]
+pub struct Request {
+    /// The signal of the records.
+    pub signal: Signal,
+    /// The body.
+    pub body: Vec<u8>,
+    /// How it is packed.
+    pub encoding: Encoding,
+    /// Handed to [`Queue::done`] or [`Queue::refuse`] once its fate is known.
+    pub to: Mark,
+    /// Blocks in it.
+    pub blocks: u32,
+    /// Records in it, reports of ours included.
+    pub records: u32,
+    /// Plain bytes in it.
+    pub plain_bytes: u64,
+    /// If it is only a part of one block: which of the block's records.
+    pub part: Option<Range<u32>>,
+    /// Records of the first block.
+    pub first_block_records: u32,
+}

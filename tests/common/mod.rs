@@ -1,0 +1,87 @@
+//! What several integration tests share.
+#![allow(dead_code)]
+
+use flate2::read::GzDecoder;
+use outlast::Signal;
+use outlast::encode::{Framing, Parts, SplitError, WireFormat};
+use outlast::queue::{Batch, Deflater, Kind, NewBlock, Request};
+use std::io::Read;
+use std::ops::Range;
+
+/// A wire format of lines: each record is a number.
+pub struct Lines;
+
+impl WireFormat for Lines {
+    fn id(&self) -> u8 {
+        250
+    }
+    fn content_type(&self) -> &'static str {
+        "text/plain"
+    }
+    fn path(&self, _: Signal) -> &'static str {
+        "/"
+    }
+    fn framing(&self) -> Framing {
+        Framing { prefix: b"<", separator: b"|\n", suffix: b">" }
+    }
+    fn block_head(&self, _: &outlast::record::Resource, _: usize, _: &mut Vec<u8>) {}
+    fn log(&self, _: &outlast::record::LogRecord<'_>, _: &mut Vec<u8>) {}
+    fn parts(&self, plain: &[u8]) -> Result<Parts, SplitError> {
+        let mut records = Vec::new();
+        let mut start = 0;
+        for (at, byte) in plain.iter().enumerate() {
+            if *byte == b'\n' {
+                records.push(start..at + 1);
+                start = at + 1;
+            }
+        }
+        Ok(Parts { head: 0..0, records })
+    }
+    fn subset(&self, plain: &[u8], parts: &Parts, records: Range<usize>) -> Vec<u8> {
+        parts.records[records].iter().flat_map(|range| plain[range.clone()].to_vec()).collect()
+    }
+}
+
+/// A block of numbered records.
+pub fn block(deflater: &mut Deflater, signal: Signal, ids: &[u64], padding: usize) -> NewBlock {
+    // Padding that does not compress, so that sizes are what they seem.
+    let mut rng = fastrand::Rng::with_seed(ids.first().copied().unwrap_or(0));
+    let plain: String = ids
+        .iter()
+        .map(|id| format!("{id} {}\n", (0..padding).map(|_| rng.alphanumeric()).collect::<String>()))
+        .collect();
+    NewBlock {
+        kind: Kind::Block { joins: None },
+        signal,
+        format: Lines.id(),
+        events_end: ids.len() as u32,
+        records: ids.len() as u32,
+        plain_len: plain.len() as u32,
+        plain_crc: crc32fast::hash(plain.as_bytes()),
+        times: (1, 2),
+        payload: deflater.deflate(plain.as_bytes()).unwrap(),
+    }
+}
+
+/// A delivery of `blocks`.
+pub fn batch(delivery: u128, blocks: Vec<NewBlock>) -> Batch {
+    Batch { delivery, received: 1, parts_before: 0, blocks }
+}
+
+/// The numbers in a request, as a strict receiver reads them.
+pub fn numbers(request: &Request) -> Vec<u64> {
+    let mut text = String::new();
+    match request.encoding {
+        outlast::queue::Encoding::Gzip => {
+            GzDecoder::new(&request.body[..]).read_to_string(&mut text).unwrap();
+        }
+        outlast::queue::Encoding::Identity => text = String::from_utf8(request.body.clone()).unwrap(),
+    }
+    text.strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'))
+        .unwrap()
+        .replace("|\n", "")
+        .lines()
+        .map(|line| line.split(' ').next().unwrap().parse().unwrap())
+        .collect()
+}

@@ -1,0 +1,235 @@
+//! The real queue over a real directory, in lockstep with a plain `VecDeque` per signal.
+
+mod common;
+
+use common::{Lines, batch, block, numbers};
+use outlast::Signal;
+use outlast::queue::{Appended, Deflater, Encoding, Limits, Mark, Overflow, Queue, RealDisk, Reason};
+use proptest::prelude::*;
+use std::collections::VecDeque;
+use std::path::Path;
+
+#[derive(Clone, Debug)]
+enum Action {
+    Append { blocks: Vec<(u8, u8)>, padding: u16 },
+    Send { signal: u8, max_bytes: u16, max_blocks: u8, gzip: bool, fate: Fate },
+    SendPart { signal: u8, records: u8, fate: Fate },
+    Reopen,
+    Count,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Done,
+    Kept,
+    Refused,
+    /// More is appended, and perhaps dropped, while the request is under way.
+    DoneAfterAppend,
+    /// The process ends before the fate is known.
+    Killed,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => Just(Fate::Done),
+        2 => Just(Fate::Kept),
+        1 => Just(Fate::Refused),
+        2 => Just(Fate::DoneAfterAppend),
+        1 => Just(Fate::Killed),
+    ]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => (proptest::collection::vec((0u8..3, 1u8..6), 1..5), 0u16..3000)
+            .prop_map(|(blocks, padding)| Action::Append { blocks, padding }),
+        4 => (0u8..3, 1u16.., 1u8..20, any::<bool>(), fate())
+            .prop_map(|(signal, max_bytes, max_blocks, gzip, fate)| Action::Send { signal, max_bytes, max_blocks, gzip, fate }),
+        2 => (0u8..3, 1u8..4, fate()).prop_map(|(signal, records, fate)| Action::SendPart { signal, records, fate }),
+        1 => Just(Action::Reopen),
+        1 => Just(Action::Count),
+    ]
+}
+
+/// What should be in the queue, and what became of the rest.
+struct Model {
+    waiting: [VecDeque<u64>; 3],
+    dropped: [u64; 3],
+    next: u64,
+    deliveries: u128,
+}
+
+struct Lockstep {
+    dir: tempfile::TempDir,
+    limits: Limits,
+    queue: Queue,
+    deflater: Deflater,
+    model: Model,
+}
+
+fn open(dir: &Path, limits: Limits) -> Queue {
+    let (queue, opened) = Queue::open(Box::new(RealDisk), dir, limits, 77);
+    assert!(opened.problem.is_none(), "{:?}", opened.problem);
+    queue
+}
+
+impl Lockstep {
+    fn new(overflow: Overflow) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Small enough that segments roll and the budget is reached.
+        let limits =
+            Limits { max_bytes: 96 << 10, segment_bytes: 12 << 10, memory_max_bytes: 1 << 20, overflow };
+        let queue = open(dir.path(), limits);
+        let model = Model { waiting: Default::default(), dropped: [0; 3], next: 0, deliveries: 0 };
+        Self { dir, limits, queue, deflater: Deflater::default(), model }
+    }
+
+    fn append(&mut self, blocks: &[(u8, u8)], padding: u16) {
+        self.model.deliveries += 1;
+        let mut made = Vec::new();
+        let mut ids = Vec::new();
+        for (signal, records) in blocks {
+            let numbers: Vec<u64> = (0..u64::from(*records)).map(|i| self.model.next + i).collect();
+            self.model.next += u64::from(*records);
+            let signal = Signal::from_byte(*signal).unwrap();
+            made.push(block(&mut self.deflater, signal, &numbers, usize::from(padding)));
+            ids.push((signal, numbers));
+        }
+        let batch = batch(self.model.deliveries, made);
+        let kept = self.queue.append(&batch).unwrap();
+        match kept {
+            Appended::OnDisk => {
+                for (signal, numbers) in ids {
+                    self.model.waiting[signal.index()].extend(numbers);
+                }
+            }
+            Appended::Dropped => {
+                for (signal, numbers) in ids {
+                    self.model.dropped[signal.index()] += numbers.len() as u64;
+                }
+            }
+            Appended::InMemory => panic!("the disk was fine"),
+        }
+        assert!(self.queue.known(batch.delivery).is_some_and(|progress| progress.is_whole()));
+        self.follow_drops();
+        assert!(self.queue.disk_bytes() <= self.limits.max_bytes + self.limits.segment_bytes);
+    }
+
+    /// The queue may have given up its oldest: exactly as many as it says, from the front.
+    fn follow_drops(&mut self) {
+        for signal in Signal::ALL {
+            let at = signal.index();
+            let dropped = self.queue.ledger().dropped(signal);
+            let more = dropped.checked_sub(self.model.dropped[at]).expect("a drop was taken back");
+            for _ in 0..more {
+                self.model.waiting[at].pop_front().expect("more dropped than there was");
+            }
+            self.model.dropped[at] = dropped;
+        }
+    }
+
+    fn send(&mut self, signal: u8, request: Option<outlast::queue::Request>, fate: Fate) {
+        let signal = Signal::from_byte(signal).unwrap();
+        let at = signal.index();
+        let Some(request) = request else {
+            assert!(self.model.waiting[at].is_empty(), "records wait but nothing is sent");
+            return;
+        };
+        let sent = numbers(&request);
+        assert_eq!(sent.len(), request.records as usize);
+        let expected: Vec<u64> = self.model.waiting[at].iter().take(sent.len()).copied().collect();
+        assert_eq!(sent, expected, "not the oldest records in order");
+        match fate {
+            Fate::Done => {
+                self.queue.done(signal, request.to);
+                self.model.waiting[at].drain(..sent.len());
+            }
+            Fate::DoneAfterAppend => self.done_after_append(signal, request.to, &sent),
+            Fate::Kept => self.queue.keep(signal),
+            Fate::Refused => {
+                self.queue.refuse(signal, request.to, Reason::Refused);
+                self.follow_drops();
+            }
+            Fate::Killed => self.reopen(),
+        }
+    }
+
+    fn done_after_append(&mut self, signal: Signal, to: Mark, sent: &[u64]) {
+        let at = signal.index();
+        let before = self.queue.ledger().dropped(signal);
+        self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
+        self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
+        let counted = self.queue.ledger().dropped(signal);
+        self.queue.done(signal, to);
+        // Records under way that were given up meanwhile have arrived after all: their count is taken back.
+        let after = self.queue.ledger().dropped(signal);
+        let orphaned = counted - after;
+        assert!(orphaned <= counted - before && orphaned <= sent.len() as u64);
+        self.model.dropped[at] = after;
+        while self.model.waiting[at].front().is_some_and(|id| sent.contains(id)) {
+            self.model.waiting[at].pop_front();
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.queue = open(self.dir.path(), self.limits);
+        self.follow_drops();
+    }
+
+    fn run(&mut self, action: Action) {
+        match action {
+            Action::Append { blocks, padding } => self.append(&blocks, padding),
+            Action::Send { signal, max_bytes, max_blocks, gzip, fate } => {
+                let encoding = if gzip { Encoding::Gzip } else { Encoding::Identity };
+                let of = Signal::from_byte(signal).unwrap();
+                let request = self.queue.assemble(of, &Lines, encoding, u64::from(max_bytes), u32::from(max_blocks));
+                self.send(signal, request, fate);
+            }
+            Action::SendPart { signal, records, fate } => {
+                let of = Signal::from_byte(signal).unwrap();
+                let request = self.queue.assemble_part(of, &Lines, Encoding::Gzip, 0..u32::from(records));
+                self.send(signal, request, fate);
+            }
+            Action::Reopen => self.reopen(),
+            Action::Count => while self.queue.count_one() {},
+        }
+    }
+
+    fn drain(&mut self) {
+        while self.queue.count_one() {}
+        for signal in Signal::ALL {
+            let at = signal.index();
+            assert_eq!(self.queue.waiting(signal).records, self.model.waiting[at].len() as u64, "{signal} waiting");
+            while !self.model.waiting[at].is_empty() {
+                let request = self.queue.assemble(signal, &Lines, Encoding::Gzip, 10_000, 100);
+                self.send(signal.index() as u8, request, Fate::Done);
+            }
+            assert!(self.queue.assemble(signal, &Lines, Encoding::Gzip, 10_000, 100).is_none());
+            assert_eq!(self.queue.waiting(signal), Default::default());
+        }
+        let left: u64 = std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!(left <= 128 << 10, "{left} bytes left of an empty queue");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_queue_agrees_with_a_plain_deque_when_it_gives_up_the_oldest(actions in proptest::collection::vec(action(), 0..64)) {
+        let mut lockstep = Lockstep::new(Overflow::DropOldest);
+        for action in actions {
+            lockstep.run(action);
+        }
+        lockstep.drain();
+    }
+
+    #[test]
+    fn the_queue_agrees_with_a_plain_deque_when_it_turns_the_newest_away(actions in proptest::collection::vec(action(), 0..64)) {
+        let mut lockstep = Lockstep::new(Overflow::DropNewest);
+        for action in actions {
+            lockstep.run(action);
+        }
+        lockstep.drain();
+    }
+}
