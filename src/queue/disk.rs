@@ -11,6 +11,8 @@ use std::path::Path;
 /// Only we may read what the function logged.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// stat(2): `st_blocks` counts units of 512 bytes.
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// An open file of the queue.
 pub trait DiskFile: Send {
@@ -123,14 +125,15 @@ impl DiskFile for File {
     }
 }
 
-/// Bytes of the files below `dir`, directories within included; what cannot be read counts as nothing.
-pub(super) fn bytes_below(dir: &Path) -> u64 {
+/// What the files below `dir` take on disk, in bytes, directories within included. Holes take nothing, and
+/// what cannot be read counts as nothing.
+pub(super) fn bytes_on_disk_below(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
-            Ok(found) if found.is_dir() => bytes_below(&entry.path()),
-            Ok(found) => found.len(),
+            Ok(found) if found.is_dir() => bytes_on_disk_below(&entry.path()),
+            Ok(found) => found.blocks() * STAT_BLOCK_BYTES,
             Err(_) => 0,
         })
         .sum()

@@ -1,6 +1,7 @@
 //! What becomes of requests, of the records in them, and of segments that are needed no longer.
 
 use super::frame::Seq;
+use super::index::Entry;
 use super::lane::Item;
 use super::ledger::{Reason, Tally};
 use super::scan::{Position, Step, step};
@@ -105,6 +106,13 @@ impl Queue {
             .map(|(number, _)| *number)
             .collect();
         for number in done {
+            // A count from the index is no evidence: its frames are.
+            if self.unverified.contains(&number) {
+                self.count(number);
+                if !self.remaining.get(&number).is_some_and(drained) {
+                    continue;
+                }
+            }
             self.forget(number);
         }
     }
@@ -112,11 +120,14 @@ impl Queue {
     pub(super) fn forget(&mut self, number: u32) {
         self.store.remove(number);
         self.remaining.remove(&number);
+        self.unverified.remove(&number);
+        self.note(Entry::Removed(number));
     }
 
     /// Puts the state on disk. If that fails, what was done since is repeated after a crash.
     pub(super) fn save_state(&mut self) {
         self.state.generation += 1;
+        self.note(Entry::State(self.state));
         if self.store.active().is_none() && self.begin_segment().is_ok() {
             return;
         }

@@ -4,6 +4,7 @@
 use super::deliveries::{Deliveries, Progress};
 use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
+use super::index::{Entry, Index, SegmentRow};
 use super::lane::Lane;
 use super::ledger::{Ledger, Reason, Tally};
 use super::scan::{Position, Step, step};
@@ -11,12 +12,14 @@ use super::segments::{Segments, StoreError};
 use super::state::{FRAMES_START, Mark, State};
 use super::types::{AppendError, Appended, Batch, Limits, Opened, Overflow, Waiting};
 use crate::{PerSignal, Signal};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Segments whose frames are read at open, newest first, for the deliveries they name: what Lambda may repeat
 /// came last. The others are counted when there is time.
 const SEGMENTS_READ_AT_OPEN: usize = 2;
+/// Where the index lives, below the queue's directory.
+const INDEX_DIRECTORY: &str = "index";
 /// What a segment still has waiting, by signal, in whole blocks.
 pub(super) type Remaining = PerSignal<Waiting>;
 
@@ -28,8 +31,11 @@ pub struct Queue {
     pub(super) remaining: BTreeMap<u32, Remaining>,
     pub(super) deliveries: Deliveries,
     pub(super) limits: Limits,
-    /// Bytes on disk that are not segments.
-    pub(super) beside_bytes: u64,
+    /// What was written to the active segment, for the index.
+    written: Remaining,
+    /// Segments whose count was taken from the index and is to be made sure of before they go.
+    pub(super) unverified: BTreeSet<u32>,
+    pub(super) index: Option<Index>,
     pub(super) degraded: bool,
 }
 
@@ -51,11 +57,18 @@ impl Queue {
             remaining: BTreeMap::new(),
             deliveries: Deliveries::default(),
             limits,
-            beside_bytes: 0,
+            written: Remaining::default(),
+            unverified: BTreeSet::new(),
+            index: None,
             degraded: false,
         };
         queue.read_newest();
         (queue, opened)
+    }
+
+    /// Puts an index beside the segments in `dir`. It is not waited for: see [`Queue::consult_index`].
+    pub fn attach_index(&mut self, dir: &Path) {
+        self.index = Some(Index::new(dir.join(INDEX_DIRECTORY)));
     }
 
     /// Notes what the newest segments say of deliveries, reports and fragments.
@@ -95,10 +108,7 @@ impl Queue {
                 Step::Frame(header, _) => {
                     let mark = *self.state.marks.get(header.signal);
                     if header.kind != Kind::Fragment && header.seq > mark.seq {
-                        let waiting = remaining.get_mut(header.signal);
-                        waiting.blocks += 1;
-                        waiting.records += header.user_records();
-                        waiting.plain_bytes += u64::from(header.plain_len);
+                        remaining.get_mut(header.signal).add(&header);
                     }
                     headers.push(header);
                 }
@@ -106,6 +116,7 @@ impl Queue {
                 Step::End => break,
             }
         }
+        self.unverified.remove(&number);
         self.remaining.insert(number, remaining);
         headers
     }
@@ -141,12 +152,48 @@ impl Queue {
 
     /// Bytes on disk, everything counted.
     pub fn disk_bytes(&self) -> u64 {
-        self.store.disk_bytes().saturating_add(self.beside_bytes)
+        let index = self.index.as_ref().map_or(0, Index::bytes);
+        self.store.disk_bytes().saturating_add(index)
     }
 
-    /// Says how many bytes the index beside the segments takes.
-    pub fn set_beside_bytes(&mut self, bytes: u64) {
-        self.beside_bytes = bytes;
+    pub(super) fn note(&mut self, entry: Entry) {
+        if let Some(index) = &mut self.index {
+            index.note(entry);
+        }
+    }
+
+    /// Takes over what the index knows, once it has opened. Call now and then until it returns true: nothing
+    /// is missing before, but counts may be incomplete and a repeat may go unnoticed.
+    pub fn consult_index(&mut self) -> bool {
+        let Some(index) = &mut self.index else { return true };
+        let Some(found) = index.take_found().cloned() else { return !index.is_opening() };
+        for delivery in found.deliveries {
+            if self.deliveries.get(delivery).is_none() {
+                self.deliveries.note_whole(delivery);
+            }
+        }
+        if let Some(state) = found.state.filter(|state| state.queue_id == self.state.queue_id) {
+            self.catch_up_with(&state);
+        }
+        for (number, row) in found.segments {
+            // A mark within the segment or past it: only its frames tell what waits.
+            let untouched = self.state.marks.iter().all(|(_, mark)| mark.seq.segment() < number);
+            if untouched && self.store.len(number) == Some(row.len) && !self.remaining.contains_key(&number) {
+                self.remaining.insert(number, row.written);
+                self.unverified.insert(number);
+            }
+        }
+        true
+    }
+
+    /// The index may have seen what could not be written into a segment.
+    fn catch_up_with(&mut self, state: &State) {
+        let ours = self.store.position().map_or(u32::MAX, |(number, _)| number);
+        for (signal, mark) in state.marks.iter() {
+            if *mark > *self.state.marks.get(signal) && mark.seq.segment() < ours && !self.in_flight(signal) {
+                self.advance(signal, *mark);
+            }
+        }
     }
 
     /// The queue's state, for the index beside it.
@@ -230,6 +277,7 @@ impl Queue {
             bytes.extend_from_slice(&block.payload);
         }
         self.store.append(&bytes, headers.len() as u32)?;
+        self.note(Entry::Delivery(batch.delivery));
         let remaining = self.remaining.entry(number).or_default();
         for header in &headers {
             self.deliveries.note(header);
@@ -247,20 +295,23 @@ impl Queue {
                 }
                 Kind::Block { .. } => {}
             }
-            let waiting = remaining.get_mut(header.signal);
-            waiting.blocks += 1;
-            waiting.records += header.user_records();
-            waiting.plain_bytes += u64::from(header.plain_len);
+            remaining.get_mut(header.signal).add(header);
+            self.written.get_mut(header.signal).add(header);
         }
         Ok(())
     }
 
     pub(super) fn begin_segment(&mut self) -> Result<(), StoreError> {
+        let closed = self.store.active().and_then(|number| Some((number, self.store.len(number)?)));
         self.state.generation += 1;
         if self.degraded {
             self.store.begin_in_memory(&self.state);
         } else {
             self.store.begin(&self.state)?;
+        }
+        let written = std::mem::take(&mut self.written);
+        if let Some((number, len)) = closed {
+            self.note(Entry::Closed(number, SegmentRow { len, written }));
         }
         if let Some(number) = self.store.active() {
             self.remaining.insert(number, Remaining::default());

@@ -1,6 +1,6 @@
 //! What goes into the queue and what comes out of it.
 
-use super::frame::Kind;
+use super::frame::{Header, Kind};
 use super::segments::StoreError;
 use super::state::Mark;
 use crate::Signal;
@@ -117,6 +117,14 @@ pub struct Waiting {
     pub records: u64,
     /// Bytes as they will be sent before compression.
     pub plain_bytes: u64,
+}
+
+impl Waiting {
+    pub(super) fn add(&mut self, header: &Header) {
+        self.blocks += 1;
+        self.records += header.user_records();
+        self.plain_bytes += u64::from(header.plain_len);
+    }
 }
 
 /// How a request body is to be packed.

@@ -1,0 +1,561 @@
+//! The index beside the segments: the only file that names sled and bincode.
+//!
+//! It holds what would otherwise have to be read from the segments at start: counts of closed segments, the
+//! state, and the deliveries of late. **Nothing rests on it.** sled 0.34 can open a damaged file without an
+//! error and with rows missing, panic, be poisoned by a full disk, or hang in a flush; so
+//! - its rows are never the list of what exists (the directory is), and each carries a CRC-32 of ours;
+//! - it lives on a thread of its own behind a bounded channel, and nobody waits for that thread;
+//! - every call is guarded against panics; after an error it is opened anew, at the third it is left alone;
+//! - if it does not open it is moved aside (`index.corrupt`, at most one) and begun anew;
+//! - values stay far below 4 KiB, and a file that has grown is written anew: sled never shrinks one.
+
+use super::bytes::crc32;
+use super::disk::bytes_on_disk_below;
+use super::state::State;
+use super::types::Waiting;
+use crate::{PerSignal, Signal};
+use bincode::config::standard;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Entries on their way to the index. If so many pile up it hangs, and is given up until the next start.
+const PENDING_ENTRIES_MAX: usize = 4096;
+/// Deliveries kept; as many as the queue remembers.
+const DELIVERIES_KEPT: u64 = super::REMEMBERED_DELIVERIES_MAX as u64;
+/// A larger index is written anew. Its live rows take some 200 KiB at most.
+const INDEX_MAX_BYTES: u64 = 768 << 10;
+/// sled's IO threads let go of the lock a little after their handle is dropped (seen: up to 2.3 ms).
+const LOCK_RETRIES: u32 = 10;
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// Errors after which the index is left alone until the next start.
+const FAILURES_MAX: u32 = 3;
+/// sled's own cache. It bounds little; small values do.
+const CACHE_BYTES: u64 = 1 << 20;
+
+const STATE_KEY: &[u8] = b"state";
+const SEGMENT_PREFIX: u8 = b'f';
+const DELIVERY_PREFIX: u8 = b'd';
+
+/// Why the index could not be used. Never more than a line in the log.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// sled said so.
+    #[error("{0}")]
+    Sled(#[from] sled::Error),
+    /// sled panicked.
+    #[error("sled panicked")]
+    Panicked,
+    /// The file system said so.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What a closed segment holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentRow {
+    /// Its length in bytes.
+    pub len: u64,
+    /// All blocks ever written to it, by signal.
+    pub written: PerSignal<Waiting>,
+}
+
+/// A row as bincode writes it: length, then blocks, records and plain bytes of each signal.
+#[derive(Serialize, Deserialize)]
+struct StoredRow {
+    len: u64,
+    written: [(u64, u64, u64); 3],
+}
+
+/// A change to be noted.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// The state, after something was done.
+    State(State),
+    /// A segment was closed.
+    Closed(u32, SegmentRow),
+    /// A segment was removed.
+    Removed(u32),
+    /// A delivery was kept.
+    Delivery(u128),
+}
+
+/// What the index knew when it was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The state it saw last.
+    pub state: Option<State>,
+    /// Closed segments.
+    pub segments: BTreeMap<u32, SegmentRow>,
+    /// Deliveries, oldest first.
+    pub deliveries: Vec<u128>,
+}
+
+/// The index's thread, from outside.
+#[derive(Debug)]
+pub struct Index {
+    dir: PathBuf,
+    entries: Option<SyncSender<Entry>>,
+    given_up: bool,
+    bytes: Arc<AtomicU64>,
+    found: Arc<OnceLock<Found>>,
+    taken: bool,
+}
+
+impl Index {
+    /// An index in `dir`, a directory of its own. If there is one it is opened now, else with the first entry.
+    pub fn new(dir: PathBuf) -> Self {
+        let exists = dir.exists();
+        let mut index = Self {
+            dir,
+            entries: None,
+            given_up: false,
+            bytes: Arc::default(),
+            found: Arc::default(),
+            taken: false,
+        };
+        if exists {
+            index.start();
+        } else {
+            index.taken = true;
+        }
+        index
+    }
+
+    fn start(&mut self) {
+        let (entries, inbox) = sync_channel(PENDING_ENTRIES_MAX);
+        let worker = Worker {
+            dir: self.dir.clone(),
+            bytes: Arc::clone(&self.bytes),
+            found: Arc::clone(&self.found),
+            next_delivery: 0,
+        };
+        match thread::Builder::new().name("index".into()).spawn(move || worker.run(&inbox)) {
+            Ok(_) => self.entries = Some(entries),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    fn give_up(&mut self, why: &dyn std::fmt::Display) {
+        if !self.given_up {
+            log::warn!("index: left alone until the next start: {why}");
+        }
+        self.given_up = true;
+        self.entries = None;
+    }
+
+    /// Notes a change. Never waits.
+    pub fn note(&mut self, entry: Entry) {
+        if self.given_up {
+            return;
+        }
+        if self.entries.is_none() {
+            self.start();
+        }
+        let refused = self.entries.as_ref().is_some_and(|entries| entries.try_send(entry).is_err());
+        if refused {
+            self.give_up(&"it does not keep up");
+        }
+    }
+
+    /// What was found at open, once, as soon as it is known.
+    pub fn take_found(&mut self) -> Option<&Found> {
+        if self.taken {
+            return None;
+        }
+        let found = self.found.get()?;
+        self.taken = true;
+        Some(found)
+    }
+
+    /// Whether what it found is still to come.
+    pub fn is_opening(&self) -> bool {
+        !self.taken && !self.given_up
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs on the index's own thread.
+struct Worker {
+    dir: PathBuf,
+    bytes: Arc<AtomicU64>,
+    found: Arc<OnceLock<Found>>,
+    next_delivery: u64,
+}
+
+impl Worker {
+    fn run(mut self, inbox: &Receiver<Entry>) {
+        let mut db = match self.open() {
+            Ok((db, found)) => {
+                drop(self.found.set(found));
+                Some(db)
+            }
+            Err(error) => {
+                log::warn!("index: cannot be opened ({error}); the segments are enough");
+                drop(self.found.set(Found::default()));
+                None
+            }
+        };
+        let mut failures = 0;
+        while let Ok(first) = inbox.recv() {
+            let entries: Vec<Entry> = std::iter::once(first).chain(inbox.try_iter()).collect();
+            let Some(open) = &db else { continue };
+            match self.apply(open, &entries) {
+                Ok(()) => {}
+                Err(error) => {
+                    failures += 1;
+                    log::warn!("index: {error}; the segments are enough");
+                    // After an error the handle is poisoned for good; a new one works.
+                    drop_guarded(db.take());
+                    if failures < FAILURES_MAX {
+                        db = self.open().ok().map(|(db, _)| db);
+                    }
+                }
+            }
+            let bytes = bytes_on_disk_below(&self.dir);
+            self.bytes.store(bytes, Ordering::Relaxed);
+            if bytes > INDEX_MAX_BYTES
+                && let Some(open) = db.take()
+            {
+                db = self.write_anew(open);
+            }
+        }
+        drop_guarded(db);
+    }
+
+    /// Opens the database, whatever state it is in: as it is, then without what sled can do without, then anew.
+    fn open(&mut self) -> Result<(sled::Db, Found), IndexError> {
+        match self.open_retrying_lock() {
+            Ok(opened) => return Ok(opened),
+            // Somebody else has it open: its files are not ours to touch.
+            Err(error) if is_locked(&error) => return Err(error),
+            Err(_) => {}
+        }
+        for name in files_to_do_without(&self.dir) {
+            drop(fs::remove_file(name));
+        }
+        if let Ok(opened) = self.open_retrying_lock() {
+            return Ok(opened);
+        }
+        self.move_aside()?;
+        log::warn!("index: damaged, moved aside and begun anew; the segments have everything");
+        self.open_retrying_lock()
+    }
+
+    fn open_retrying_lock(&mut self) -> Result<(sled::Db, Found), IndexError> {
+        let mut tries = 0;
+        loop {
+            match self.open_once() {
+                Err(error) if is_locked(&error) && tries < LOCK_RETRIES => {
+                    tries += 1;
+                    thread::sleep(LOCK_RETRY_PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn open_once(&mut self) -> Result<(sled::Db, Found), IndexError> {
+        let dir = self.dir.clone();
+        let (db, found, next) = guarded(move || {
+            let db =
+                sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
+            let (found, next) = read(&db)?;
+            Ok((db, found, next))
+        })?;
+        self.next_delivery = next;
+        Ok((db, found))
+    }
+
+    fn move_aside(&self) -> Result<(), IndexError> {
+        let aside = self.dir.with_extension("corrupt");
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        if self.dir.exists() {
+            fs::rename(&self.dir, &aside)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, db: &sled::Db, entries: &[Entry]) -> Result<(), IndexError> {
+        let mut batch = sled::Batch::default();
+        let mut flush = false;
+        for entry in entries {
+            match entry {
+                Entry::State(state) => {
+                    batch.insert(STATE_KEY, state.encode(0));
+                    flush = true;
+                }
+                Entry::Closed(number, row) => {
+                    if let Some(value) = encode_row(row) {
+                        batch.insert(segment_key(*number), value);
+                    }
+                }
+                Entry::Removed(number) => batch.remove(segment_key(*number)),
+                Entry::Delivery(hash) => {
+                    batch.insert(delivery_key(self.next_delivery), hash.to_le_bytes().to_vec());
+                    if let Some(forgotten) = self.next_delivery.checked_sub(DELIVERIES_KEPT) {
+                        batch.remove(delivery_key(forgotten));
+                    }
+                    self.next_delivery += 1;
+                }
+            }
+        }
+        guarded(|| {
+            db.apply_batch(batch)?;
+            if flush {
+                db.flush()?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Copies the rows into a new database in place of one that has grown.
+    fn write_anew(&mut self, db: sled::Db) -> Option<sled::Db> {
+        let rows = guarded(|| db.iter().collect::<Result<Vec<_>, _>>().map_err(IndexError::from)).ok()?;
+        drop_guarded(Some(db));
+        // Renamed first: a removal that is cut short must not leave half a database under the name.
+        let trash = self.dir.with_extension("trash");
+        drop(fs::remove_dir_all(&trash));
+        fs::rename(&self.dir, &trash).ok()?;
+        drop(fs::remove_dir_all(&trash));
+        let (db, _) = self.open_retrying_lock().ok()?;
+        let mut batch = sled::Batch::default();
+        for (key, value) in rows {
+            batch.insert(key, value);
+        }
+        guarded(|| {
+            db.apply_batch(batch)?;
+            db.flush()?;
+            Ok(db)
+        })
+        .ok()
+    }
+}
+
+/// sled tells of a held lock only in words.
+fn is_locked(error: &IndexError) -> bool {
+    matches!(error, IndexError::Sled(sled::Error::Io(error)) if error.to_string().contains("acquire lock"))
+}
+
+fn guarded<T>(call: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(IndexError::Panicked))
+}
+
+/// Closing flushes, and a flush may panic.
+fn drop_guarded(db: Option<sled::Db>) {
+    drop(guarded(|| {
+        drop(db);
+        Ok(())
+    }));
+}
+
+fn files_to_do_without(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name == "conf" || name.starts_with("snap.")
+        })
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn segment_key(number: u32) -> Vec<u8> {
+    key(SEGMENT_PREFIX, u64::from(number))
+}
+
+fn delivery_key(place: u64) -> Vec<u8> {
+    key(DELIVERY_PREFIX, place)
+}
+
+fn key(prefix: u8, number: u64) -> Vec<u8> {
+    let mut key = vec![prefix];
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn number_in(key: &[u8]) -> Option<u64> {
+    key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn encode_row(row: &SegmentRow) -> Option<Vec<u8>> {
+    let of = |signal| {
+        let waiting: &Waiting = row.written.get(signal);
+        (waiting.blocks, waiting.records, waiting.plain_bytes)
+    };
+    let stored = StoredRow { len: row.len, written: Signal::ALL.map(of) };
+    let mut bytes = bincode::serde::encode_to_vec(&stored, standard()).ok()?;
+    let crc = crc32(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    Some(bytes)
+}
+
+fn decode_row(bytes: &[u8]) -> Option<SegmentRow> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    if u32::from_le_bytes(*crc) != crc32(body) {
+        return None;
+    }
+    let (stored, _): (StoredRow, usize) = bincode::serde::decode_from_slice(body, standard()).ok()?;
+    let mut row = SegmentRow { len: stored.len, ..SegmentRow::default() };
+    for (signal, (blocks, records, plain_bytes)) in Signal::ALL.into_iter().zip(stored.written) {
+        *row.written.get_mut(signal) = Waiting { blocks, records, plain_bytes };
+    }
+    Some(row)
+}
+
+fn read(db: &sled::Db) -> Result<(Found, u64), IndexError> {
+    let mut found = Found::default();
+    let mut next = 0;
+    for row in db.iter() {
+        let (key, value) = row?;
+        match key.first() {
+            Some(&SEGMENT_PREFIX) => {
+                if let (Some(number), Some(row)) =
+                    (number_in(&key).and_then(|n| u32::try_from(n).ok()), decode_row(&value))
+                {
+                    found.segments.insert(number, row);
+                }
+            }
+            Some(&DELIVERY_PREFIX) => {
+                if let (Some(place), Ok(hash)) = (number_in(&key), value.as_ref().try_into()) {
+                    found.deliveries.push(u128::from_le_bytes(hash));
+                    next = next.max(place + 1);
+                }
+            }
+            _ => found.state = found.state.or_else(|| State::decode(&value, 0)),
+        }
+    }
+    Ok((found, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(len: u64) -> SegmentRow {
+        let mut row = SegmentRow { len, ..SegmentRow::default() };
+        *row.written.get_mut(Signal::Logs) = Waiting { blocks: 3, records: 40, plain_bytes: 5000 };
+        row
+    }
+
+    /// Writes through an index and waits until its thread has ended.
+    fn write(dir: &Path, entries: Vec<Entry>) {
+        let (sender, inbox) = sync_channel(PENDING_ENTRIES_MAX);
+        for entry in entries {
+            sender.send(entry).unwrap();
+        }
+        drop(sender);
+        worker(dir).run(&inbox);
+    }
+
+    fn worker(dir: &Path) -> Worker {
+        Worker { dir: dir.to_path_buf(), bytes: Arc::default(), found: Arc::default(), next_delivery: 0 }
+    }
+
+    fn found(dir: &Path) -> Found {
+        let (db, found) = worker(dir).open().unwrap();
+        drop_guarded(Some(db));
+        found
+    }
+
+    #[test]
+    fn what_was_noted_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let state = State { queue_id: 4, generation: 9, ..State::default() };
+        write(
+            &path,
+            vec![
+                Entry::Closed(1, row(10)),
+                Entry::Closed(2, row(20)),
+                Entry::Removed(1),
+                Entry::Delivery(5),
+                Entry::Delivery(6),
+                Entry::State(state),
+            ],
+        );
+        let found = found(&path);
+        assert_eq!(found.state, Some(state));
+        assert_eq!(found.segments, BTreeMap::from([(2, row(20))]));
+        assert_eq!(found.deliveries, [5, 6]);
+    }
+
+    #[test]
+    fn a_row_with_a_flipped_bit_is_no_row() {
+        let mut bytes = encode_row(&row(7)).unwrap();
+        assert_eq!(decode_row(&bytes), Some(row(7)));
+        bytes[1] ^= 4;
+        assert_eq!(decode_row(&bytes), None);
+        assert_eq!(decode_row(&[]), None);
+    }
+
+    #[test]
+    fn whatever_is_in_the_directory_it_opens() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for trial in 0..12 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("index");
+            write(&path, (0..200).map(|n| Entry::Closed(n, row(u64::from(n)))).collect());
+            for entry in fs::read_dir(&path).unwrap().flatten().filter(|e| e.path().is_file()) {
+                let mut bytes = fs::read(entry.path()).unwrap();
+                match trial % 4 {
+                    0 => bytes.iter_mut().for_each(|byte| *byte = rng.u8(..)),
+                    1 => bytes.truncate(rng.usize(..=bytes.len())),
+                    2 => bytes.clear(),
+                    _ => (0..20).for_each(|_| {
+                        let at = rng.usize(..bytes.len().max(1));
+                        if let Some(byte) = bytes.get_mut(at) {
+                            *byte ^= 1 << rng.u8(..8);
+                        }
+                    }),
+                }
+                fs::write(entry.path(), bytes).unwrap();
+            }
+            // Rows may be missing; none may be wrong.
+            for (number, found) in found(&path).segments {
+                assert_eq!(found, row(u64::from(number)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_database_that_somebody_else_holds_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        write(&path, vec![Entry::Delivery(1)]);
+        let (held, _) = worker(&path).open().unwrap();
+        assert!(worker(&path).open().is_err_and(|error| is_locked(&error)));
+        drop_guarded(Some(held));
+        assert_eq!(found(&path).deliveries, [1]);
+        assert!(!path.with_extension("corrupt").exists());
+    }
+
+    #[test]
+    fn it_does_not_grow_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        for round in 0..6u128 {
+            write(&path, (0..4000).map(|n| Entry::Delivery(round << 64 | n)).collect());
+        }
+        write(&path, vec![Entry::State(State::default())]);
+        assert!(bytes_on_disk_below(&path) <= 2 * INDEX_MAX_BYTES);
+        assert_eq!(found(&path).deliveries.len() as u64, DELIVERIES_KEPT);
+    }
+}
