@@ -1,6 +1,6 @@
 //! What the user set, read once at the start.
 //!
-//! One table ([`settings`]) names every setting with its meaning, default, accepted values and example. The
+//! One table (`settings.rs`) names every setting with its meaning, default, accepted values and example. The
 //! parser walks it, and so does the page `docs/configuration.md` ([`reference()`]), so neither can say what the
 //! other does not do. Defaults are written in the table as a user would write them and go through the same
 //! parser.
