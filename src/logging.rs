@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn libraries_are_not_heard() {
         assert!(is_own("outlast") && is_own("outlast::drain::policy"));
-        assert!(!is_own("outlaster") && !is_own("hyper::proto") && !is_own("sled"));
+        assert!(!is_own("outlaster") && !is_own("hyper::proto") && !is_own("reqwest"));
     }
 
     #[test]
