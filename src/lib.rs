@@ -7,6 +7,7 @@ pub mod drain;
 pub mod encode;
 pub mod lambda;
 pub mod listen;
+pub mod logging;
 pub mod queue;
 pub mod record;
 mod signal;

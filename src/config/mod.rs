@@ -1,1 +1,310 @@
-//! config
+//! What the user set, read once at the start.
+//!
+//! One table (`settings.rs`) names every setting with its meaning, default, accepted values and example. The
+//! parser walks it, and so does the page `docs/configuration.md` ([`reference()`]), so neither can say what the
+//! other does not do. Defaults are written in the table as a user would write them and go through the same
+//! parser.
+//!
+//! A wrong value never stops the function: it becomes a [`Problem`], and the default stands. All problems are
+//! found in one pass. An `OUTLAST_` variable that is set always shadows the standard `OTEL_` one, also when
+//! its value is wrong: telemetry (and the credentials in its headers) must not go somewhere the user did not
+//! mean. Without a usable endpoint there is nowhere to send, and the extension only idles.
+//!
+//! Nothing secret is ever shown: header values are marked sensitive, an [`Endpoint`] prints without user
+//! information and query, and a problem with such a value names the variable and what is accepted only.
+
+mod apply;
+mod endpoint;
+mod headers;
+mod kind;
+mod names;
+mod problem;
+mod reference;
+mod resource;
+mod settings;
+mod units;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+
+use crate::Signal;
+
+pub use endpoint::Endpoint;
+pub use problem::Problem;
+pub use reference::reference;
+
+use kind::{Flaw, Setting};
+use settings::SETTINGS;
+
+/// A type of Telemetry API event (Lambda Telemetry API reference, "Subscribe", `types`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TelemetryType {
+    /// Events of the platform: starts, reports, time-outs.
+    Platform,
+    /// What the function writes to stdout and stderr.
+    Function,
+    /// What extensions write to stdout and stderr, this one included.
+    Extension,
+}
+
+impl TelemetryType {
+    /// The name the Telemetry API gives it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Platform => "platform",
+            Self::Function => "function",
+            Self::Extension => "extension",
+        }
+    }
+}
+
+/// What gives way when the queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest data goes, so that what happens now is kept.
+    #[default]
+    DropOldest,
+    /// New data is turned away, so that the beginning of the outage is kept.
+    DropNewest,
+}
+
+impl Overflow {
+    /// The name used in the setting.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DropOldest => "drop-oldest",
+            Self::DropNewest => "drop-newest",
+        }
+    }
+}
+
+/// Every setting, checked and in range. `docs/configuration.md` tells what each is for.
+///
+/// `Debug` shows no secret.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Base URL; the path of the signal is appended. See [`Config::signal_url`].
+    pub endpoint: Option<Endpoint>,
+    /// URL for logs alone, used as it is.
+    pub logs_endpoint: Option<Endpoint>,
+    /// Headers of every request, values marked sensitive. See [`Config::signal_headers`].
+    pub headers: HeaderMap,
+    /// Headers for logs alone, instead of [`Config::headers`].
+    pub logs_headers: Option<HeaderMap>,
+    /// How long one request may take, from connecting to the answer.
+    pub timeout: Duration,
+    /// Whether request bodies are sent as gzip.
+    pub gzip: bool,
+    /// What to subscribe to; never empty, no repeats.
+    pub telemetry: Vec<TelemetryType>,
+    /// Where the queue lives; absolute.
+    pub queue_dir: PathBuf,
+    /// The most bytes the queue may occupy on disk, everything counted.
+    pub queue_max_bytes: u64,
+    /// What gives way when the queue is full.
+    pub overflow: Overflow,
+    /// The most plain (not deflated) bytes per request, unless one block alone is larger.
+    pub batch_max_bytes: usize,
+    /// How late telemetry may be before an invocation is held for it.
+    pub max_delay: Duration,
+    /// The longest an invocation is held after the function is done.
+    pub hold_max: Duration,
+    /// The first pause after a failure, before jitter.
+    pub retry_initial: Duration,
+    /// The longest pause between attempts, before jitter. Never below [`Config::retry_initial`].
+    pub retry_max: Duration,
+    /// The part of the SHUTDOWN budget that is left unused.
+    pub shutdown_reserve: Duration,
+    /// The extension's own log.
+    pub log: LevelFilter,
+    /// `service.name`, if the user gave one (in either of the two standard ways).
+    pub service_name: Option<String>,
+    /// Further resource attributes, in the order given, without `service.name`.
+    pub resource_attributes: Vec<(String, String)>,
+}
+
+impl Config {
+    /// Where telemetry of `signal` is posted; none if there is nowhere to send it.
+    pub fn signal_url(&self, signal: Signal) -> Option<Url> {
+        match (signal, &self.logs_endpoint) {
+            (Signal::Logs, Some(own)) => Some(own.url().clone()),
+            _ => self.endpoint.as_ref().map(|base| base.signal_url(signal)),
+        }
+    }
+
+    /// The user's headers for requests that carry `signal`.
+    pub fn signal_headers(&self, signal: Signal) -> &HeaderMap {
+        match (signal, &self.logs_headers) {
+            (Signal::Logs, Some(own)) => own,
+            _ => &self.headers,
+        }
+    }
+
+    /// The state before any default is applied; every field of it is then set from the table.
+    fn blank() -> Self {
+        Self {
+            endpoint: None,
+            logs_endpoint: None,
+            headers: HeaderMap::new(),
+            logs_headers: None,
+            timeout: Duration::ZERO,
+            gzip: false,
+            telemetry: Vec::new(),
+            queue_dir: PathBuf::new(),
+            queue_max_bytes: 0,
+            overflow: Overflow::default(),
+            batch_max_bytes: 0,
+            max_delay: Duration::ZERO,
+            hold_max: Duration::ZERO,
+            retry_initial: Duration::ZERO,
+            retry_max: Duration::ZERO,
+            shutdown_reserve: Duration::ZERO,
+            log: LevelFilter::Off,
+            service_name: None,
+            resource_attributes: Vec::new(),
+        }
+    }
+}
+
+impl Default for Config {
+    /// Every default of the table; no endpoint.
+    fn default() -> Self {
+        let mut config = Self::blank();
+        for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+            // A default that its own parser refuses is a mistake in the table; a test walks them all.
+            drop(setting.kind.apply(&mut config, setting.default));
+        }
+        config
+    }
+}
+
+/// What [`load`] found.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings to run with.
+    pub config: Config,
+    /// Everything that was wrong, in the order of the table; each is one line for the log.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads the settings out of `variables`, usually [`std::env::vars_os`].
+///
+/// Names other than `OUTLAST_*` and the standard `OTEL_*` ones are ignored; so are values that are empty or
+/// only white space (OpenTelemetry specification, "Environment Variable Specification", "Parsing empty value").
+pub fn load<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Loaded
+where
+    N: Into<OsString>,
+    V: Into<OsString>,
+{
+    let mut problems = Vec::new();
+    let variables = ours(variables, &mut problems);
+    let mut config = Config::default();
+    for setting in SETTINGS {
+        read(setting, &variables, &mut config, &mut problems);
+    }
+    reconcile(&variables, &mut config, &mut problems);
+    problems.extend(variables.keys().filter_map(|name| names::unknown(name)));
+    if Signal::ALL.iter().all(|signal| config.signal_url(*signal).is_none()) {
+        problems.push(Problem::nowhere_to_send());
+    }
+    Loaded { config, problems }
+}
+
+/// The variables that may concern us, as text, without the empty ones.
+fn ours<N, V>(
+    variables: impl IntoIterator<Item = (N, V)>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, String>
+where
+    N: Into<OsString>,
+    V: Into<OsString>,
+{
+    let mut found = BTreeMap::new();
+    for (name, value) in variables {
+        let Ok(name) = name.into().into_string() else { continue };
+        if !name.starts_with(names::PREFIX) && !names::is_standard(&name) {
+            continue;
+        }
+        match value.into().into_string() {
+            Ok(value) if value.trim().is_empty() => {}
+            Ok(value) => {
+                found.insert(name, value.trim().to_owned());
+            }
+            Err(_) => problems.push(Problem::not_text(&name)),
+        }
+    }
+    found
+}
+
+/// Applies one setting: ours if it is set, else the standard variables, the general one before the specific.
+fn read(
+    setting: &Setting,
+    variables: &BTreeMap<String, String>,
+    config: &mut Config,
+    problems: &mut Vec<Problem>,
+) {
+    if let Some(value) = variables.get(setting.name) {
+        let flaws = setting.kind.apply(config, value);
+        problems.extend(flaws.into_iter().map(|flaw| Problem::of(setting.name, flaw, &setting.fallback())));
+        return;
+    }
+    let mut fallback = setting.fallback();
+    for standard in setting.standard {
+        let Some(value) = variables.get(standard.name) else { continue };
+        let flaws: Vec<Flaw> = standard.kind.apply(config, value);
+        if flaws.is_empty() {
+            fallback = format!("the value of {} is used", standard.name);
+        }
+        problems.extend(flaws.into_iter().map(|flaw| Problem::of(standard.name, flaw, &fallback)));
+    }
+}
+
+/// The rules between settings. What the user set wins over a default; between two set values, the one that
+/// bounds stays.
+fn reconcile(variables: &BTreeMap<String, String>, config: &mut Config, problems: &mut Vec<Problem>) {
+    if config.retry_initial > config.retry_max {
+        let pair = [settings::RETRY_INITIAL, settings::RETRY_MAX].map(|name| variables.contains_key(name));
+        match pair {
+            [true, false] => config.retry_max = config.retry_initial,
+            [false, true] => config.retry_initial = config.retry_max,
+            _ => {
+                problems.push(Problem {
+                    variable: settings::RETRY_INITIAL.to_owned(),
+                    value: Some(units::show_duration(config.retry_initial)),
+                    accepted: format!(
+                        "accepts at most {}, which is {}",
+                        settings::RETRY_MAX,
+                        units::show_duration(config.retry_max)
+                    ),
+                    consequence: format!("{} is used", units::show_duration(config.retry_max)),
+                });
+                config.retry_initial = config.retry_max;
+            }
+        }
+    }
+    let batch_max_bytes = u64::try_from(config.batch_max_bytes).unwrap_or(u64::MAX);
+    if batch_max_bytes > config.queue_max_bytes {
+        if variables.contains_key(settings::BATCH_MAX_BYTES) {
+            problems.push(Problem {
+                variable: settings::BATCH_MAX_BYTES.to_owned(),
+                value: Some(units::show_bytes(batch_max_bytes)),
+                accepted: format!(
+                    "accepts at most {}, which is {}: a request is never larger than the queue",
+                    settings::QUEUE_MAX_BYTES,
+                    units::show_bytes(config.queue_max_bytes)
+                ),
+                consequence: format!("{} is used", units::show_bytes(config.queue_max_bytes)),
+            });
+        }
+        config.batch_max_bytes = usize::try_from(config.queue_max_bytes).unwrap_or(usize::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,21 @@
-//! deliver
+//! Getting one request to the backend, and saying what became of it.
+//!
+//! [`Client::send`] makes exactly one attempt and always comes back with a [`Verdict`]; it never waits before,
+//! never retries after, and has no time-out of its own for the whole: whoever decides about time drops the
+//! future. What a verdict means for the queue is decided elsewhere. An error that proves that nothing was
+//! written is told from one after which the backend may have the data, for only the latter can lead to a
+//! repeat.
+//!
+//! A freeze kills connections without a sign. [`Client::renew`] forgets them all; a pooled connection that the
+//! peer has closed meanwhile is replaced without being noticed, if nothing was written to it.
+
+mod answer;
+mod client;
+mod retry_after;
+mod tls;
+mod verdict;
+
+pub use answer::MESSAGE_MAX_CHARS;
+pub use client::{ANSWER_BODY_MAX_BYTES, ANSWER_BODY_WAIT_MAX_MS, Client, Outgoing};
+pub use retry_after::{RETRY_AFTER_MAX_S, retry_after};
+pub use verdict::{Cause, Verdict, verdict};

@@ -1,0 +1,128 @@
+//! Values that take more than a number or a word: how each is read into the settings.
+//!
+//! Each function applies what it can and returns what it cannot.
+
+use std::path::Path;
+
+use super::kind::{Flaw, shown};
+use super::{Config, Endpoint, TelemetryType, endpoint, headers, resource};
+
+/// What a base URL must be.
+pub(super) const BASE_URL_ACCEPTED: &str = "an `http://` or `https://` base URL";
+/// What a URL for logs must be.
+pub(super) const LOGS_URL_ACCEPTED: &str =
+    "an `http://` or `https://` URL, used for logs as it is, with nothing appended";
+/// What a list of telemetry types must be.
+pub(super) const TELEMETRY_ACCEPTED: &str = "a comma-separated list of `platform`, `function`, `extension`";
+/// What a directory must be.
+pub(super) const QUEUE_DIR_ACCEPTED: &str = "an absolute path other than `/`";
+/// What resource attributes must be.
+pub(super) const RESOURCE_ATTRIBUTES_ACCEPTED: &str =
+    "`key=value` pairs separated by commas, percent-encoded";
+
+const RESOURCE_SERVICE_NAME: &str = "service.name";
+
+fn bad_url(value: &str, accepted: &str) -> Vec<Flaw> {
+    vec![Flaw {
+        value: Some(shown(&endpoint::redact(value))),
+        accepted: format!("accepts {accepted}"),
+        consequence: None,
+    }]
+}
+
+pub(super) fn base_url(config: &mut Config, value: &str) -> Vec<Flaw> {
+    let Some(endpoint) = Endpoint::parse(value) else {
+        return bad_url(value, BASE_URL_ACCEPTED);
+    };
+    let Some(base) = endpoint.without_signal_path() else {
+        config.endpoint = Some(endpoint);
+        return Vec::new();
+    };
+    let flaw = Flaw {
+        value: Some(shown(&endpoint.to_string())),
+        accepted: "accepts a base URL, to which the path of the signal is appended".to_owned(),
+        consequence: Some(format!("{base} is taken as the base")),
+    };
+    config.endpoint = Some(base);
+    vec![flaw]
+}
+
+pub(super) fn logs_url(config: &mut Config, value: &str) -> Vec<Flaw> {
+    match Endpoint::parse(value) {
+        None => bad_url(value, LOGS_URL_ACCEPTED),
+        found => {
+            config.logs_endpoint = found;
+            Vec::new()
+        }
+    }
+}
+
+pub(super) fn all_headers(config: &mut Config, value: &str) -> Vec<Flaw> {
+    let (headers, flaws) = headers::parse(value);
+    config.headers = headers;
+    flaws
+}
+
+pub(super) fn logs_headers(config: &mut Config, value: &str) -> Vec<Flaw> {
+    let (headers, flaws) = headers::parse(value);
+    config.logs_headers = Some(headers);
+    flaws
+}
+
+pub(super) fn telemetry(config: &mut Config, value: &str) -> Vec<Flaw> {
+    let mut types = Vec::new();
+    for word in value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let known = [TelemetryType::Platform, TelemetryType::Function, TelemetryType::Extension];
+        match known.into_iter().find(|known| known.name().eq_ignore_ascii_case(word)) {
+            Some(known) if types.contains(&known) => {}
+            Some(known) => types.push(known),
+            None => types.clear(),
+        }
+        if types.is_empty() {
+            break;
+        }
+    }
+    if types.is_empty() {
+        return vec![Flaw {
+            value: Some(shown(value)),
+            accepted: format!("accepts {TELEMETRY_ACCEPTED}"),
+            consequence: None,
+        }];
+    }
+    config.telemetry = types;
+    Vec::new()
+}
+
+pub(super) fn queue_dir(config: &mut Config, value: &str) -> Vec<Flaw> {
+    let path = Path::new(value);
+    if !path.is_absolute() || path.parent().is_none() {
+        return vec![Flaw {
+            value: Some(shown(value)),
+            accepted: format!("accepts {QUEUE_DIR_ACCEPTED}"),
+            consequence: None,
+        }];
+    }
+    path.clone_into(&mut config.queue_dir);
+    Vec::new()
+}
+
+pub(super) fn resource_attributes(config: &mut Config, value: &str) -> Vec<Flaw> {
+    let Some(mut attributes) = resource::parse(value) else {
+        return vec![Flaw {
+            value: Some(shown(value)),
+            accepted: format!("accepts {RESOURCE_ATTRIBUTES_ACCEPTED}"),
+            consequence: Some("none of it is used".to_owned()),
+        }];
+    };
+    if let Some((_, name)) = attributes.iter().find(|(key, _)| key == RESOURCE_SERVICE_NAME) {
+        config.service_name = Some(name.clone()).filter(|name| !name.is_empty());
+    }
+    attributes.retain(|(key, _)| key != RESOURCE_SERVICE_NAME);
+    config.resource_attributes = attributes;
+    Vec::new()
+}
+
+pub(super) fn service_name(config: &mut Config, value: &str) -> Vec<Flaw> {
+    config.service_name = Some(value.to_owned());
+    Vec::new()
+}

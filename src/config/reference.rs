@@ -1,0 +1,59 @@
+//! The page `docs/configuration.md`, written from the table.
+
+use super::kind::Setting;
+use super::settings::SETTINGS;
+
+const HEAD: &str = "# Configuration
+
+<!-- Written from the table in src/config/settings.rs. `OUTLAST_BLESS=1 cargo test --lib configuration` rewrites it. -->
+
+Every setting is an environment variable of the function. Only an endpoint is needed; everything else has a default.
+
+- Durations take a unit: `250ms`, `1.5s`, `2m`, `1h`. Sizes take a unit (`64MiB`, `500kB`) or are plain bytes.
+- An empty value counts as not set.
+- Where OpenTelemetry has a standard variable it is honoured; ours wins. A standard variable for logs wins over the general one.
+- A wrong value never stops the function. All problems are written to stderr at the start, each naming the variable, the
+  value (never a secret one) and what is accepted, and the default is used. A wrong value of ours does not bring the
+  standard variable back: telemetry and credentials never go anywhere that was not meant.
+- Without a usable endpoint the extension idles: it costs nothing and collects nothing.
+- `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured for backends that are not on the loopback interface.
+- TLS trusts the certificate authorities of Mozilla's list, as built in.
+
+";
+
+/// The whole page, Markdown.
+pub fn reference() -> String {
+    let rows = SETTINGS.iter().map(row);
+    let sections = SETTINGS.iter().map(section);
+    let head = [HEAD, "| variable | default |\n|---|---|\n"].into_iter().map(str::to_owned);
+    head.chain(rows).chain(sections).collect()
+}
+
+fn row(setting: &Setting) -> String {
+    let anchor = setting.name.to_lowercase();
+    format!("| [`{}`](#{anchor}) | {} |\n", setting.name, default(setting))
+}
+
+fn default(setting: &Setting) -> String {
+    match (setting.default, setting.standard.first()) {
+        ("", None) => "none".to_owned(),
+        ("", Some(standard)) => format!("`{}`", standard.name),
+        (default, _) => format!("`{default}`"),
+    }
+}
+
+fn section(setting: &Setting) -> String {
+    let why = setting.kind.why().map(|why| format!(". {why}")).unwrap_or_default();
+    let items = [
+        ("Default", default(setting)),
+        ("Accepted", format!("{}{why}", setting.kind.accepted())),
+        ("Example", format!("`{}={}`", setting.name, setting.example)),
+    ];
+    let standards = setting
+        .standard
+        .iter()
+        .map(|standard| ("Standard", format!("`{}`, {}", standard.name, standard.kind.accepted())));
+    let head = format!("\n## `{}`\n\n{}\n\n", setting.name, setting.meaning);
+    let items = items.into_iter().chain(standards).map(|(what, text)| format!("- {what}: {text}\n"));
+    std::iter::once(head).chain(items).collect()
+}

@@ -1,0 +1,284 @@
+//! The table of settings: parser, documentation and defaults in one place.
+
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::kind::{Choice, Kind, Range, Setting, Standard};
+use super::{Overflow, apply, headers};
+
+/// Base URL of the backend.
+pub(super) const ENDPOINT: &str = "OUTLAST_ENDPOINT";
+/// First pause after a failure.
+pub(super) const RETRY_INITIAL: &str = "OUTLAST_RETRY_INITIAL";
+/// Longest pause between attempts.
+pub(super) const RETRY_MAX: &str = "OUTLAST_RETRY_MAX";
+/// Plain bytes per request.
+pub(super) const BATCH_MAX_BYTES: &str = "OUTLAST_BATCH_MAX_BYTES";
+/// Bytes of the queue on disk.
+pub(super) const QUEUE_MAX_BYTES: &str = "OUTLAST_QUEUE_MAX_BYTES";
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const TIMEOUT_RANGE: Range<Duration> = Range {
+    min: Duration::from_millis(50),
+    max: Duration::from_secs(900),
+    why: "Below, a distant backend cannot be reached at all (TCP and TLS take two to three round trips); above, a request would outlive the longest invocation.",
+};
+
+const RETRY_RANGE: Range<Duration> = Range {
+    min: Duration::from_millis(10),
+    max: Duration::from_secs(3600),
+    why: "Below, a failing backend would be hammered; above, a recovery would go unnoticed for longer than most environments live.",
+};
+
+/// Every setting, in the order of the page.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: ENDPOINT,
+        default: "",
+        meaning: "Base URL of the backend. `/v1/logs` is appended, as OTLP/HTTP says; the query, if any, stays. Without it and without the standard variables there is nowhere to send, and the extension idles.",
+        example: "https://otlp.example.com:4318",
+        kind: Kind::Other(apply::BASE_URL_ACCEPTED, apply::base_url),
+        standard: &[
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+                kind: Kind::Other(apply::BASE_URL_ACCEPTED, apply::base_url),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+                kind: Kind::Other(apply::LOGS_URL_ACCEPTED, apply::logs_url),
+            },
+        ],
+    },
+    Setting {
+        name: "OUTLAST_PROTOCOL",
+        default: "otlp",
+        meaning: "The wire format. `otlp` is OTLP/HTTP with protobuf bodies.",
+        example: "otlp",
+        kind: Kind::Choice(&[
+            Choice { word: "otlp", apply: Some(|_| ()) },
+            Choice { word: "otlp-json", apply: None },
+            Choice { word: "ndjson", apply: None },
+            Choice { word: "json", apply: None },
+            Choice { word: "elasticsearch", apply: None },
+            Choice { word: "loki", apply: None },
+            Choice { word: "splunk-hec", apply: None },
+            Choice { word: "datadog", apply: None },
+            Choice { word: "newrelic", apply: None },
+        ]),
+        standard: &[
+            Standard { name: "OTEL_EXPORTER_OTLP_PROTOCOL", kind: Kind::Choice(STANDARD_PROTOCOLS) },
+            Standard { name: "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", kind: Kind::Choice(STANDARD_PROTOCOLS) },
+        ],
+    },
+    Setting {
+        name: "OUTLAST_HEADERS",
+        default: "",
+        meaning: "Headers sent with every request, usually the credentials: `name=value` pairs separated by commas. Values are percent-encoded (`%2C` is a comma, `%20` a space, `%25` a percent sign); one that is not valid percent-encoding is taken as written. Never printed.",
+        example: "authorization=Bearer%20abc,x-tenant=blue",
+        kind: Kind::Other(headers::ACCEPTED, apply::all_headers),
+        standard: &[
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_HEADERS",
+                kind: Kind::Other(headers::ACCEPTED, apply::all_headers),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+                kind: Kind::Other(headers::ACCEPTED, apply::logs_headers),
+            },
+        ],
+    },
+    Setting {
+        name: "OUTLAST_TIMEOUT",
+        default: "5s",
+        meaning: "How long one request may take, from connecting to the answer. A request that takes longer is sent again.",
+        example: "3s",
+        kind: Kind::Duration(TIMEOUT_RANGE, |config, value| config.timeout = value),
+        standard: &[
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_TIMEOUT",
+                kind: Kind::Millis(TIMEOUT_RANGE, |config, value| config.timeout = value),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT",
+                kind: Kind::Millis(TIMEOUT_RANGE, |config, value| config.timeout = value),
+            },
+        ],
+    },
+    Setting {
+        name: "OUTLAST_COMPRESSION",
+        default: "gzip",
+        meaning: "How request bodies are sent. The queue on disk is compressed in either case.",
+        example: "none",
+        kind: Kind::Choice(COMPRESSIONS),
+        standard: &[
+            Standard { name: "OTEL_EXPORTER_OTLP_COMPRESSION", kind: Kind::Choice(COMPRESSIONS) },
+            Standard { name: "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", kind: Kind::Choice(COMPRESSIONS) },
+        ],
+    },
+    Setting {
+        name: "OUTLAST_TELEMETRY",
+        default: "platform,function",
+        meaning: "What to take from the Lambda Telemetry API: `platform` events, what the `function` writes, what every `extension` writes (this one included).",
+        example: "function",
+        kind: Kind::Other(apply::TELEMETRY_ACCEPTED, apply::telemetry),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_QUEUE_DIR",
+        default: "/tmp/outlast",
+        meaning: "Where the queue lives. Only `/tmp` and a mounted file system can be written in Lambda; `/tmp` is local and outlives resets. The directory is made if it is missing and should be used by nothing else.",
+        example: "/tmp/telemetry",
+        kind: Kind::Other(apply::QUEUE_DIR_ACCEPTED, apply::queue_dir),
+        standard: &[],
+    },
+    Setting {
+        name: QUEUE_MAX_BYTES,
+        default: "64MiB",
+        meaning: "The most the queue may occupy on disk, everything counted. Data waits compressed: 64 MiB holds some 300 MB of logs. `/tmp` is 512 MB unless the function asks for more, and the function uses it too.",
+        example: "256MiB",
+        kind: Kind::Bytes(
+            Range {
+                min: MIB,
+                max: 10 * GIB,
+                why: "Below, the queue's own files leave no room for data; above is more than `/tmp` can be given.",
+            },
+            |config, value| config.queue_max_bytes = value,
+        ),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_OVERFLOW",
+        default: "drop-oldest",
+        meaning: "What gives way when the queue is full. `drop-oldest` keeps what happens now, `drop-newest` keeps the beginning of the outage. What is dropped is counted and reported, to the backend and on stderr.",
+        example: "drop-newest",
+        kind: Kind::Choice(&[
+            Choice { word: "drop-oldest", apply: Some(|config| config.overflow = Overflow::DropOldest) },
+            Choice { word: "drop-newest", apply: Some(|config| config.overflow = Overflow::DropNewest) },
+            Choice { word: "shed", apply: None },
+        ]),
+        standard: &[],
+    },
+    Setting {
+        name: BATCH_MAX_BYTES,
+        default: "1MiB",
+        meaning: "The most telemetry per request, counted before compression. A single block (at most 256 KiB, unless one record alone is larger) is sent however small this is. A backend that answers 413 gets smaller requests by itself.",
+        example: "512KiB",
+        kind: Kind::Bytes(
+            Range {
+                min: KIB,
+                max: 16 * MIB,
+                why: "Below, a request would be mostly headers; above, requests take more memory and time than a small function has to spare.",
+            },
+            |config, value| config.batch_max_bytes = usize::try_from(value).unwrap_or(usize::MAX),
+        ),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_MAX_DELAY",
+        default: "10s",
+        meaning: "How late telemetry may be before an invocation is held for it. The extension sends while the function runs; what is left waits for the next invocation, unless that is expected later than this.",
+        example: "1m",
+        kind: Kind::Duration(
+            Range {
+                min: Duration::ZERO,
+                max: Duration::from_secs(86_400),
+                why: "`0` holds every invocation that has something to send; no environment lives for a day.",
+            },
+            |config, value| config.max_delay = value,
+        ),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_HOLD_MAX",
+        default: "150ms",
+        meaning: "The longest an invocation is held after the function is done. The time is billed, the caller has its answer already. Never past the function's deadline, and not while the backend is known to be away.",
+        example: "500ms",
+        kind: Kind::Duration(
+            Range {
+                min: Duration::ZERO,
+                max: Duration::from_secs(30),
+                why: "`0` never holds; above, the environment would be withheld from new requests for longer than any delivery is worth.",
+            },
+            |config, value| config.hold_max = value,
+        ),
+        standard: &[],
+    },
+    Setting {
+        name: RETRY_INITIAL,
+        default: "200ms",
+        meaning: "The first pause after a failed request. It grows with each further failure, with full jitter, and a `Retry-After` of the backend is obeyed.",
+        example: "1s",
+        kind: Kind::Duration(RETRY_RANGE, |config, value| config.retry_initial = value),
+        standard: &[],
+    },
+    Setting {
+        name: RETRY_MAX,
+        default: "30s",
+        meaning: "The longest pause between attempts. There is no limit on attempts or age: data waits until the backend takes it or the queue is full. Must not be below `OUTLAST_RETRY_INITIAL`; if only one of the two is set, the other follows.",
+        example: "5m",
+        kind: Kind::Duration(RETRY_RANGE, |config, value| config.retry_max = value),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_SHUTDOWN_RESERVE",
+        default: "150ms",
+        meaning: "The part of the time that Lambda gives at SHUTDOWN which is left unused, so that the process is gone by itself before it is killed.",
+        example: "300ms",
+        kind: Kind::Duration(
+            Range {
+                min: Duration::from_millis(20),
+                max: Duration::from_secs(1),
+                why: "Below, closing the queue may be cut short; Lambda gives 2 s in all, of which 1.3 to 1.7 s arrive.",
+            },
+            |config, value| config.shutdown_reserve = value,
+        ),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_LOG",
+        default: "warn",
+        meaning: "How much the extension itself writes to stderr. One line per event, never one per record.",
+        example: "info",
+        kind: Kind::Choice(&[
+            Choice { word: "off", apply: Some(|config| config.log = LevelFilter::Off) },
+            Choice { word: "error", apply: Some(|config| config.log = LevelFilter::Error) },
+            Choice { word: "warn", apply: Some(|config| config.log = LevelFilter::Warn) },
+            Choice { word: "info", apply: Some(|config| config.log = LevelFilter::Info) },
+            Choice { word: "debug", apply: Some(|config| config.log = LevelFilter::Debug) },
+            Choice { word: "trace", apply: Some(|config| config.log = LevelFilter::Trace) },
+        ]),
+        standard: &[],
+    },
+    Setting {
+        name: "OTEL_RESOURCE_ATTRIBUTES",
+        default: "",
+        meaning: "Attributes added to everything that is sent: `key=value` pairs separated by commas, keys and values percent-encoded. They win over what the extension finds out itself.",
+        example: "deployment.environment.name=prod,team=checkout",
+        kind: Kind::Other(apply::RESOURCE_ATTRIBUTES_ACCEPTED, apply::resource_attributes),
+        standard: &[],
+    },
+    // After the attributes: the specification gives it precedence over a `service.name` among them.
+    Setting {
+        name: "OTEL_SERVICE_NAME",
+        default: "",
+        meaning: "`service.name` of everything that is sent; the name of the function if it is not set here or in `OTEL_RESOURCE_ATTRIBUTES`.",
+        example: "checkout",
+        kind: Kind::Other("any text", apply::service_name),
+        standard: &[],
+    },
+];
+
+const COMPRESSIONS: &[Choice] = &[
+    Choice { word: "gzip", apply: Some(|config| config.gzip = true) },
+    Choice { word: "none", apply: Some(|config| config.gzip = false) },
+];
+
+const STANDARD_PROTOCOLS: &[Choice] = &[
+    Choice { word: "http/protobuf", apply: Some(|_| ()) },
+    Choice { word: "http/json", apply: None },
+    Choice { word: "grpc", apply: None },
+];

@@ -1,0 +1,359 @@
+//! Whole sets of variables, as a user would set them.
+
+use super::*;
+use proptest::prelude::*;
+
+fn loaded<'a>(variables: &[(&'a str, &'a str)]) -> Loaded {
+    load(variables.iter().copied())
+}
+
+/// The settings out of variables that are all right, given an endpoint.
+fn good(variables: &[(&str, &str)]) -> Config {
+    let loaded = loaded(&[&[("OUTLAST_ENDPOINT", "http://c:4318")], variables].concat());
+    assert_eq!(loaded.problems, [], "{variables:?}");
+    loaded.config
+}
+
+/// The one problem that `variables` have, given an endpoint, as the log shows it, and the resulting settings.
+fn one_problem(variables: &[(&str, &str)]) -> (String, Config) {
+    let loaded = loaded(&[&[("OUTLAST_ENDPOINT", "http://c:4318")], variables].concat());
+    assert_eq!(loaded.problems.len(), 1, "{:?}", loaded.problems);
+    (loaded.problems[0].to_string(), loaded.config)
+}
+
+fn logs_url(config: &Config) -> Option<String> {
+    config.signal_url(Signal::Logs).map(String::from)
+}
+
+#[test]
+fn defaults_are_those_of_the_design() {
+    let config = good(&[]);
+    assert_eq!(config.timeout, Duration::from_secs(5));
+    assert!(config.gzip);
+    assert_eq!(config.telemetry, [TelemetryType::Platform, TelemetryType::Function]);
+    assert_eq!(config.queue_dir, PathBuf::from("/tmp/outlast"));
+    assert_eq!(config.queue_max_bytes, 64 << 20);
+    assert_eq!(config.overflow, Overflow::DropOldest);
+    assert_eq!(config.batch_max_bytes, 1 << 20);
+    assert_eq!(config.max_delay, Duration::from_secs(10));
+    assert_eq!(config.hold_max, Duration::from_millis(150));
+    assert_eq!(config.retry_initial, Duration::from_millis(200));
+    assert_eq!(config.retry_max, Duration::from_secs(30));
+    assert_eq!(config.shutdown_reserve, Duration::from_millis(150));
+    assert_eq!(config.log, LevelFilter::Warn);
+    assert!(config.headers.is_empty());
+}
+
+#[test]
+fn every_default_and_every_example_is_accepted_by_its_own_parser() {
+    for setting in SETTINGS {
+        let mut config = Config::blank();
+        for value in [setting.default, setting.example].into_iter().filter(|value| !value.is_empty()) {
+            let flaws = setting.kind.apply(&mut config, value);
+            assert!(flaws.is_empty(), "{}={value}: {flaws:?}", setting.name);
+        }
+        assert!(!setting.meaning.is_empty() && !setting.example.is_empty(), "{}", setting.name);
+    }
+}
+
+#[test]
+fn every_field_that_has_a_default_gets_it_from_the_table() {
+    // `blank` holds values that no setting accepts or that differ from the default.
+    let (blank, config) = (Config::blank(), Config::default());
+    assert_ne!(blank.timeout, config.timeout);
+    assert_ne!(blank.gzip, config.gzip);
+    assert_ne!(blank.telemetry, config.telemetry);
+    assert_ne!(blank.queue_dir, config.queue_dir);
+    assert_ne!(blank.log, config.log);
+    let mut newest = Config { overflow: Overflow::DropNewest, ..Config::blank() };
+    for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+        setting.kind.apply(&mut newest, setting.default);
+    }
+    assert_eq!(newest.overflow, Overflow::DropOldest);
+}
+
+#[test]
+fn names_in_the_table_are_unique() {
+    let mut names: Vec<&str> = SETTINGS
+        .iter()
+        .flat_map(|setting| std::iter::once(setting.name).chain(setting.standard.iter().map(|s| s.name)))
+        .collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}
+
+#[test]
+fn the_page_of_configuration_is_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    if std::env::var_os("OUTLAST_BLESS").is_some() {
+        std::fs::write(path, reference()).unwrap();
+    }
+    let page = std::fs::read_to_string(path).unwrap();
+    assert!(page == reference(), "docs/configuration.md is stale; run this test with OUTLAST_BLESS=1");
+}
+
+#[test]
+fn settings_that_are_given_are_used() {
+    let config = good(&[
+        ("OUTLAST_TIMEOUT", "1.5s"),
+        ("OUTLAST_COMPRESSION", "none"),
+        ("OUTLAST_TELEMETRY", "extension, function,function"),
+        ("OUTLAST_QUEUE_DIR", "/mnt/q"),
+        ("OUTLAST_QUEUE_MAX_BYTES", "128MiB"),
+        ("OUTLAST_OVERFLOW", "drop-newest"),
+        ("OUTLAST_BATCH_MAX_BYTES", "4194304"),
+        ("OUTLAST_MAX_DELAY", "0"),
+        ("OUTLAST_HOLD_MAX", "0ms"),
+        ("OUTLAST_LOG", "DEBUG"),
+        ("OUTLAST_PROTOCOL", "otlp"),
+    ]);
+    assert_eq!(config.timeout, Duration::from_millis(1_500));
+    assert!(!config.gzip);
+    assert_eq!(config.telemetry, [TelemetryType::Extension, TelemetryType::Function]);
+    assert_eq!(config.queue_dir, PathBuf::from("/mnt/q"));
+    assert_eq!(config.queue_max_bytes, 128 << 20);
+    assert_eq!(config.overflow, Overflow::DropNewest);
+    assert_eq!(config.batch_max_bytes, 4 << 20);
+    assert_eq!((config.max_delay, config.hold_max), (Duration::ZERO, Duration::ZERO));
+    assert_eq!(config.log, LevelFilter::Debug);
+}
+
+#[test]
+fn without_an_endpoint_there_is_nowhere_to_send() {
+    for variables in [&[][..], &[("OUTLAST_ENDPOINT", "  ")]] {
+        let loaded = loaded(variables);
+        assert_eq!(logs_url(&loaded.config), None);
+        assert_eq!(loaded.problems.len(), 1);
+        assert!(loaded.problems[0].to_string().contains("nowhere to send"), "{}", loaded.problems[0]);
+    }
+}
+
+#[test]
+fn standard_variables_are_honoured() {
+    let loaded = loaded(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://standard:4318/base/"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_SERVICE_NAME", "checkout"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,team=blue"),
+    ]);
+    assert_eq!(loaded.problems, []);
+    let config = loaded.config;
+    assert_eq!(logs_url(&config).as_deref(), Some("http://standard:4318/base/v1/logs"));
+    assert_eq!(config.signal_headers(Signal::Logs)["api-key"], "a b");
+    assert_eq!(config.timeout, Duration::from_millis(2_500));
+    assert!(!config.gzip);
+    assert_eq!(config.service_name.as_deref(), Some("checkout"));
+    assert_eq!(config.resource_attributes, [("team".to_owned(), "blue".to_owned())]);
+}
+
+#[test]
+fn the_service_name_may_come_with_the_attributes() {
+    let config = good(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,team=blue")]);
+    assert_eq!(config.service_name.as_deref(), Some("other"));
+    assert_eq!(config.resource_attributes.len(), 1);
+}
+
+#[test]
+fn the_standard_variables_for_logs_win_over_the_general_ones_for_logs_alone() {
+    let loaded = loaded(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs/take/it"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "k=all"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "k=logs"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "2000"),
+    ]);
+    assert_eq!(loaded.problems, []);
+    let config = loaded.config;
+    assert_eq!(logs_url(&config).as_deref(), Some("http://logs/take/it"));
+    assert_eq!(config.signal_url(Signal::Traces).unwrap().as_str(), "http://all/v1/traces");
+    assert_eq!(config.signal_headers(Signal::Logs)["k"], "logs");
+    assert_eq!(config.signal_headers(Signal::Metrics)["k"], "all");
+    assert_eq!(config.timeout, Duration::from_secs(2));
+}
+
+#[test]
+fn our_variables_win_over_the_standard_ones() {
+    let config = good(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://standard"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://standard/logs"),
+        ("OUTLAST_HEADERS", "k=ours"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "k=standard"),
+        ("OUTLAST_TIMEOUT", "1s"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "not even read"),
+    ]);
+    assert_eq!(logs_url(&config).as_deref(), Some("http://c:4318/v1/logs"));
+    assert_eq!(config.signal_headers(Signal::Logs)["k"], "ours");
+    assert_eq!(config.timeout, Duration::from_secs(1));
+}
+
+#[test]
+fn a_wrong_endpoint_of_ours_does_not_send_telemetry_to_the_standard_one() {
+    let loaded =
+        loaded(&[("OUTLAST_ENDPOINT", "htp://typo"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://elsewhere")]);
+    assert_eq!(logs_url(&loaded.config), None);
+    assert_eq!(loaded.problems.len(), 2);
+}
+
+#[test]
+fn every_problem_is_reported_in_one_go_and_the_defaults_stand() {
+    let loaded = loaded(&[
+        ("OUTLAST_ENDPOINT", "collector:4318"),
+        ("OUTLAST_TIMEOUT", "5"),
+        ("OUTLAST_COMPRESSION", "zip"),
+        ("OUTLAST_TELEMETRY", "function,logs"),
+        ("OUTLAST_QUEUE_DIR", "tmp"),
+        ("OUTLAST_QUEUE_MAX_BYTES", "1KiB"),
+        ("OUTLAST_HEADERS", "nonsense"),
+        ("OUTLAST_HOLD_MAX", "1h"),
+        ("OUTLAST_LOG", "loud"),
+        ("OUTLAST_TIMEOUTS", "1s"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "nonsense"),
+    ]);
+    let names: Vec<&str> = loaded.problems.iter().map(|problem| problem.variable.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "OUTLAST_ENDPOINT",
+            "OUTLAST_HEADERS",
+            "OUTLAST_TIMEOUT",
+            "OUTLAST_COMPRESSION",
+            "OUTLAST_TELEMETRY",
+            "OUTLAST_QUEUE_DIR",
+            "OUTLAST_QUEUE_MAX_BYTES",
+            "OUTLAST_HOLD_MAX",
+            "OUTLAST_LOG",
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "OUTLAST_TIMEOUTS",
+            "OUTLAST_ENDPOINT",
+        ]
+    );
+    assert_eq!(loaded.config.timeout, Duration::from_secs(5));
+    assert_eq!(loaded.config.queue_dir, PathBuf::from("/tmp/outlast"));
+    assert_eq!(
+        loaded.problems[2].to_string(),
+        "OUTLAST_TIMEOUT=\"5\": accepts a duration with a unit (ms, s, m, h) from 50ms to 15m; the default, 5s, is used"
+    );
+}
+
+#[test]
+fn a_wrong_value_for_logs_leaves_the_general_one() {
+    let (line, config) =
+        one_problem(&[("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"), ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "2s")]);
+    assert!(line.ends_with("; the value of OTEL_EXPORTER_OTLP_TIMEOUT is used"), "{line}");
+    assert_eq!(config.timeout, Duration::from_secs(1));
+}
+
+#[test]
+fn what_other_versions_can_do_is_said_to_be_unsupported() {
+    for (name, value) in [
+        ("OUTLAST_SIGNALS", "logs"),
+        ("OUTLAST_FALLBACK", "stdout"),
+        ("OUTLAST_OTLP_RECEIVER", "on"),
+        ("OUTLAST_RULES", "/var/task/rules.toml"),
+        ("OUTLAST_OVERFLOW", "shed"),
+        ("OUTLAST_PROTOCOL", "loki"),
+        ("OUTLAST_HEADERS", "k=ssm:/name"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/var/task/ca.pem"),
+    ] {
+        let (line, _) = one_problem(&[(name, value)]);
+        assert!(line.starts_with(name) && line.contains("not supported by this version"), "{line}");
+    }
+}
+
+#[test]
+fn a_misspelt_name_is_reported_without_its_value() {
+    let (line, _) = one_problem(&[("OUTLAST_HEADER", "authorization=hunter2")]);
+    assert_eq!(line, "OUTLAST_HEADER: not a setting; the nearest is OUTLAST_HEADERS; ignored");
+}
+
+#[test]
+fn variables_of_others_are_none_of_our_business() {
+    good(&[
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+        ("PATH", "/bin"),
+        ("AWS_REGION", "eu-west-1"),
+        ("TIMEOUT", "x"),
+    ]);
+}
+
+#[test]
+fn an_endpoint_that_names_the_signal_already_is_taken_as_its_base() {
+    let loaded = loaded(&[("OUTLAST_ENDPOINT", "http://c:4318/v1/logs")]);
+    assert_eq!(logs_url(&loaded.config).as_deref(), Some("http://c:4318/v1/logs"));
+    assert_eq!(loaded.problems.len(), 1);
+}
+
+#[test]
+fn a_retry_that_starts_above_its_maximum_is_brought_down_to_it() {
+    let (line, config) = one_problem(&[("OUTLAST_RETRY_INITIAL", "10s"), ("OUTLAST_RETRY_MAX", "2s")]);
+    assert!(line.starts_with("OUTLAST_RETRY_INITIAL=\"10s\""), "{line}");
+    assert_eq!((config.retry_initial, config.retry_max), (Duration::from_secs(2), Duration::from_secs(2)));
+}
+
+#[test]
+fn the_retry_setting_that_is_given_moves_the_one_that_is_not() {
+    let config = good(&[("OUTLAST_RETRY_MAX", "100ms")]);
+    assert_eq!(config.retry_initial, Duration::from_millis(100));
+    let config = good(&[("OUTLAST_RETRY_INITIAL", "1m")]);
+    assert_eq!(config.retry_max, Duration::from_secs(60));
+}
+
+#[test]
+fn a_batch_is_never_larger_than_the_queue() {
+    let (line, config) =
+        one_problem(&[("OUTLAST_QUEUE_MAX_BYTES", "2MiB"), ("OUTLAST_BATCH_MAX_BYTES", "4MiB")]);
+    assert!(line.starts_with("OUTLAST_BATCH_MAX_BYTES=\"4MiB\""), "{line}");
+    assert_eq!(config.batch_max_bytes, 2 << 20);
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let loaded = loaded(&[
+        ("OUTLAST_ENDPOINT", "https://user:hunter2@host/x?key=hunter2"),
+        ("OUTLAST_HEADERS", "authorization=hunter2,hunter2,content-type=hunter2"),
+        ("OUTLAST_APIKEY", "hunter2"),
+    ]);
+    let shown =
+        format!("{loaded:?} {:?}", loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(loaded.config.headers["authorization"], "hunter2");
+}
+
+#[test]
+fn a_value_that_is_not_text_is_reported_and_not_used() {
+    use std::os::unix::ffi::OsStringExt;
+    let loaded = load([
+        (OsString::from("OUTLAST_ENDPOINT"), OsString::from("http://c")),
+        (OsString::from("OUTLAST_TIMEOUT"), OsString::from_vec(vec![0xff])),
+    ]);
+    assert_eq!(loaded.problems.len(), 1);
+    assert_eq!(loaded.config.timeout, Duration::from_secs(5));
+}
+
+#[test]
+fn a_long_or_multi_line_value_is_shown_short_and_on_one_line() {
+    let (line, _) = one_problem(&[("OUTLAST_TIMEOUT", &format!("1\n{}", "é".repeat(500)))]);
+    assert!(line.chars().count() < 250 && !line.contains('\n'), "{line}");
+}
+
+proptest! {
+    #[test]
+    fn any_values_give_settings_within_their_ranges(values in prop::collection::vec("\\PC{0,12}|[0-9]{1,4}(ms|s|m|MiB|KiB)", SETTINGS.len())) {
+        let variables: Vec<(&str, &str)> =
+            SETTINGS.iter().map(|setting| setting.name).zip(values.iter().map(String::as_str)).collect();
+        let config = loaded(&variables).config;
+        prop_assert!(config.retry_initial <= config.retry_max);
+        prop_assert!(config.batch_max_bytes as u64 <= config.queue_max_bytes);
+        prop_assert!(config.queue_dir.is_absolute());
+        prop_assert!(!config.telemetry.is_empty());
+        prop_assert!(config.timeout >= Duration::from_millis(50));
+    }
+}

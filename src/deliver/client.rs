@@ -1,0 +1,255 @@
+//! The HTTP client.
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Response, Url, redirect, retry};
+use rustls::ClientConfig;
+
+use super::tls;
+use super::verdict::{Cause, Verdict, verdict};
+use crate::clock;
+
+/// Of an answer's body this much is read: a partial success or a status with its message is far smaller, and a
+/// page of a proxy need not be kept.
+pub const ANSWER_BODY_MAX_BYTES: usize = 64 << 10;
+
+/// How long to wait for the body once the status is there, in milliseconds. The status decides, the body only
+/// explains; a backend that hangs between the two must not make delivered data go again.
+pub const ANSWER_BODY_WAIT_MAX_MS: u64 = 500;
+
+/// The longest wait for a connection, in milliseconds, if the request's own time is not shorter. Enough for one
+/// lost SYN (sent again after 1 s) and a distant handshake; more would hide an outage.
+const CONNECT_MAX_MS: u64 = 3_000;
+
+/// Connections kept for the next request, per host: one request is in flight per signal.
+const IDLE_CONNECTIONS_MAX: usize = 3;
+
+/// How long an idle connection is kept, in seconds: less than the 60 s after which load balancers close theirs.
+const IDLE_MAX_S: u64 = 50;
+
+/// Lets a backend drop a request that it has seen (IETF draft "The Idempotency-Key HTTP Header Field").
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+
+/// One request to be sent.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    /// Where to, complete.
+    pub url: &'a Url,
+    /// The user's headers. They yield to the ones below where both are set.
+    pub headers: &'a HeaderMap,
+    /// Media type of the body.
+    pub content_type: &'static str,
+    /// Whether the body is gzip.
+    pub gzip: bool,
+    /// The body, as it goes over the wire.
+    pub body: Bytes,
+    /// The same for every attempt to send the same data.
+    pub idempotency_key: &'a str,
+}
+
+/// Sends requests to one backend. Cheap to make: everything that takes time happens at [`Client::prepare`], or
+/// else at the first request.
+pub struct Client {
+    connect_timeout: Duration,
+    proxies: bool,
+    roots: Roots,
+    /// Made once; holds the cache of TLS sessions across [`Client::renew`].
+    tls: OnceLock<ClientConfig>,
+    /// Holds the pool of connections.
+    inner: Mutex<Option<reqwest::Client>>,
+}
+
+/// What is trusted at the other end.
+#[derive(Clone)]
+enum Roots {
+    /// Nothing: plain HTTP, where TLS never happens and setting it up would be waste.
+    Plain,
+    /// Mozilla's list.
+    Web,
+    /// Certificates of a test.
+    #[cfg(test)]
+    Only(rustls::RootCertStore),
+}
+
+impl Client {
+    /// A client for requests to `endpoint` (and its paths) that may take `timeout` each. Nothing is built yet.
+    pub fn new(endpoint: &Url, timeout: Duration) -> Self {
+        Self {
+            connect_timeout: timeout.min(Duration::from_millis(CONNECT_MAX_MS)),
+            proxies: !is_loopback(endpoint),
+            roots: if endpoint.scheme() == "https" { Roots::Web } else { Roots::Plain },
+            tls: OnceLock::new(),
+            inner: Mutex::new(None),
+        }
+    }
+
+    /// Builds what the first request would build, TLS included. To be called from a thread that may be kept
+    /// busy for a moment; calling it is not required.
+    pub fn prepare(&self) {
+        // A failure comes up again, as a verdict, with the first request.
+        drop(self.current());
+    }
+
+    /// Forgets all connections, after a freeze or when one is in doubt. Requests in flight keep theirs; TLS
+    /// sessions are kept for resumption.
+    pub fn renew(&self) {
+        *self.slot() = None;
+    }
+
+    /// Makes one attempt. There is no time-out for the whole: drop the future to give up, in which case the
+    /// backend may or may not have the data.
+    pub async fn send(&self, outgoing: Outgoing<'_>) -> Verdict {
+        let client = match self.current() {
+            Ok(client) => client,
+            Err(reason) => return unreachable(reason),
+        };
+        let Ok(key) = HeaderValue::from_str(outgoing.idempotency_key) else {
+            return unreachable("the idempotency key is not a header value".to_owned());
+        };
+        let mut headers = outgoing.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(outgoing.content_type));
+        headers.insert(IDEMPOTENCY_KEY, key);
+        if outgoing.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let request = client.post(outgoing.url.clone()).headers(headers).body(outgoing.body);
+        match request.send().await {
+            Ok(response) => judge(response, outgoing.gzip).await,
+            Err(error) => Verdict::Retry { cause: cause(&error.without_url()), after: None },
+        }
+    }
+
+    /// The client with the present pool, built if there is none.
+    fn current(&self) -> Result<reqwest::Client, String> {
+        let mut slot = self.slot();
+        if let Some(client) = slot.as_ref() {
+            return Ok(client.clone());
+        }
+        let client = self.build()?;
+        *slot = Some(client.clone());
+        Ok(client)
+    }
+
+    fn build(&self) -> Result<reqwest::Client, String> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls()?)
+            .http1_only()
+            .user_agent(USER_AGENT)
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(Duration::from_secs(IDLE_MAX_S))
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .retry(retry::never());
+        if !self.proxies {
+            builder = builder.no_proxy();
+        }
+        builder.build().map_err(|error| reason(&error))
+    }
+
+    fn tls(&self) -> Result<ClientConfig, String> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config.clone());
+        }
+        let roots = match &self.roots {
+            Roots::Plain => rustls::RootCertStore::empty(),
+            Roots::Web => tls::web_roots(),
+            #[cfg(test)]
+            Roots::Only(roots) => roots.clone(),
+        };
+        let config = tls::client_config(roots).map_err(|error| format!("TLS cannot be set up: {error}"))?;
+        Ok(self.tls.get_or_init(|| config).clone())
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<reqwest::Client>> {
+        // The lock only guards a value that is replaced as a whole: a panic elsewhere cannot have torn it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Client {
+    /// Without the inner client, which shows the proxy with its password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("connect_timeout", &self.connect_timeout).finish_non_exhaustive()
+    }
+}
+
+/// Whether a proxy from the environment could not reach `url`, which is on this machine.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn unreachable(reason: String) -> Verdict {
+    Verdict::Retry { cause: Cause::Unreachable(reason), after: None }
+}
+
+async fn judge(mut response: Response, gzip: bool) -> Verdict {
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    let read = async {
+        // An error in the body changes nothing about the status.
+        while let Ok(Some(chunk)) = response.chunk().await {
+            let room = ANSWER_BODY_MAX_BYTES.saturating_sub(body.len());
+            body.extend(chunk.iter().take(room));
+            if room <= chunk.len() {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(Duration::from_millis(ANSWER_BODY_WAIT_MAX_MS), read).await.is_err() {
+        log::debug!("status {status} came without the rest of its body");
+    }
+    verdict(status, response.headers(), &body, gzip, clock::unix_now())
+}
+
+/// What an error says about the fate of the request.
+///
+/// hyper calls a request canceled if, and only if, it never left the process (it hands it back); one that meets
+/// a pooled connection which is already known to be closed is even sent again by the pool, on a fresh one.
+fn cause(error: &reqwest::Error) -> Cause {
+    let canceled =
+        chain(error).filter_map(|error| error.downcast_ref::<hyper::Error>()).any(hyper::Error::is_canceled);
+    if error.is_connect() || error.is_builder() || canceled {
+        return Cause::Unreachable(reason(error));
+    }
+    log::debug!("connection lost: {}", reason(error));
+    Cause::Broken
+}
+
+/// The innermost reason, which is the telling one ("Connection refused"), with DNS and TLS named. The outer ones
+/// only say that a request failed.
+fn reason(error: &reqwest::Error) -> String {
+    let innermost = chain(error).last().map(ToString::to_string).unwrap_or_default();
+    if error.is_dns() {
+        format!("name lookup failed: {innermost}")
+    } else if error.is_timeout() {
+        "no connection in time".to_owned()
+    } else {
+        innermost
+    }
+}
+
+/// The error and what caused it, outermost first. An I/O error may wrap another one without having it as its
+/// source (TLS handshakes do), so that is looked into as well.
+fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let first: &'a (dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |error| {
+        let error: &'a (dyn Error + 'static) = *error;
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        wrapped.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+#[cfg(test)]
+mod tests;
