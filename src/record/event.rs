@@ -157,7 +157,7 @@ impl<'a> Event<'a> {
             };
             match json::text(key) {
                 name if name == "time" && event.time_unix_nanos.is_none() => {
-                    event.time_unix_nanos = point_in_time(value);
+                    event.time_unix_nanos = Value::parse(value).as_ref().and_then(time::of_value);
                     if event.time_unix_nanos.is_none() {
                         event.extra.push((name, value));
                     }
@@ -205,15 +205,6 @@ impl<'a> Event<'a> {
             }
             _ => return None,
         })
-    }
-}
-
-fn point_in_time(raw: &[u8]) -> Option<u64> {
-    match Value::parse(raw)? {
-        Value::Str(text) => time::rfc3339(&text),
-        Value::Int(number) => time::epoch(number),
-        Value::Double(number) => time::epoch_fraction(number),
-        _ => None,
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(super) fn read(object: &[Field<'a>]) -> Self {
         let mut fields = Self { message: name_of(object, &["message", "msg"]), ..Self::default() };
-        fields.time = fields.place(object, &["timestamp", "time"], point_in_time);
+        fields.time = fields.place(object, &["timestamp", "time"], time::of_value);
         fields.severity = fields.place(object, &["level", "severity"], |value| match value {
             Value::Str(word) => Severity::from_word(word.clone()),
             _ => None,
@@ -61,15 +61,6 @@ fn name_of(object: &[Field<'_>], names: &[&'static str]) -> Option<&'static str>
     names.iter().copied().find(|name| get(object, name).is_some_and(|value| *value != Value::Empty))
 }
 
-fn point_in_time(value: &Value<'_>) -> Option<u64> {
-    match value {
-        Value::Str(text) => time::rfc3339(text),
-        Value::Int(number) => time::epoch(*number),
-        Value::Double(number) => time::epoch_fraction(*number),
-        _ => None,
-    }
-}
-
 /// Numbers are levels only in what is certainly a line of pino's or bunyan's: Python's loggers use the same
 /// numbers for other levels. The field stays an attribute, for the sake of the number.
 fn pino_level<'a>(object: &[Field<'a>]) -> Option<Severity<'a>> {
@@ -85,16 +76,12 @@ fn pino_level<'a>(object: &[Field<'a>]) -> Option<Severity<'a>> {
 /// An identifier in hexadecimal. X-Ray's form of a trace id (`1-`, eight digits, `-`, 24 digits) is one as well.
 /// All zeros is no identifier (W3C Trace Context, sections 3.2.2.3 and 3.2.2.4).
 pub(super) fn id<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
-    let x_ray =
-        if BYTES == 16 { text.strip_prefix("1-").and_then(|rest| rest.split_once('-')) } else { None };
-    let mut digits = match x_ray {
-        Some((seconds, rest)) if seconds.len() == 8 && rest.len() == 24 => {
-            seconds.bytes().chain(rest.bytes())
-        }
-        Some(_) => return None,
-        None if text.len() == 2 * BYTES => text.bytes().chain("".bytes()),
-        None => return None,
+    let (first, rest) = match text.strip_prefix("1-").and_then(|x_ray| x_ray.split_once('-')) {
+        Some((seconds, rest)) if BYTES == 16 && seconds.len() == 8 && rest.len() == 24 => (seconds, rest),
+        _ if text.len() == 2 * BYTES => (text, ""),
+        _ => return None,
     };
+    let mut digits = first.bytes().chain(rest.bytes());
     let mut id = [0_u8; BYTES];
     for byte in &mut id {
         *byte = (nibble(digits.next()?)? << 4) | nibble(digits.next()?)?;

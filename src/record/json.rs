@@ -152,13 +152,18 @@ enum State {
     Done,
 }
 
+enum Key<'a> {
+    Name(&'a [u8]),
+    End,
+}
+
 impl<'a> Members<'a> {
     pub(super) const fn new(object: &'a [u8]) -> Self {
         Self { cursor: Cursor::new(object, 0), state: State::Start }
     }
 
-    /// Reads a member's key and colon, leaving the cursor before the value; `Some(None)` at the closing brace.
-    fn key(&mut self) -> Option<Option<&'a [u8]>> {
+    /// Reads a member's key and colon, leaving the cursor before the value, or the closing brace.
+    fn key(&mut self) -> Option<Key<'a>> {
         let cursor = &mut self.cursor;
         cursor.skip_space();
         if self.state == State::Start {
@@ -167,18 +172,18 @@ impl<'a> Members<'a> {
             }
             cursor.skip_space();
             if cursor.eat(b'}') {
-                return Some(None);
+                return Some(Key::End);
             }
             self.state = State::Inside;
         } else if cursor.eat(b'}') {
-            return Some(None);
+            return Some(Key::End);
         } else if !cursor.eat(b',') {
             return None;
         }
         cursor.skip_space();
         let key = cursor.string()?;
         cursor.skip_space();
-        cursor.eat(b':').then_some(Some(key))
+        cursor.eat(b':').then_some(Key::Name(key))
     }
 
     fn value(&mut self) -> Option<&'a [u8]> {
@@ -200,12 +205,12 @@ impl<'a> Iterator for Members<'a> {
             return None;
         }
         match self.key() {
-            Some(Some(key)) => {
+            Some(Key::Name(key)) => {
                 if let Some(value) = self.value() {
                     return Some(Some((key, value)));
                 }
             }
-            Some(None) if self.at_end() => {
+            Some(Key::End) if self.at_end() => {
                 self.state = State::Done;
                 return None;
             }
@@ -222,7 +227,9 @@ pub(super) fn value_start<'a>(object: &'a [u8], name: &[u8]) -> Option<(usize, &
     let mut members = Members::new(object);
     let mut gap = None;
     loop {
-        let key = members.key()??;
+        let Key::Name(key) = members.key()? else {
+            return None;
+        };
         let start = members.cursor.at();
         members.cursor.skip_space();
         let gap = *gap.get_or_insert(members.cursor.since(start));

@@ -75,32 +75,32 @@ impl<'a> LogRecord<'a> {
         observed_unix_nanos: u64,
         uid: &'a str,
     ) -> Self {
-        let mut content = match &event.kind {
+        let mut record = match &event.kind {
             Kind::Odd | Kind::Cut => Content::raw(event.record),
             kind => match Value::parse(event.record) {
                 None => Content::raw(event.record),
-                Some(record) if matches!(kind, Kind::Function | Kind::Extension) => Content::logged(record),
-                Some(record) => Content::platform(record, kind),
+                Some(value) if matches!(kind, Kind::Function | Kind::Extension) => Content::logged(value),
+                Some(value) => Content::platform(value, kind),
             },
         };
         // Only what was logged in the course of an invocation may be taken to belong to the one that runs.
         let running = context
             .request_id
             .filter(|_| matches!(event.kind, Kind::Function | Kind::Extension | Kind::Odd | Kind::Cut));
-        let invocation = content.request_id.take().or(running.map(Cow::Borrowed));
+        let invocation = record.request_id.take().or(running.map(Cow::Borrowed));
 
         let kind = event.kind.name();
-        let mut attributes = Vec::with_capacity(content.attributes.len() + event.extra.len() + 4);
+        let mut attributes = Vec::with_capacity(record.attributes.len() + event.extra.len() + 4);
         attributes.push((UID.into(), Value::Str(uid.into())));
         attributes.extend(invocation.map(|id| (INVOCATION_ID.into(), Value::Str(id))));
         attributes.extend(kind.clone().map(|kind| (TELEMETRY_TYPE.into(), Value::Str(kind))));
         if event.kind == Kind::Cut {
             attributes.push((CUT.into(), Value::Bool(true)));
-        } else if content.unparsed {
+        } else if record.unparsed {
             attributes.push((UNPARSED.into(), Value::Bool(true)));
         }
         let own = attributes.len();
-        attributes.append(&mut content.attributes);
+        attributes.append(&mut record.attributes);
         if event.kind != Kind::Odd && event.kind != Kind::Cut {
             attributes.extend(event.extra.iter().map(|(name, raw)| (name.clone(), extra_value(raw))));
         }
@@ -109,15 +109,15 @@ impl<'a> LogRecord<'a> {
         }
         let named = !matches!(event.kind, Kind::Function | Kind::Extension);
         Self {
-            time_unix_nanos: content.time_unix_nanos.or(event.time_unix_nanos).unwrap_or(observed_unix_nanos),
+            time_unix_nanos: record.time_unix_nanos.or(event.time_unix_nanos).unwrap_or(observed_unix_nanos),
             observed_unix_nanos,
-            severity: content.severity,
+            severity: record.severity,
             event_name: kind.filter(|_| named),
-            body: content.body,
+            body: record.body,
             attributes,
-            trace_id: content.trace_id,
-            span_id: content.span_id,
-            trace_flags: content.trace_flags,
+            trace_id: record.trace_id,
+            span_id: record.span_id,
+            trace_flags: record.trace_flags,
         }
     }
 }

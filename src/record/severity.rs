@@ -27,7 +27,7 @@ pub const ERROR: u8 = 17;
 pub const FATAL: u8 = 21;
 
 /// The words of the loggers in use on Lambda: log4j, Python, .NET (also in its four letters), Ruby, zap, slog, tracing, pino, winston.
-const WORDS: [(&str, u8); 24] = [
+const WORDS: [(&str, u8); 23] = [
     ("trace", TRACE),
     ("trce", TRACE),
     ("silly", TRACE),
@@ -51,7 +51,6 @@ const WORDS: [(&str, u8); 24] = [
     ("emerg", FATAL),
     ("panic", FATAL),
     ("dpanic", FATAL),
-    ("fine", DEBUG),
 ];
 
 impl<'a> Severity<'a> {

@@ -234,15 +234,9 @@ fn resync<'a>(rest: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> bool {
 
 /// The next place from `from` on where an envelope begins after a comma.
 fn find_envelope(text: &[u8], from: usize) -> Option<usize> {
-    let tail = text.get(from..)?;
-    let mut at = from;
-    for window in tail.windows(ENVELOPE_START.len()) {
-        if window == ENVELOPE_START && text.get(..at)?.trim_ascii_end().ends_with(b"},") {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
+    let windows = text.get(from..)?.windows(ENVELOPE_START.len());
+    let mut found = (from..).zip(windows).filter(|(_, window)| *window == ENVELOPE_START).map(|(at, _)| at);
+    found.find(|at| text.get(..*at).is_some_and(|before| before.trim_ascii_end().ends_with(b"},")))
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@
 //! understood gets the time it was received, and keeps what it said as an attribute. A date-time without an
 //! offset is refused because it could be in any zone.
 
+use super::value::Value;
+
 /// Nanoseconds in a second.
 const SECOND_NANOS: i128 = 1_000_000_000;
 /// Digits of a second's fraction that nanoseconds can hold. More would be lost, so more is refused.
@@ -60,6 +62,16 @@ pub fn epoch_fraction(number: f64) -> Option<u64> {
     #[expect(clippy::cast_sign_loss, reason = "within the bounds above, so positive")]
     let micros = micros.round() as u64;
     micros.checked_mul(1_000)
+}
+
+/// Takes a value as a time: text as a date-time, a number by its size.
+pub(super) fn of_value(value: &Value<'_>) -> Option<u64> {
+    match value {
+        Value::Str(text) => rfc3339(text),
+        Value::Int(number) => epoch(*number),
+        Value::Double(number) => epoch_fraction(*number),
+        _ => None,
+    }
 }
 
 struct DateTime {
