@@ -1,2 +1,29 @@
-//! stub until merge
-pub struct Resource; pub struct LogRecord<'a>(&'a ());
+//! Telemetry records: from the bytes of a delivery to OpenTelemetry log records.
+//!
+//! ```text
+//! body ──split──> raw events ──Event::parse──> envelope + raw record ──LogRecord::from_event──> log record
+//!        │
+//!        └─ half a record? join with the next body, or salvage
+//! ```
+//!
+//! Nothing here reads a clock, allocates an identity or does I/O, and nothing fails: a record that cannot be
+//! understood is carried as text, and takes none of its neighbours along. Everything is borrowed from the body
+//! where it can be.
+
+pub mod event;
+mod fields;
+mod json;
+mod line;
+pub mod log;
+pub mod resource;
+pub mod severity;
+pub mod split;
+pub mod time;
+pub mod value;
+
+pub use event::{Event, Fact, Kind, Platform};
+pub use log::{Context, LogRecord};
+pub use resource::{Resource, ResourceError, ResourceInputs};
+pub use severity::Severity;
+pub use split::{Join, Piece, Split, join, salvage, split};
+pub use value::{Field, Value};
