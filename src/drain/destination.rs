@@ -152,7 +152,7 @@ impl Destination {
             ramp.blocks = ramp.blocks.saturating_mul(2);
         }
         if ramp.pause >= PAUSE_MIN {
-            self.pause_until = now + ramp.pause.mul_f64(random);
+            self.pause_until = now.saturating_add(ramp.pause.mul_f64(random));
             ramp.pause /= 2;
         } else if reached {
             self.ramp = None;

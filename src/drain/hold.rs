@@ -29,8 +29,8 @@ const RUNS_KEPT: usize = 8;
 const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
 
 /// A gap counts as at most this many times the tolerated delay. With a weight of a fourth in the average, one quiet
-/// night then does not make a busy function pay in the morning.
-const GAP_MAX_DELAYS: u32 = 4;
+/// night alone then does not make a busy function pay in the morning; a second long gap does.
+const GAP_MAX_DELAYS: u32 = 3;
 
 #[derive(Clone, Copy, Debug)]
 struct Invocation {

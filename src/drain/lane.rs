@@ -48,6 +48,14 @@ impl Flight {
     }
 }
 
+/// Records to be marked without sending them, from the wish to its confirmation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settling {
+    No,
+    Wanted(Settlement),
+    Asked,
+}
+
 /// One signal's way to the destination.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -58,9 +66,7 @@ pub(super) struct Lane {
     pub(super) not_before: Time,
     /// Flights lost to a freeze since the last delivery.
     pub(super) freeze_losses: u32,
-    pub(super) settle: Option<Settlement>,
-    /// A settlement was asked for and is not confirmed yet.
-    pub(super) settling: bool,
+    settling: Settling,
     /// SHUTDOWN came and its one attempt in any case was not made yet.
     pub(super) last_try: bool,
     retry: Retry,
@@ -84,8 +90,7 @@ impl Lane {
             failures: 0,
             not_before: Time::ZERO,
             freeze_losses: 0,
-            settle: None,
-            settling: false,
+            settling: Settling::No,
             last_try: false,
             retry: Retry::new(settings.retry_initial, settings.retry_max),
             told_when: false,
@@ -105,7 +110,7 @@ impl Lane {
 
     /// A request or a settlement is under way.
     pub(super) fn is_busy(&self) -> bool {
-        self.flight.is_some() || self.settle.is_some() || self.settling
+        self.flight.is_some() || self.settling != Settling::No
     }
 
     /// When what waits has waited long enough to be worth a request.
@@ -154,14 +159,26 @@ impl Lane {
         self.level = level;
     }
 
+    fn want(&mut self, settlement: Option<Settlement>) {
+        self.settling = settlement.map_or(Settling::No, Settling::Wanted);
+    }
+
+    /// The settlement to ask for, once.
+    pub(super) fn take_settlement(&mut self) -> Option<Settlement> {
+        let Settling::Wanted(settlement) = self.settling else { return None };
+        self.settling = Settling::Asked;
+        Some(settlement)
+    }
+
     /// A settlement was carried out (or found nothing to settle).
     pub(super) fn settled(&mut self, left: Backlog) {
-        self.settling = false;
+        self.settling = Settling::No;
         self.level = left;
     }
 
     pub(super) fn delivered(&mut self, sent: &Sent, left: Backlog, alibi: bool) {
-        self.settle = self.isolation.delivered(sent, &left, alibi);
+        let settlement = self.isolation.delivered(sent, &left, alibi);
+        self.want(settlement);
         self.level = left;
         self.answered();
         self.urgent = self.isolation.is_active();
@@ -181,7 +198,8 @@ impl Lane {
 
     pub(super) fn too_large(&mut self, now: Time, sent: &Sent, alibi: bool, random: f64) {
         if alibi || sent.records <= 1 {
-            self.settle = self.isolation.refused(sent, alibi);
+            let settlement = self.isolation.refused(sent, alibi);
+            self.want(settlement);
             self.limit_records = None;
         } else {
             let limit = self.limit_bytes.unwrap_or(u64::MAX).min(sent.plain_bytes / 2);
@@ -196,7 +214,8 @@ impl Lane {
     }
 
     pub(super) fn refused(&mut self, now: Time, sent: &Sent, alibi: bool, random: f64) {
-        self.settle = self.isolation.refused(sent, alibi);
+        let settlement = self.isolation.refused(sent, alibi);
+        self.want(settlement);
         self.paced_refusal(now, random);
     }
 
@@ -211,8 +230,11 @@ impl Lane {
         }
     }
 
-    pub(super) fn server_error(&mut self, sent: &Sent, alibi: bool) {
-        self.settle = self.isolation.server_error(sent, alibi);
+    /// A 500. True if it convicted a record: then it is the content that failed, not the backend.
+    pub(super) fn server_error(&mut self, sent: &Sent, alibi: bool) -> bool {
+        let settlement = self.isolation.server_error(sent, alibi);
+        self.want(settlement);
+        settlement.is_some()
     }
 
     /// A failure other than a 500.

@@ -9,11 +9,11 @@
 //! Every rule and its reason is in `docs/architecture.md`, "Decisions". In short:
 //!
 //! - *Next* is asked for as soon as an event arrived: the function pays nothing, and requests go out while it runs. Only
-//!   an invocation whose telemetry would otherwise be late is held ([`hold`](super::hold)).
-//! - One request per signal is in flight, which keeps the order. What is new lingers a little to fill it ([`lane`](super::lane)).
-//! - After a failure the lane waits with growing, random delays ([`retry`](super::retry)); after several the breaker
-//!   lets one small probe through per delay, and recovery is gradual ([`destination`](super::destination)).
-//! - Content that is refused is narrowed down to the record at fault ([`isolate`](super::isolate)).
+//!   an invocation whose telemetry would otherwise be late is held (`hold.rs`).
+//! - One request per signal is in flight, which keeps the order. What is new lingers a little to fill it (`lane.rs`).
+//! - After a failure the lane waits with growing, random delays (`retry.rs`); after several the breaker
+//!   lets one small probe through per delay, and recovery is gradual (`destination.rs`).
+//! - Content that is refused is narrowed down to the record at fault (`isolate.rs`).
 //! - Between invocations everything may be frozen, which no signal announces. While a request is in flight the
 //!   policy asks to be woken often enough to notice. After a freeze of a second or more, connections are
 //!   presumed dead, and the request gets a short grace for an answer that is already there.
@@ -50,6 +50,24 @@ const GRACE: Duration = Duration::from_millis(300);
 /// SHUTDOWN: the last report comes a few milliseconds after it, 100 ms at most as far as is known.
 const LAST_BATCH_WAIT: Duration = Duration::from_millis(120);
 
+/// Where we stand with Lambda.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Before the start and after SHUTDOWN.
+    None,
+    /// An event was received, the next one not asked for yet.
+    Owed,
+    /// Asked for: Lambda may freeze us.
+    Pending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    New,
+    Running,
+    Exited,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Shutdown {
     /// Everything must be over by then.
@@ -70,13 +88,9 @@ pub struct Policy {
     /// The lane that goes first next time.
     turn: usize,
     attempts: u64,
-    /// An event was received and its `Next` was not asked for yet.
-    owes_next: bool,
-    /// `Next` was asked for: Lambda may freeze us.
-    next_pending: bool,
-    started: bool,
+    next: Next,
+    stage: Stage,
     shutdown: Option<Shutdown>,
-    exited: bool,
     /// The last time any method was called.
     seen: Time,
     /// What [`Policy::wake_at`] would have said then.
@@ -94,11 +108,9 @@ impl Policy {
             latency: Average::default(),
             turn: 0,
             attempts: 0,
-            owes_next: false,
-            next_pending: false,
-            started: false,
+            next: Next::None,
+            stage: Stage::New,
             shutdown: None,
-            exited: false,
             seen: Time::ZERO,
             promised: None,
             settings,
@@ -144,7 +156,7 @@ impl Policy {
     /// When to call [`Policy::next`] even if nothing happens. Always later than the last call, once that returned
     /// `None`. `None`: only an event can change anything.
     pub fn wake_at(&self) -> Option<Time> {
-        if self.exited || !self.started {
+        if self.stage != Stage::Running {
             return None;
         }
         let mut wake = Wake { now: self.seen, at: None };
@@ -175,26 +187,24 @@ impl Policy {
     }
 
     fn decide(&mut self, now: Time) -> Option<Action> {
-        if self.exited || !self.started {
+        if self.stage != Stage::Running {
             return None;
         }
         // First, because the function may be waiting for it.
-        if self.owes_next && !self.is_holding(now) {
-            self.owes_next = false;
-            self.next_pending = true;
+        if self.next == Next::Owed && !self.is_holding(now) {
+            self.next = Next::Pending;
             return Some(Action::Next);
         }
         if let Some(signal) = self.give_up_flight(now) {
             return Some(Action::Abort { signal });
         }
         // Giving up a flight counts as a failure, which ends a hold.
-        if self.owes_next && !self.invocations.is_held() {
-            self.owes_next = false;
-            self.next_pending = true;
+        if self.next == Next::Owed && !self.invocations.is_held() {
+            self.next = Next::Pending;
             return Some(Action::Next);
         }
         if self.shutdown_is_over(now) {
-            self.exited = true;
+            self.stage = Stage::Exited;
             return Some(Action::Exit);
         }
         if let Some(action) = self.settle() {
@@ -221,7 +231,7 @@ impl Policy {
 
     /// Lambda freezes an environment only when every extension has asked for the next event.
     fn can_freeze(&self) -> bool {
-        self.next_pending && !self.settings.continuous
+        self.next == Next::Pending && !self.settings.continuous
     }
 
     fn thaw(&mut self, now: Time, frozen: Duration) {
@@ -244,24 +254,22 @@ impl Policy {
     // === Lifecycle
 
     fn start(&mut self) {
-        if self.started {
+        if self.stage != Stage::New {
             return;
         }
-        self.started = true;
-        self.owes_next = true;
+        self.stage = Stage::Running;
+        self.next = Next::Owed;
         if self.lanes.iter().any(|lane| lane.level.blocks > 0) {
             self.destination.start_ramped_down();
         }
     }
 
     fn received(&mut self) {
-        self.next_pending = false;
-        self.owes_next = self.shutdown.is_none();
+        self.next = if self.shutdown.is_none() { Next::Owed } else { Next::None };
     }
 
     fn shut_down(&mut self, now: Time, deadline: Time) {
-        self.next_pending = false;
-        self.owes_next = false;
+        self.next = Next::None;
         self.invocations.release();
         let end = deadline.saturating_sub(self.settings.shutdown_reserve);
         self.shutdown = Some(Shutdown { end, last_batch_until: now.saturating_add(LAST_BATCH_WAIT) });
@@ -331,11 +339,10 @@ impl Policy {
     // === Acting
 
     fn settle(&mut self) -> Option<Action> {
-        let lane = self.lanes.iter_mut().find(|lane| lane.settle.is_some())?;
-        let settlement = lane.settle.take()?;
-        lane.settling = true;
+        let mut wanted = self.lanes.iter_mut();
+        let (signal, settlement) = wanted.find_map(|lane| Some((lane.signal, lane.take_settlement()?)))?;
         Some(Action::Settle {
-            signal: lane.signal,
+            signal,
             head: settlement.head,
             refused: settlement.refused,
             delivered: settlement.delivered,
@@ -418,8 +425,8 @@ impl Policy {
         if run < latency || self.invocations.expected_rest(now) >= latency {
             return None;
         }
-        let late = lane.level.oldest?.saturating_add(self.settings.max_delay).saturating_sub(gap);
-        Some(late).filter(|late| *late > now)
+        let until = lane.level.oldest?.saturating_add(self.settings.max_delay).saturating_sub(gap);
+        Some(until).filter(|until| *until > now)
     }
 
     fn lane(&mut self, signal: Signal) -> &mut Lane {

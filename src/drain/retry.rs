@@ -68,13 +68,13 @@ impl Retry {
     pub(super) fn draw(&self, ceiling: Duration, bounds: Bounds, random: f64) -> Duration {
         let low = self.initial.max(bounds.floor);
         let high = ceiling.max(low.saturating_mul(2).min(self.max)).max(low);
-        let delay = low + (high - low).mul_f64(random);
+        let delay = low.saturating_add(high.saturating_sub(low).mul_f64(random));
         match bounds.after {
             None => delay,
             Some(after) => {
                 let after = after.min(RETRY_AFTER_MAX);
                 let spread = after.mul_f64(RETRY_AFTER_JITTER).max(self.initial);
-                delay.max(after + spread.mul_f64(random))
+                delay.max(after.saturating_add(spread.mul_f64(random)))
             }
         }
     }

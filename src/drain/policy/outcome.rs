@@ -62,8 +62,7 @@ impl Policy {
                 self.failed(now, signal, flight.started, Bounds { floor, after: None }, random);
             }
             Outcome::ServerError => {
-                self.lane(signal).server_error(sent, alibi);
-                if self.lane(signal).settle.is_some() {
+                if self.lane(signal).server_error(sent, alibi) {
                     self.answered(now, signal);
                 } else {
                     self.failed(now, signal, flight.started, Bounds::default(), random);
