@@ -1,0 +1,462 @@
+//! What to do next: send, wait, give up, hold the invocation, leave.
+//!
+//! A state machine without I/O, clock or randomness of its own. Whoever runs it calls
+//!
+//! 1. [`Policy::on`] with everything that happens,
+//! 2. then [`Policy::next`] until it returns `None`, carrying out each [`Action`],
+//! 3. then waits for something to happen or for [`Policy::wake_at`], and in the latter case goes on at 2.
+//!
+//! Every rule and its reason is in `docs/architecture.md`, "Decisions". In short:
+//!
+//! - *Next* is asked for as soon as an event arrived: the function pays nothing, and requests go out while it runs. Only
+//!   an invocation whose telemetry would otherwise be late is held (`hold.rs`).
+//! - One request per signal is in flight, which keeps the order. What is new lingers a little to fill it (`lane.rs`).
+//! - After a failure the lane waits with growing, random delays (`retry.rs`); after several the breaker
+//!   lets one small probe through per delay, and recovery is gradual (`destination.rs`).
+//! - Content that is refused is narrowed down to the record at fault (`isolate.rs`).
+//! - Between invocations everything may be frozen, which no signal announces. While a request is in flight the
+//!   policy asks to be woken often enough to notice. After a freeze of a second or more, connections are
+//!   presumed dead, and the request gets a short grace for an answer that is already there.
+//! - SHUTDOWN cuts every wait once and ends by itself before its deadline.
+
+use std::time::Duration;
+
+use super::average::Average;
+use super::destination::Destination;
+pub use super::event::{Action, Backlog, Event, Head, Outcome, Portion, Sent, Settings};
+use super::hold::Invocations;
+use super::lane::{Flight, Lane};
+use crate::Signal;
+use crate::clock::Time;
+
+/// What is new waits at most so long for more, or a tenth of the tolerated delay if that is shorter. A busy
+/// function then makes two requests a second instead of one per delivery (40 at 25 ms), and its telemetry is a
+/// twentieth of the default tolerance late.
+const LINGER_MAX: Duration = Duration::from_millis(500);
+const LINGER_PER_DELAY: u32 = 10;
+
+/// How often the policy wakes while a request is in flight that a freeze could catch.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+
+/// Woken so much later than asked for, we were frozen (or starved of CPU: then not counting the time is right too).
+const FREEZE_MIN: Duration = Duration::from_millis(200);
+
+/// From here on a freeze has cost the connection, or so it is presumed. Below, neither end has noticed.
+const LONG_FREEZE: Duration = Duration::from_secs(1);
+
+/// After a long freeze an answer that is already in the socket is read within this.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// SHUTDOWN: the last report comes a few milliseconds after it, 100 ms at most as far as is known.
+const LAST_BATCH_WAIT: Duration = Duration::from_millis(120);
+
+/// Where we stand with Lambda.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Before the start and after SHUTDOWN.
+    None,
+    /// An event was received, the next one not asked for yet.
+    Owed,
+    /// Asked for: Lambda may freeze us.
+    Pending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    New,
+    Running,
+    Exited,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shutdown {
+    /// Everything must be over by then.
+    end: Time,
+    /// The last batch of telemetry is waited for until then.
+    last_batch_until: Time,
+}
+
+/// The decisions of the drain; see the module's head.
+#[derive(Debug)]
+pub struct Policy {
+    settings: Settings,
+    rng: fastrand::Rng,
+    lanes: [Lane; 3],
+    destination: Destination,
+    invocations: Invocations,
+    latency: Average,
+    /// The lane that goes first next time.
+    turn: usize,
+    attempts: u64,
+    next: Next,
+    stage: Stage,
+    shutdown: Option<Shutdown>,
+    /// The last time any method was called.
+    seen: Time,
+    /// What [`Policy::wake_at`] would have said then.
+    promised: Option<Time>,
+}
+
+impl Policy {
+    /// A policy before [`Event::Started`]. `rng_seed` decides all jitter: give every environment its own.
+    pub fn new(settings: Settings, rng_seed: u64) -> Self {
+        Self {
+            lanes: Signal::ALL.map(|signal| Lane::new(signal, &settings)),
+            destination: Destination::new(settings.retry_initial, settings.retry_max),
+            rng: fastrand::Rng::with_seed(rng_seed),
+            invocations: Invocations::default(),
+            latency: Average::default(),
+            turn: 0,
+            attempts: 0,
+            next: Next::None,
+            stage: Stage::New,
+            shutdown: None,
+            seen: Time::ZERO,
+            promised: None,
+            settings,
+        }
+    }
+
+    /// Takes note of `event`. Call as soon as something happens, then [`Policy::next`] until it returns `None`.
+    pub fn on(&mut self, now: Time, event: Event) {
+        let now = self.observe(now);
+        match event {
+            Event::Started => self.start(),
+            Event::Invoke { request, deadline } => {
+                self.received();
+                let allowed = self.may_hold(now);
+                self.invocations.invoke(now, request, deadline, allowed, &self.settings);
+            }
+            Event::FunctionStarted { request } => self.invocations.started(request),
+            Event::FunctionDone { request, ran } => self.invocations.done(now, request, ran, &self.settings),
+            Event::Reported { request } => self.invocations.reported(request),
+            Event::Backlog { signal, level } => self.lane(signal).level_changed(level),
+            Event::Answer { signal, attempt, sent, outcome, left } => {
+                let current = self.lane(signal).flight.filter(|flight| flight.attempt == attempt);
+                if let Some(flight) = current {
+                    self.lane(signal).flight = None;
+                    self.answer(now, signal, &flight, &sent, outcome, left);
+                }
+            }
+            Event::Settled { signal, left } => self.lane(signal).settled(left),
+            Event::Shutdown { deadline } => self.shut_down(now, deadline),
+        }
+        self.promised = self.wake_at();
+    }
+
+    /// The next thing to do at `now`. Call until it returns `None`, after every [`Policy::on`] and at
+    /// [`Policy::wake_at`].
+    pub fn next(&mut self, now: Time) -> Option<Action> {
+        let now = self.observe(now);
+        let action = self.decide(now);
+        self.promised = self.wake_at();
+        action
+    }
+
+    /// When to call [`Policy::next`] even if nothing happens. Always later than the last call, once that returned
+    /// `None`. `None`: only an event can change anything.
+    pub fn wake_at(&self) -> Option<Time> {
+        if self.stage != Stage::Running {
+            return None;
+        }
+        let mut wake = Wake { now: self.seen, at: None };
+        if let Some(shutdown) = self.shutdown {
+            wake.by(shutdown.end);
+            if self.last_batch_is_outstanding() {
+                wake.by_if_later(shutdown.last_batch_until);
+            }
+        }
+        if let Some(until) = self.invocations.hold_until(&self.settings) {
+            wake.by(until);
+        }
+        for lane in &self.lanes {
+            if let Some(flight) = &lane.flight {
+                wake.by(flight.ends_at(self.settings.request_timeout));
+                if self.can_freeze() {
+                    wake.by(self.seen.saturating_add(HEARTBEAT));
+                }
+                if self.invocations.is_held() {
+                    wake.by(self.too_old_to_hold_at(flight));
+                }
+            }
+            if let Some(at) = self.ready_at(lane, self.seen) {
+                wake.by(at);
+            }
+        }
+        wake.at
+    }
+
+    fn decide(&mut self, now: Time) -> Option<Action> {
+        if self.stage != Stage::Running {
+            return None;
+        }
+        // First, because the function may be waiting for it.
+        if self.next == Next::Owed && !self.is_holding(now) {
+            self.next = Next::Pending;
+            return Some(Action::Next);
+        }
+        if let Some(signal) = self.give_up_flight(now) {
+            return Some(Action::Abort { signal });
+        }
+        // Giving up a flight counts as a failure, which ends a hold.
+        if self.next == Next::Owed && !self.invocations.is_held() {
+            self.next = Next::Pending;
+            return Some(Action::Next);
+        }
+        if self.shutdown_is_over(now) {
+            self.stage = Stage::Exited;
+            return Some(Action::Exit);
+        }
+        if let Some(action) = self.settle() {
+            return Some(action);
+        }
+        self.send(now)
+    }
+
+    // === Time
+
+    /// Notes the time and what it says about a freeze. Time that went back stands still.
+    fn observe(&mut self, now: Time) -> Time {
+        let now = now.max(self.seen);
+        if self.can_freeze() {
+            let expected = self.promised.unwrap_or(Time::MAX).max(self.seen);
+            let frozen = now.saturating_sub(expected);
+            if frozen > FREEZE_MIN {
+                self.thaw(now, frozen);
+            }
+        }
+        self.seen = now;
+        now
+    }
+
+    /// Lambda freezes an environment only when every extension has asked for the next event.
+    fn can_freeze(&self) -> bool {
+        self.next == Next::Pending && !self.settings.continuous
+    }
+
+    fn thaw(&mut self, now: Time, frozen: Duration) {
+        let long = frozen >= LONG_FREEZE;
+        if long {
+            self.destination.presume_dead();
+        }
+        for flight in self.lanes.iter_mut().filter_map(|lane| lane.flight.as_mut()) {
+            flight.frozen = flight.frozen.saturating_add(frozen);
+            // A second freeze within the grace: the run in between was its chance.
+            let second = flight.grace_until.is_some();
+            if second {
+                flight.grace_until = Some(now);
+            } else if long {
+                flight.grace_until = Some(now.saturating_add(GRACE));
+            }
+        }
+    }
+
+    // === Lifecycle
+
+    fn start(&mut self) {
+        if self.stage != Stage::New {
+            return;
+        }
+        self.stage = Stage::Running;
+        self.next = Next::Owed;
+        if self.lanes.iter().any(|lane| lane.level.blocks > 0) {
+            self.destination.start_ramped_down();
+        }
+    }
+
+    fn received(&mut self) {
+        self.next = if self.shutdown.is_none() { Next::Owed } else { Next::None };
+    }
+
+    fn shut_down(&mut self, now: Time, deadline: Time) {
+        self.next = Next::None;
+        self.invocations.release();
+        let end = deadline.saturating_sub(self.settings.shutdown_reserve);
+        self.shutdown = Some(Shutdown { end, last_batch_until: now.saturating_add(LAST_BATCH_WAIT) });
+        self.destination.hurry(now);
+        for lane in &mut self.lanes {
+            lane.hurry(now);
+        }
+    }
+
+    fn last_batch_is_outstanding(&self) -> bool {
+        // With several invocations at once (Managed Instances) whose report was the last cannot be known.
+        self.settings.continuous || (self.settings.can_hold && self.invocations.report_is_outstanding())
+    }
+
+    fn shutdown_is_over(&self, now: Time) -> bool {
+        let Some(shutdown) = self.shutdown else { return false };
+        if now >= shutdown.end {
+            return true;
+        }
+        let waiting = self.last_batch_is_outstanding() && now < shutdown.last_batch_until;
+        let busy = self.lanes.iter().any(|lane| lane.is_busy() || self.ready_at(lane, now).is_some());
+        !waiting && !busy
+    }
+
+    // === Holding
+
+    /// Whether anything but its own history speaks against holding an invocation that begins now.
+    fn may_hold(&self, now: Time) -> bool {
+        let settings = &self.settings;
+        let healthy = !self.destination.is_open() && self.lanes.iter().all(|lane| lane.failures == 0);
+        let slow = self.latency.get().is_some_and(|latency| latency > settings.hold_max);
+        let stuck = self.lanes.iter().filter_map(|lane| lane.flight.as_ref());
+        let stuck = stuck.map(|flight| flight.age(now)).any(|age| age > settings.hold_max);
+        settings.can_hold && !settings.continuous && self.shutdown.is_none() && healthy && !slow && !stuck
+    }
+
+    fn too_old_to_hold_at(&self, flight: &Flight) -> Time {
+        let past = self.settings.hold_max.saturating_add(Duration::from_nanos(1));
+        flight.started.saturating_add(flight.frozen).saturating_add(past)
+    }
+
+    /// Whether the invocation is still held; lets it go if not.
+    fn is_holding(&mut self, now: Time) -> bool {
+        let Some(until) = self.invocations.hold_until(&self.settings) else { return false };
+        if now >= until {
+            self.invocations.release_expired();
+            return false;
+        }
+        let mut flights = self.lanes.iter().filter_map(|lane| lane.flight.as_ref());
+        if flights.any(|flight| now >= self.too_old_to_hold_at(flight)) {
+            self.invocations.release();
+            return false;
+        }
+        if self.invocations.is_held_after_done() {
+            let worth_it = self
+                .lanes
+                .iter()
+                .any(|lane| lane.is_busy() || self.ready_at(lane, now).is_some_and(|at| at < until));
+            if !worth_it {
+                self.invocations.release();
+                return false;
+            }
+        }
+        true
+    }
+
+    // === Acting
+
+    fn settle(&mut self) -> Option<Action> {
+        let mut wanted = self.lanes.iter_mut();
+        let (signal, settlement) = wanted.find_map(|lane| Some((lane.signal, lane.take_settlement()?)))?;
+        Some(Action::Settle {
+            signal,
+            head: settlement.head,
+            refused: settlement.refused,
+            delivered: settlement.delivered,
+        })
+    }
+
+    fn send(&mut self, now: Time) -> Option<Action> {
+        let count = self.lanes.len();
+        let signal = (0..count)
+            .filter_map(|step| self.lanes.get((self.turn + step) % count))
+            .find(|lane| self.ready_at(lane, now).is_some_and(|at| at <= now))?
+            .signal;
+        if self.destination.take_stale(now) {
+            return Some(Action::RenewConnections);
+        }
+        self.turn = (signal.index() + 1) % count;
+        self.attempts = self.attempts.wrapping_add(1);
+        self.destination.used(now);
+        let attempt = self.attempts;
+        let gzip = self.destination.gzip();
+        let blocks_max = if self.shutdown.is_some() { u64::MAX } else { self.destination.blocks_max() };
+        let batch_max_bytes = self.settings.batch_max_bytes;
+        let lane = self.lane(signal);
+        let portion = lane.portion(batch_max_bytes, blocks_max);
+        lane.last_try = false;
+        lane.flight =
+            Some(Flight { attempt, started: now, portion, gzip, frozen: Duration::ZERO, grace_until: None });
+        Some(Action::Send { signal, attempt, portion, gzip })
+    }
+
+    /// When `lane` may and should send; `None` if that depends on an event.
+    fn ready_at(&self, lane: &Lane, now: Time) -> Option<Time> {
+        if !lane.is_ready() {
+            return None;
+        }
+        if let Some(shutdown) = self.shutdown {
+            // A request that cannot be answered in time would only be repeated by the next process.
+            let latency = self.latency.get().unwrap_or_default();
+            let at = lane.not_before.max(now);
+            return Some(at).filter(|at| {
+                let fits = lane.last_try || at.saturating_add(latency) < shutdown.end;
+                fits && *at < shutdown.end
+            });
+        }
+        let mut gate = lane.not_before.max(self.destination.pause_until());
+        if self.destination.is_open() {
+            if self.lanes.iter().any(|lane| lane.flight.is_some()) {
+                return None;
+            }
+            // A lane that has not failed itself may find out at once: its path may be fine.
+            if lane.failures > 0 {
+                gate = gate.max(self.destination.probe_at());
+            }
+        }
+        let at = gate.max(self.due_at(lane));
+        if at > now { Some(at) } else { Some(self.deferred_until(lane, now).unwrap_or(now)) }
+    }
+
+    fn due_at(&self, lane: &Lane) -> Time {
+        if self.invocations.is_held_after_done() {
+            return Time::ZERO;
+        }
+        lane.due_at(LINGER_MAX.min(self.settings.max_delay / LINGER_PER_DELAY))
+    }
+
+    /// A request that would probably be frozen under way, and would fit at the beginning of the next
+    /// invocation, waits for that, unless this makes its telemetry late.
+    fn deferred_until(&self, lane: &Lane, now: Time) -> Option<Time> {
+        if self.settings.continuous
+            || self.invocations.is_held()
+            || self.destination.is_open()
+            || lane.failures > 0
+            || lane.is_isolating()
+        {
+            return None;
+        }
+        let latency = self.latency.get()?;
+        let run = self.invocations.expected_run()?;
+        let gap = self.invocations.expected_gap()?;
+        if run < latency || self.invocations.expected_rest(now) >= latency {
+            return None;
+        }
+        let until = lane.level.oldest?.saturating_add(self.settings.max_delay).saturating_sub(gap);
+        Some(until).filter(|until| *until > now)
+    }
+
+    fn lane(&mut self, signal: Signal) -> &mut Lane {
+        let [logs, metrics, traces] = &mut self.lanes;
+        match signal {
+            Signal::Logs => logs,
+            Signal::Metrics => metrics,
+            Signal::Traces => traces,
+        }
+    }
+}
+
+/// The earliest of several times.
+struct Wake {
+    now: Time,
+    at: Option<Time>,
+}
+
+impl Wake {
+    fn by(&mut self, at: Time) {
+        self.at = Some(self.at.map_or(at, |earliest| earliest.min(at)));
+    }
+
+    fn by_if_later(&mut self, at: Time) {
+        if at > self.now {
+            self.by(at);
+        }
+    }
+}
+
+mod outcome;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! What the end of a request means for its lane, the destination and the invocation.
+
+use std::time::Duration;
+
+use super::{Backlog, Flight, Outcome, Policy, Sent};
+use crate::Signal;
+use crate::clock::Time;
+use crate::drain::retry::Bounds;
+
+/// Denied: someone has to change a key or a policy. Probing every few hundred milliseconds would only fill their logs and
+/// may lock the account; five seconds still notices the repair within an invocation or two.
+const DENIED_FLOOR: Duration = Duration::from_secs(5);
+
+impl Policy {
+    pub(super) fn answer(
+        &mut self,
+        now: Time,
+        signal: Signal,
+        flight: &Flight,
+        sent: &Sent,
+        outcome: Outcome,
+        left: Backlog,
+    ) {
+        let random = self.rng.f64();
+        let alibi = flight.is_alibi();
+        if outcome == Outcome::Delivered {
+            self.lane(signal).level = left;
+        } else {
+            self.lane(signal).level_changed(left);
+        }
+        if outcome != Outcome::NotSent {
+            self.destination.used(now);
+        }
+        match outcome {
+            Outcome::Delivered => {
+                if flight.frozen.is_zero() {
+                    self.latency.add(flight.age(now));
+                }
+                self.answered(now, signal);
+                self.lane(signal).delivered(sent, left, alibi);
+                if self.shutdown.is_none() {
+                    self.destination.delivered(now, sent.blocks, random);
+                }
+            }
+            Outcome::TooLarge => {
+                self.answered(now, signal);
+                self.lane(signal).too_large(now, sent, alibi, random);
+            }
+            Outcome::Refused => {
+                self.answered(now, signal);
+                self.lane(signal).refused(now, sent, alibi, random);
+            }
+            Outcome::GzipRefused if flight.gzip => {
+                self.answered(now, signal);
+                self.destination.refuse_gzip();
+                self.lane(signal).resend();
+            }
+            // Not even as identity: nothing that repetition or the content could mend.
+            Outcome::GzipRefused | Outcome::Denied => {
+                self.lane(signal).unavailable();
+                let floor = DENIED_FLOOR.min(self.settings.retry_max);
+                self.failed(now, signal, flight.started, Bounds { floor, after: None }, random);
+            }
+            Outcome::ServerError => {
+                if self.lane(signal).server_error(sent, alibi) {
+                    self.answered(now, signal);
+                } else {
+                    self.failed(now, signal, flight.started, Bounds::default(), random);
+                }
+            }
+            Outcome::Retry { after: None, fate_unknown: true } if flight.grace_until.is_some() => {
+                self.lost_to_freeze(now, signal, flight.started, random);
+            }
+            Outcome::Retry { after, .. } => {
+                self.lane(signal).unavailable();
+                self.failed(now, signal, flight.started, Bounds { after, ..Bounds::default() }, random);
+            }
+            Outcome::NotSent => self.lane(signal).not_sent(now, random),
+        }
+    }
+
+    /// The backend works, whatever it said.
+    fn answered(&mut self, now: Time, signal: Signal) {
+        let failures = self.lane(signal).failures;
+        let recovered = self.destination.answered(failures);
+        if self.shutdown.is_some() {
+            self.destination.hurry(now);
+        }
+        self.lane(signal).failures = 0;
+        if recovered {
+            for lane in &mut self.lanes {
+                lane.cut_wait(now);
+            }
+        }
+    }
+
+    fn failed(&mut self, now: Time, signal: Signal, started: Time, bounds: Bounds, random: f64) {
+        self.invocations.release();
+        let ceiling = self.destination.failed(now, started);
+        let lane = self.lane(signal);
+        lane.failed(now, ceiling, bounds, random);
+        let at = lane.not_before;
+        if ceiling.is_some() {
+            self.destination.probe_after(at);
+        }
+    }
+
+    /// A freeze broke the request: the backend is not to blame the first time. Again and again without a
+    /// delivery, the difference does not matter.
+    fn lost_to_freeze(&mut self, now: Time, signal: Signal, started: Time, random: f64) {
+        self.destination.presume_dead();
+        let lane = self.lane(signal);
+        lane.freeze_losses = lane.freeze_losses.saturating_add(1);
+        if lane.freeze_losses == 1 {
+            lane.resend();
+        } else {
+            lane.unavailable();
+            self.failed(now, signal, started, Bounds::default(), random);
+        }
+    }
+
+    /// Ends a flight whose time is up and says whose it was.
+    pub(super) fn give_up_flight(&mut self, now: Time) -> Option<Signal> {
+        let over = self.shutdown.is_some_and(|shutdown| now >= shutdown.end);
+        let timeout = self.settings.request_timeout;
+        let lane = self
+            .lanes
+            .iter_mut()
+            .find(|lane| lane.flight.as_ref().is_some_and(|flight| over || now >= flight.ends_at(timeout)))?;
+        let signal = lane.signal;
+        let flight = lane.flight.take()?;
+        if over {
+            return Some(signal);
+        }
+        let random = self.rng.f64();
+        if flight.grace_until.is_some() {
+            self.lost_to_freeze(now, signal, flight.started, random);
+        } else {
+            self.destination.presume_dead();
+            self.lane(signal).unavailable();
+            self.failed(now, signal, flight.started, Bounds::default(), random);
+        }
+        Some(signal)
+    }
+}

@@ -1,0 +1,798 @@
+//! The decision table of `docs/architecture.md`, row by row.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::world::{Request, UNAVAILABLE, World, hang, ms, reply, settings};
+use crate::Signal;
+use crate::drain::policy::{Action, Event, Outcome, Portion, Settings};
+
+/// A gap so long that every invocation is worth holding.
+const QUIET: Duration = ms(60_000);
+
+fn invoke(request: u64) -> Event {
+    Event::Invoke { request, deadline: None }
+}
+
+fn done(request: u64) -> Event {
+    Event::FunctionDone { request, ran: None }
+}
+
+/// Answers `outcome` until told otherwise through the cell.
+fn switchable(outcome: Outcome) -> (Rc<Cell<Outcome>>, impl FnMut(&Request<'_>) -> super::world::Reply) {
+    let answer = Rc::new(Cell::new(outcome));
+    let shared = Rc::clone(&answer);
+    (answer, move |_: &Request<'_>| reply(ms(10), shared.get()))
+}
+
+fn gaps(world: &World) -> Vec<Duration> {
+    world.sends().windows(2).map(|pair| pair[1].0 - pair[0].0 - ms(10)).collect()
+}
+
+// === Next and holding
+
+#[test]
+fn next_is_asked_for_at_once_when_started_and_when_an_invocation_cannot_be_held() {
+    let mut settings = settings();
+    settings.can_hold = false;
+    let mut world = World::healthy(settings, ms(10));
+    world.tell(invoke(1));
+    assert_eq!(world.actions, [(ms(0), Action::Next), (ms(0), Action::Next)]);
+}
+
+#[test]
+fn a_held_invocation_with_nothing_to_deliver_is_let_go_when_its_function_is_done() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(invoke(1));
+    world.tell(Event::FunctionStarted { request: 1 });
+    world.run_for(ms(500));
+    assert!(!world.next_pending);
+    world.tell(done(1));
+    assert!(world.next_pending);
+}
+
+#[test]
+fn a_hold_ends_when_the_backlog_is_delivered() {
+    let mut world = World::healthy(settings(), ms(40));
+    world.tell(invoke(1));
+    world.append(Signal::Logs, 1, 100);
+    world.append(Signal::Traces, 1, 100);
+    world.tell(done(1));
+    assert_eq!(world.in_flight(), 2, "what would linger goes at once");
+    world.run_for(ms(39));
+    assert!(!world.next_pending);
+    world.run_for(ms(2));
+    assert!(world.next_pending);
+}
+
+#[test]
+fn a_hold_never_outlasts_its_maximum_after_the_function_is_done() {
+    let mut world = World::started(settings(), |_| hang());
+    world.tell(invoke(1));
+    world.append(Signal::Logs, 1, 100);
+    world.tell(done(1));
+    world.run_for(ms(149));
+    assert!(!world.next_pending);
+    world.run_for(ms(2));
+    assert!(world.next_pending);
+}
+
+#[test]
+fn a_hold_ends_before_the_deadline_of_the_function() {
+    let mut world = World::started(settings(), |_| hang());
+    world.tell(Event::Invoke { request: 1, deadline: Some(ms(250)) });
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(100));
+    world.tell(done(1));
+    world.run_for(ms(49));
+    assert!(!world.next_pending);
+    world.run_for(ms(2));
+    assert!(world.next_pending);
+}
+
+#[test]
+fn a_deadline_that_is_near_from_the_beginning_is_not_held_against() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(Event::Invoke { request: 1, deadline: Some(ms(90)) });
+    assert!(world.next_pending);
+}
+
+#[test]
+fn a_failure_ends_a_hold_at_once_and_forbids_the_next() {
+    let mut world = World::started(settings(), |_| reply(ms(10), UNAVAILABLE));
+    world.tell(invoke(1));
+    world.append(Signal::Logs, 1, 100);
+    world.tell(done(1));
+    world.run_for(ms(11));
+    assert!(world.next_pending);
+    world.tell(invoke(2));
+    assert!(world.next_pending);
+}
+
+#[test]
+fn without_a_sign_of_the_function_a_hold_ends_early_and_none_follows_until_its_end_is_seen() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(invoke(1));
+    world.run_for(ms(299));
+    assert!(!world.next_pending);
+    world.run_for(ms(2));
+    assert!(world.next_pending, "telemetry is lost or late");
+    world.tell(invoke(2));
+    assert!(world.next_pending, "blind");
+    world.tell(done(1));
+    world.tell(invoke(3));
+    assert!(!world.next_pending, "the end of an older invocation was seen: sight is back");
+}
+
+#[test]
+fn a_function_that_runs_on_is_let_go_after_a_second_if_no_end_was_ever_seen() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(invoke(1));
+    world.tell(Event::FunctionStarted { request: 1 });
+    world.run_for(ms(1_149));
+    assert!(!world.next_pending);
+    world.run_for(ms(2));
+    assert!(world.next_pending);
+}
+
+#[test]
+fn a_function_is_waited_for_twice_its_longest_recent_run() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(invoke(1));
+    world.tell(Event::FunctionStarted { request: 1 });
+    world.run_for(ms(1_000));
+    world.tell(done(1));
+    world.freeze(QUIET);
+    world.tell(invoke(2));
+    world.tell(Event::FunctionStarted { request: 2 });
+    world.run_for(ms(2_149));
+    assert!(!world.next_pending);
+    world.run_for(ms(2));
+    assert!(world.next_pending);
+}
+
+#[test]
+fn after_the_first_invocations_only_a_gap_longer_than_the_tolerated_delay_is_held_for() {
+    for (gap, expected) in [(ms(9_000), false), (ms(11_000), true)] {
+        let mut world = World::healthy(settings(), ms(10));
+        let held: Vec<_> = (0..8).map(|_| world.invocation(ms(50), gap) > ms(0)).collect();
+        assert_eq!(held.get(..3), Some(&[true; 3][..]), "no gap is known yet");
+        assert_eq!(held.get(3..), Some(&[expected; 5][..]), "with gaps of {gap:?}");
+    }
+}
+
+#[test]
+fn one_quiet_night_does_not_make_a_busy_function_pay() {
+    let mut world = World::healthy(settings(), ms(5));
+    for _ in 0..50 {
+        world.invocation(ms(20), ms(0));
+    }
+    world.invocation(ms(20), ms(8 * 3_600_000));
+    for n in 0..50 {
+        assert_eq!(world.invocation(ms(20), ms(0)), ms(0), "held in invocation {n} of the morning");
+    }
+}
+
+#[test]
+fn a_backend_slower_than_the_hold_is_not_held_for() {
+    let mut world = World::healthy(settings(), ms(200));
+    let held: Vec<_> = (0..6).map(|_| world.invocation(ms(400), QUIET)).collect();
+    assert!(held.iter().skip(2).all(Duration::is_zero), "{held:?}");
+}
+
+#[test]
+fn an_open_breaker_is_not_held_for() {
+    let mut world = World::started(settings(), |_| reply(ms(10), UNAVAILABLE));
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(20_000));
+    for request in 1..4 {
+        world.tell(invoke(request));
+        assert!(world.next_pending);
+    }
+}
+
+// === What a request carries, and when
+
+#[test]
+fn what_is_new_lingers_half_a_second_or_until_there_is_enough_of_it() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.append(Signal::Logs, 10, 100);
+    world.run_for(ms(499));
+    assert_eq!(world.sends().len(), 0);
+    world.run_for(ms(2));
+    assert_eq!(world.sends().len(), 1);
+    world.run_for(ms(1_000));
+    world.append(Signal::Logs, 1, 64 << 10);
+    assert_eq!(world.sends().len(), 2);
+}
+
+#[test]
+fn a_lane_has_one_request_in_flight_and_lanes_do_not_wait_for_each_other() {
+    let mut world = World::healthy(settings(), ms(100));
+    for signal in Signal::ALL {
+        world.append(signal, 1, 64 << 10);
+        world.append(signal, 1, 64 << 10);
+    }
+    assert_eq!(world.in_flight(), 3, "more than one per lane fails the test by itself");
+    world.run_for(ms(250));
+    assert!(world.is_empty());
+}
+
+#[test]
+fn a_request_that_would_be_frozen_waits_for_the_next_invocation_unless_that_is_too_late() {
+    let mut settings = settings();
+    settings.can_hold = false;
+    for (gap, deferred) in [(ms(2_000), true), (ms(11_000), false)] {
+        let mut world = World::healthy(settings.clone(), ms(50));
+        for _ in 0..12 {
+            world.invocation(ms(100), gap);
+        }
+        // Lingering is over 20 ms before the function usually ends: too late for a request of 50 ms.
+        let from = world.now;
+        world.tell(Event::Invoke { request: 100, deadline: None });
+        world.run_for(ms(10));
+        world.run_until_empty(100);
+        world.run_until(from + ms(80));
+        let before = world.sends().len();
+        world.append(Signal::Metrics, 1, 64 << 10);
+        assert_eq!(world.sends().len() == before, deferred, "with gaps of {gap:?}");
+        world.run_until(from + ms(100));
+        world.freeze(gap);
+        world.tell(Event::Invoke { request: 101, deadline: None });
+        world.run_for(ms(60));
+        assert_eq!(world.level(Signal::Metrics).blocks, 0, "it goes at the beginning of the next");
+    }
+}
+
+// === Failures
+
+#[test]
+fn delays_grow_below_a_doubling_ceiling_and_never_fall_below_the_initial_delay() {
+    for seed in 0..20 {
+        let world = World::new(settings(), |_| reply(ms(10), UNAVAILABLE));
+        let mut world = world.seeded(settings(), seed);
+        world.tell(Event::Started);
+        world.append(Signal::Logs, 1, 100);
+        world.run_for(ms(600_000));
+        for (n, gap) in (1..).zip(gaps(&world)) {
+            let ceiling = ms(200) * 2u32.saturating_pow(n).min(150);
+            assert!(gap >= ms(200) && gap <= ceiling + ms(1), "delay {n} is {gap:?}");
+        }
+        assert!(world.sends().len() <= 70, "{} attempts in ten minutes", world.sends().len());
+    }
+}
+
+#[test]
+fn retry_after_is_obeyed_by_the_lane_that_was_told() {
+    let told = Outcome::Retry { after: Some(ms(7_000)), fate_unknown: false };
+    let mut world = World::started(settings(), move |_| reply(ms(10), told));
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(60_000));
+    assert!(world.sends().len() >= 4);
+    assert!(gaps(&world).iter().all(|gap| *gap >= ms(7_000)), "{:?}", gaps(&world));
+}
+
+#[test]
+fn three_failures_open_the_breaker_and_then_one_block_of_one_lane_is_probed() {
+    let mut world = World::started(settings(), |_| reply(ms(10), UNAVAILABLE));
+    for signal in Signal::ALL {
+        for _ in 0..5 {
+            world.append(signal, 10, 10_000);
+        }
+    }
+    world.run_for(ms(300_000));
+    let sends = world.sends();
+    let probes: Vec<_> = sends.iter().skip(9).collect();
+    assert!(probes.len() >= 9, "{} probes", probes.len());
+    for pair in probes.windows(2) {
+        assert_eq!(pair[1].2, Portion::Run { max_blocks: 1, max_bytes: 1 << 20 });
+        assert!(pair[1].0 - pair[0].0 >= ms(200), "two probes in one step");
+    }
+    for signal in Signal::ALL {
+        assert!(probes.iter().any(|probe| probe.1 == signal), "{signal} was never probed");
+    }
+}
+
+#[test]
+fn requests_that_fail_together_are_one_failure() {
+    let mut world = World::started(settings(), |_| hang());
+    for signal in Signal::ALL {
+        world.append(signal, 1, 64 << 10);
+        world.append(signal, 1, 64 << 10);
+    }
+    world.run_for(ms(5_600));
+    let again: Vec<_> = world.sends().into_iter().skip(3).collect();
+    assert!(!again.is_empty());
+    for (_, _, portion) in again {
+        assert_eq!(
+            portion,
+            Portion::Run { max_blocks: u64::MAX, max_bytes: 1 << 20 },
+            "the breaker is closed"
+        );
+    }
+}
+
+#[test]
+fn a_broken_path_of_one_signal_does_not_stop_the_others() {
+    let mut world = World::started(settings(), |request| {
+        let broken = request.signal == Signal::Metrics;
+        reply(ms(10), if broken { UNAVAILABLE } else { Outcome::Delivered })
+    });
+    world.append(Signal::Metrics, 1, 100);
+    world.run_for(ms(60_000));
+    let metrics = world.sends().len();
+    for _ in 0..60 {
+        world.append(Signal::Logs, 1, 100);
+        world.run_for(ms(1_000));
+        assert_eq!(world.level(Signal::Logs).blocks, 0, "logs wait for metrics");
+    }
+    let metrics = world.sends().iter().filter(|send| send.1 == Signal::Metrics).count() - metrics;
+    assert!(metrics <= 12, "{metrics} attempts in a minute although it has long been failing");
+}
+
+#[test]
+fn a_success_closes_the_breaker_and_resets_the_delays() {
+    let (answer, backend) = switchable(UNAVAILABLE);
+    let mut world = World::started(settings(), backend);
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(60_000));
+    answer.set(Outcome::Delivered);
+    world.run_until_empty(100);
+    answer.set(UNAVAILABLE);
+    world.append(Signal::Logs, 1, 100);
+    let from = world.now;
+    world.run_for(ms(910));
+    let again: Vec<_> = world.sends().into_iter().filter(|send| send.0 >= from).collect();
+    assert_eq!(again.len(), 2, "after the linger, then within 400 ms");
+}
+
+#[test]
+fn a_time_out_aborts_counts_as_a_failure_and_renews_connections() {
+    let mut world = World::started(settings(), |_| hang());
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(5_500));
+    let kinds: Vec<_> = world.actions.iter().skip(1).collect();
+    assert!(matches!(kinds[0], (at, Action::Send { .. }) if *at == ms(0)), "{kinds:?}");
+    assert!(matches!(kinds[1], (at, Action::Abort { .. }) if *at == ms(5_000)), "{kinds:?}");
+    assert!(matches!(kinds[2], (at, Action::RenewConnections) if *at >= ms(5_200)), "{kinds:?}");
+    assert!(matches!(kinds[3], (at, Action::Send { .. }) if *at >= ms(5_200)), "{kinds:?}");
+}
+
+#[test]
+fn denied_keeps_the_data_and_probes_slowly() {
+    let (answer, backend) = switchable(Outcome::Denied);
+    let mut world = World::started(settings(), backend);
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(600_000));
+    assert!(gaps(&world).iter().all(|gap| *gap >= ms(5_000)), "{:?}", gaps(&world));
+    assert!(world.sends().len() >= 600 / 31, "it does probe");
+    answer.set(Outcome::Delivered);
+    world.run_until_empty(100);
+    assert_eq!(world.refused, []);
+}
+
+#[test]
+fn gzip_refused_switches_to_identity_and_sends_again_at_once() {
+    let mut world = World::started(settings(), |request| {
+        reply(ms(10), if request.gzip { Outcome::GzipRefused } else { Outcome::Delivered })
+    });
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(21));
+    assert!(world.is_empty());
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(11));
+    assert!(world.is_empty(), "and stays so");
+}
+
+#[test]
+fn gzip_refused_even_as_identity_is_a_matter_of_configuration() {
+    let mut world = World::started(settings(), |_| reply(ms(10), Outcome::GzipRefused));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(60_000));
+    let sends = world.sends().len();
+    assert!((3..=14).contains(&sends), "{sends} attempts in a minute");
+    assert_eq!(world.level(Signal::Logs).blocks, 1);
+}
+
+#[test]
+fn a_request_that_could_not_be_made_is_tried_again_later() {
+    let mut world = World::started(settings(), |_| reply(ms(0), Outcome::NotSent));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(60_000));
+    assert!(world.sends().len() <= 30, "{}", world.sends().len());
+}
+
+// === Refusals
+
+fn refuses(poison: &'static [u64]) -> impl FnMut(&Request<'_>) -> super::world::Reply {
+    move |request| {
+        let poisoned = poison.iter().any(|id| request.has(*id));
+        reply(ms(10), if poisoned { Outcome::Refused } else { Outcome::Delivered })
+    }
+}
+
+/// Ten blocks of ten records.
+fn ten_blocks(world: &mut World) {
+    for _ in 0..10 {
+        world.append(Signal::Logs, 10, 1_000);
+    }
+}
+
+#[test]
+fn poisonous_records_are_given_up_alone_and_their_neighbours_arrive_in_order() {
+    for poison in [&[1][..], &[37], &[100], &[10, 11], &[1, 2, 3], &[55, 5, 95]] {
+        let mut world = World::started(settings(), refuses(poison));
+        ten_blocks(&mut world);
+        world.run_until_empty(200);
+        let mut refused: Vec<_> = poison.iter().map(|id| (Signal::Logs, *id)).collect();
+        refused.sort_unstable();
+        assert_eq!(world.refused, refused);
+        let healthy = world.appended.iter().copied().filter(|known| !refused.contains(known));
+        assert_eq!(world.delivered, healthy.collect::<Vec<_>>());
+        assert!(world.now < ms(2_000), "isolation does not wait: {:?}", world.now);
+    }
+}
+
+#[test]
+fn after_an_isolation_requests_are_large_again() {
+    let mut world = World::started(settings(), refuses(&[1]));
+    ten_blocks(&mut world);
+    world.run_until_empty(200);
+    ten_blocks(&mut world);
+    world.run_until_empty(200);
+    let last = world.sends().last().map(|send| send.2);
+    assert_eq!(last, Some(Portion::Run { max_blocks: u64::MAX, max_bytes: 1 << 20 }));
+}
+
+#[test]
+fn a_backend_that_refuses_everything_is_not_hammered() {
+    let mut world = World::started(settings(), |_| reply(ms(10), Outcome::Refused));
+    ten_blocks(&mut world);
+    world.run_for(ms(60_000));
+    assert!(world.sends().len() <= 32 + 20, "{} attempts", world.sends().len());
+}
+
+#[test]
+fn a_request_too_large_is_halved_and_the_limit_remembered() {
+    let mut world = World::started(settings(), |request| {
+        let bytes: u64 = request.records.iter().map(|record| record.bytes).sum();
+        reply(ms(10), if bytes > 30_000 { Outcome::TooLarge } else { Outcome::Delivered })
+    });
+    ten_blocks(&mut world);
+    world.run_until_empty(100);
+    assert_eq!(world.delivered, world.appended);
+    let before = world.sends().len();
+    ten_blocks(&mut world);
+    world.run_until_empty(100);
+    assert_eq!(world.sends().len() - before, 4, "three blocks of 10 kB each, none refused");
+}
+
+#[test]
+fn a_block_too_large_goes_by_records_and_only_a_record_too_large_is_given_up() {
+    let mut world = World::started(settings(), |request| {
+        let bytes: u64 = request.records.iter().map(|record| record.bytes).sum();
+        reply(ms(10), if bytes > 20_000 { Outcome::TooLarge } else { Outcome::Delivered })
+    });
+    world.append(Signal::Logs, 64, 1_000);
+    world.append(Signal::Logs, 1, 50_000);
+    world.append(Signal::Logs, 64, 1_000);
+    world.run_until_empty(200);
+    assert_eq!(world.refused, [(Signal::Logs, 65)]);
+    assert_eq!(world.delivered.len(), 128);
+    assert!(world.delivered.is_sorted());
+    assert!(world.sends().len() < 30, "{} requests", world.sends().len());
+}
+
+// === 500
+
+fn breaks_on(poison: &'static [u64]) -> impl FnMut(&Request<'_>) -> super::world::Reply {
+    move |request| {
+        let poisoned = poison.iter().any(|id| request.has(*id));
+        reply(ms(10), if poisoned { Outcome::ServerError } else { Outcome::Delivered })
+    }
+}
+
+#[test]
+fn a_record_that_breaks_the_backend_is_given_up_once_its_neighbour_was_accepted() {
+    for poison in [&[1][..], &[10], &[37]] {
+        let mut world = World::started(settings(), breaks_on(poison));
+        ten_blocks(&mut world);
+        world.run_until_empty(2_000);
+        assert_eq!(world.refused, [(Signal::Logs, poison[0])]);
+        let rest = world.appended.iter().copied().filter(|known| known.1 != poison[0]);
+        assert_eq!(world.delivered, rest.collect::<Vec<_>>(), "each once, in order");
+        assert_eq!(world.count(|action| matches!(action, Action::Send { portion: Portion::Alibi, .. })), 1);
+    }
+}
+
+#[test]
+fn an_outage_of_500s_loses_nothing_whenever_it_ends() {
+    for end in (1_000..240_000).step_by(1_500) {
+        let mut world = World::started(settings(), move |request| {
+            let outage = request.now < ms(end);
+            reply(ms(10), if outage { Outcome::ServerError } else { Outcome::Delivered })
+        });
+        for _ in 0..3 {
+            world.append(Signal::Logs, 3, 1_000);
+        }
+        world.run_until_empty(2_000);
+        assert_eq!(world.refused, [], "outage until {end} ms");
+        let mut delivered = world.delivered.clone();
+        delivered.sort_unstable();
+        assert_eq!(delivered, world.appended, "outage until {end} ms: each exactly once");
+    }
+}
+
+#[test]
+fn without_a_neighbour_a_suspect_waits_for_one() {
+    let mut world = World::started(settings(), breaks_on(&[1]));
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(300_000));
+    assert_eq!(world.refused, []);
+    world.append(Signal::Logs, 1, 100);
+    world.run_until_empty(100);
+    assert_eq!(world.refused, [(Signal::Logs, 1)]);
+    assert_eq!(world.delivered, [(Signal::Logs, 2)]);
+}
+
+#[test]
+fn two_neighbours_one_breaking_and_one_refused_are_both_given_up() {
+    let mut world = World::started(settings(), |request| {
+        let outcome = match (request.has(1), request.has(2)) {
+            (true, _) => Outcome::ServerError,
+            (_, true) => Outcome::Refused,
+            _ => Outcome::Delivered,
+        };
+        reply(ms(10), outcome)
+    });
+    ten_blocks(&mut world);
+    world.run_until_empty(2_000);
+    assert_eq!(world.refused, [(Signal::Logs, 1), (Signal::Logs, 2)]);
+    assert_eq!(world.delivered.len(), 98);
+}
+
+#[test]
+fn a_head_dropped_by_the_queue_takes_the_suspicion_with_it() {
+    let mut world = World::started(settings(), refuses(&[1]));
+    world.append(Signal::Logs, 64, 1_000);
+    world.append(Signal::Logs, 64, 1_000);
+    world.run_for(ms(25));
+    world.drop_oldest(Signal::Logs);
+    world.run_until_empty(100);
+    assert_eq!(world.refused, []);
+    assert_eq!(world.delivered, world.appended);
+}
+
+// === Freezes
+
+#[test]
+fn frozen_time_does_not_count_for_a_time_out() {
+    let mut world = World::started(settings(), |_| reply(ms(3_000), Outcome::Delivered));
+    world.append(Signal::Logs, 1, 64 << 10);
+    for _ in 0..8 {
+        world.run_for(ms(100));
+        world.freeze(ms(900));
+    }
+    world.run_for(ms(10));
+    assert_eq!(world.count(|action| matches!(action, Action::Abort { .. })), 0);
+    assert!(world.is_empty());
+}
+
+#[test]
+fn an_answer_already_in_the_socket_is_read_at_the_thaw() {
+    let mut world = World::started(settings(), |_| reply(ms(200), Outcome::Delivered));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(50));
+    world.freeze(ms(600_000));
+    world.tell(invoke(1));
+    world.run_for(ms(1));
+    assert!(world.is_empty());
+    assert_eq!(world.count(|action| matches!(action, Action::Abort { .. })), 0);
+}
+
+#[test]
+fn the_first_request_lost_to_a_freeze_is_no_failure_of_the_backend() {
+    let lost = Outcome::Retry { after: None, fate_unknown: true };
+    let mut first = true;
+    let mut world = World::started(settings(), move |_| {
+        if std::mem::take(&mut first) { reply(ms(200), lost) } else { reply(ms(10), Outcome::Delivered) }
+    });
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(50));
+    world.freeze(ms(60_000));
+    world.run_for(ms(11));
+    assert!(world.is_empty(), "sent again at once");
+}
+
+#[test]
+fn a_request_frozen_twice_is_given_up_at_the_second_thaw() {
+    let mut world = World::started(settings(), |_| hang());
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(20));
+    world.freeze(ms(5_000));
+    world.tell(invoke(1));
+    world.tell(done(1));
+    world.run_for(ms(250));
+    world.freeze(ms(5_000));
+    world.run_for(ms(1));
+    assert_eq!(world.count(|action| matches!(action, Action::Abort { .. })), 1);
+}
+
+#[test]
+fn connections_idle_for_more_than_four_seconds_are_not_used_again() {
+    let mut world = World::healthy(settings(), ms(10));
+    for (pause, renewed) in [(ms(3_000), 0), (ms(5_000), 1), (ms(1_000), 1)] {
+        world.append(Signal::Logs, 1, 64 << 10);
+        world.run_for(ms(20));
+        world.freeze(pause);
+        world.append(Signal::Logs, 1, 64 << 10);
+        world.run_for(ms(20));
+        assert_eq!(world.count(|action| matches!(action, Action::RenewConnections)), renewed);
+    }
+}
+
+// === SHUTDOWN
+
+fn shutdown_in(world: &mut World, budget: Duration) {
+    let deadline = world.now + budget;
+    world.tell(Event::Shutdown { deadline });
+}
+
+#[test]
+fn shutdown_with_nothing_to_do_is_over_at_once() {
+    let mut world = World::healthy(settings(), ms(10));
+    shutdown_in(&mut world, ms(1_300));
+    assert_eq!(world.exited, Some(ms(0)));
+}
+
+#[test]
+fn shutdown_waits_for_the_last_report_and_delivers_it() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(invoke(1));
+    world.tell(done(1));
+    world.freeze(ms(1_000));
+    let from = world.now;
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(40));
+    assert_eq!(world.exited, None);
+    world.append(Signal::Logs, 1, 300);
+    world.tell(Event::Reported { request: 1 });
+    world.run_for(ms(100));
+    assert_eq!(world.exited, Some(from + ms(50)));
+}
+
+#[test]
+fn a_last_report_that_never_comes_is_not_waited_for_long() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(invoke(1));
+    world.tell(done(1));
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(1_300));
+    assert_eq!(world.exited, Some(ms(120)));
+}
+
+#[test]
+fn shutdown_flushes_every_lane_at_full_size_without_pauses_although_the_breaker_was_open() {
+    let (answer, backend) = switchable(UNAVAILABLE);
+    let mut world = World::started(settings(), backend);
+    for signal in Signal::ALL {
+        for _ in 0..40 {
+            world.append(signal, 100, 1_000);
+        }
+    }
+    world.run_for(ms(120_000));
+    answer.set(Outcome::Delivered);
+    let from = world.now;
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(1_300));
+    assert!(world.is_empty());
+    let exited = world.exited.expect("an end") - from;
+    assert!(exited <= ms(60), "4 requests per lane, lanes side by side: {exited:?}");
+}
+
+#[test]
+fn shutdown_with_a_hung_backend_ends_before_the_deadline_and_keeps_the_data() {
+    let mut world = World::started(settings(), |_| hang());
+    world.append(Signal::Logs, 1, 100);
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(1_300));
+    assert_eq!(world.exited, Some(ms(1_150)));
+    assert_eq!(world.level(Signal::Logs).blocks, 1);
+}
+
+#[test]
+fn shutdown_with_a_failing_backend_retries_within_the_budget() {
+    let mut world = World::started(settings(), |_| reply(ms(10), UNAVAILABLE));
+    world.append(Signal::Logs, 1, 100);
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(1_300));
+    let sends = world.sends().len();
+    assert!((2..=6).contains(&sends), "{sends} attempts");
+    assert!(world.exited.expect("an end") <= ms(1_150));
+}
+
+#[test]
+fn shutdown_with_a_retry_after_beyond_the_budget_does_not_stay_for_nothing() {
+    let told = Outcome::Retry { after: Some(ms(60_000)), fate_unknown: false };
+    let mut world = World::started(settings(), move |_| reply(ms(10), told));
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(5_000));
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(1_300));
+    assert_eq!(world.sends().len(), 2, "the wait is cut short once");
+    assert_eq!(world.exited, Some(ms(5_010)));
+}
+
+#[test]
+fn a_shutdown_without_time_ends_at_once_whatever_is_in_flight() {
+    let mut world = World::started(settings(), |_| hang());
+    world.append(Signal::Logs, 1, 64 << 10);
+    shutdown_in(&mut world, ms(100));
+    assert_eq!(world.exited, Some(ms(0)));
+}
+
+#[test]
+fn a_request_in_flight_at_shutdown_may_finish() {
+    let mut world = World::healthy(settings(), ms(400));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(100));
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(1_300));
+    assert_eq!(world.exited, Some(ms(400)));
+    assert_eq!(world.delivered.len(), 1);
+}
+
+#[test]
+fn an_answer_to_an_aborted_attempt_changes_nothing() {
+    let mut world = World::started(settings(), |_| hang());
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(6_000));
+    assert_eq!(world.in_flight(), 1, "the second attempt");
+    world.tell(Event::Answer {
+        signal: Signal::Logs,
+        attempt: 1,
+        sent: crate::drain::policy::Sent::default(),
+        outcome: Outcome::Delivered,
+        left: crate::drain::policy::Backlog::default(),
+    });
+    let sends = world.sends().len();
+    world.run_for(ms(100));
+    assert_eq!(world.sends().len(), sends, "the second attempt is still the one in flight");
+}
+
+#[test]
+fn settings_at_their_extremes_do_not_spin_or_panic() {
+    let zero = Settings {
+        batch_max_bytes: 0,
+        max_delay: Duration::ZERO,
+        hold_max: Duration::ZERO,
+        retry_initial: Duration::ZERO,
+        retry_max: Duration::ZERO,
+        request_timeout: Duration::ZERO,
+        shutdown_reserve: Duration::ZERO,
+        continuous: false,
+        can_hold: true,
+    };
+    let huge = Settings {
+        batch_max_bytes: u64::MAX,
+        max_delay: Duration::MAX,
+        hold_max: Duration::MAX,
+        retry_initial: Duration::MAX,
+        retry_max: Duration::MAX,
+        request_timeout: Duration::MAX,
+        shutdown_reserve: Duration::MAX,
+        continuous: false,
+        can_hold: true,
+    };
+    for settings in [zero, huge] {
+        let mut world = World::started(settings, |_| reply(ms(1), UNAVAILABLE));
+        world.append(Signal::Logs, 1, 100);
+        world.tell(invoke(1));
+        world.tell(done(1));
+        world.run_for(ms(100));
+        world.tell(Event::Shutdown { deadline: ms(200) });
+        world.run_for(ms(200));
+        assert!(world.exited.is_some());
+    }
+}
