@@ -29,11 +29,7 @@ impl Queue {
     pub fn refuse(&mut self, signal: Signal, to: Mark, reason: Reason) {
         // What was dropped from the queue meanwhile was counted then.
         self.keep(signal);
-        let mark = *self.state.marks.get(signal);
-        let lane = self.fill(signal);
-        let whole: u64 =
-            lane.items().take_while(|i| i.header.seq <= to.seq).map(|i| i.header.user_records()).sum();
-        let records = (whole + u64::from(to.records)).saturating_sub(u64::from(mark.records));
+        let records = self.user_records_until(signal, to);
         self.state.ledger.drop(Tally { signal, reason, records });
         self.advance(signal, to);
     }
@@ -171,5 +167,50 @@ impl Queue {
     /// Notes that a delivery was dealt with without leaving anything in the queue.
     pub fn note_whole(&mut self, delivery: u128) {
         self.deliveries.note_whole(delivery);
+    }
+
+    // === Records rather than blocks ===
+
+    /// The mark that says `records` more of `signal` are done than now. It may lie in a later block; it never
+    /// lies behind the last one in sight.
+    pub fn mark_after(&mut self, signal: Signal, records: u64) -> Mark {
+        let mut mark = *self.state.marks.get(signal);
+        let mut left = records;
+        for item in self.fill(signal).items() {
+            let of_block = u64::from(item.header.records.saturating_sub(mark.records));
+            if left < of_block {
+                mark.records = mark.records.saturating_add(left as u32);
+                return mark;
+            }
+            left -= of_block;
+            mark = Mark { seq: item.header.seq, records: 0 };
+            if left == 0 {
+                break;
+            }
+        }
+        mark
+    }
+
+    /// Gives up the first `refused` records of `signal` that are not done, and notes that the `delivered` ones
+    /// after those have arrived, in one step.
+    pub fn settle(&mut self, signal: Signal, refused: u64, delivered: u64) {
+        let refused_to = self.mark_after(signal, refused);
+        let to = self.mark_after(signal, refused.saturating_add(delivered));
+        let records = self.user_records_until(signal, refused_to);
+        self.state.ledger.drop(Tally { signal, reason: Reason::Refused, records });
+        self.keep(signal);
+        self.advance(signal, to);
+    }
+
+    /// Records of the user's between the mark of `signal` and `to`.
+    fn user_records_until(&mut self, signal: Signal, to: Mark) -> u64 {
+        let mark = *self.state.marks.get(signal);
+        let items: Vec<Item> = self.fill(signal).items().copied().collect();
+        let whole: u64 =
+            items.iter().take_while(|i| i.header.seq <= to.seq).map(|i| i.header.user_records()).sum();
+        let in_part = items.iter().find(|i| i.header.seq > to.seq).map_or(0, |item| {
+            u64::from(to.records).min(item.header.user_records())
+        });
+        (whole + in_part).saturating_sub(u64::from(mark.records))
     }
 }

@@ -51,5 +51,5 @@ pub use segments::StoreError;
 pub use state::{Mark, State};
 pub use store::Queue;
 pub use types::{
-    AppendError, Appended, Batch, Encoding, Limits, NewBlock, Opened, Overflow, Request, Waiting,
+    AppendError, Appended, Batch, Encoding, Limits, NewBlock, Oldest, Opened, Overflow, Request, Waiting,
 };

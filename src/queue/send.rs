@@ -55,7 +55,7 @@ impl Queue {
                 records: sent.iter().map(|item| item.header.records).sum(),
                 plain_bytes: sent.iter().map(|item| u64::from(item.header.plain_len)).sum(),
                 part: None,
-                first_block_records: head.header.records,
+                head: head.header.seq,
             });
         }
     }
@@ -143,44 +143,73 @@ impl Queue {
     ) -> Option<Request> {
         let mark = *self.state.marks.get(signal);
         let head = self.fill(signal).head().copied()?;
-        let split = self.plain(&head).ok().and_then(|plain| {
-            let parts = wire.parts(&plain).ok()?;
-            (parts.records.len() == head.header.records as usize).then_some((plain, parts))
-        });
-        let Some((plain, parts)) = split.filter(|_| head.header.format == wire.id()) else {
+        let start = mark.records.min(head.header.records.saturating_sub(1));
+        let end = records.end.clamp(start + 1, head.header.records.max(start + 1));
+        let Some(mut request) = self.subset(signal, &head, wire, encoding, start..end) else {
             self.lose_head(signal, "it does not split into its records");
             return None;
         };
-        let start = mark.records.min(head.header.records.saturating_sub(1));
-        let end = records.end.clamp(start + 1, head.header.records.max(start + 1));
-        let subset = wire.subset(&plain, &parts, start as usize..end as usize);
+        if end < head.header.records {
+            request.to = Mark { seq: mark.seq, records: end };
+        }
+        self.lanes.get_mut(signal).flight = Some(Flight { to: request.to, orphaned: 0 });
+        Some(request)
+    }
+
+    /// Puts together a request of the one record of `signal` after the first that is not done, from the next
+    /// block if the oldest has no other. Nothing is in flight by that. `None` if there is no such record.
+    pub fn assemble_second(
+        &mut self,
+        signal: Signal,
+        wire: &dyn WireFormat,
+        encoding: Encoding,
+    ) -> Option<Request> {
+        let done = self.state.marks.get(signal).records;
+        let mut items = self.fill(signal).items().copied();
+        let head = items.next()?;
+        let (item, place) = match done + 1 {
+            second if second < head.header.records => (head, second),
+            _ => (items.next()?, 0),
+        };
+        drop(items);
+        self.subset(signal, &item, wire, encoding, place..place + 1)
+    }
+
+    /// A request of some records of one block.
+    fn subset(
+        &mut self,
+        signal: Signal,
+        item: &Item,
+        wire: &dyn WireFormat,
+        encoding: Encoding,
+        records: Range<u32>,
+    ) -> Option<Request> {
+        if item.header.format != wire.id() {
+            return None;
+        }
+        let plain = self.plain(item).ok()?;
+        let parts = wire.parts(&plain).ok()?;
+        if parts.records.len() != item.header.records as usize {
+            return None;
+        }
+        let subset = wire.subset(&plain, &parts, records.start as usize..records.end as usize);
         let framing = wire.framing();
         let plain_body = [framing.prefix, &subset, framing.suffix].concat();
         let plain_bytes = plain_body.len() as u64;
-        let packed = match encoding {
-            Encoding::Gzip => block::gzip(&plain_body).ok(),
-            Encoding::Identity => Some(plain_body),
+        let body = match encoding {
+            Encoding::Gzip => block::gzip(&plain_body).ok()?,
+            Encoding::Identity => plain_body,
         };
-        let Some(body) = packed else {
-            self.lose_head(signal, "it cannot be compressed again");
-            return None;
-        };
-        let to = if end >= head.header.records {
-            Mark { seq: head.header.seq, records: 0 }
-        } else {
-            Mark { seq: mark.seq, records: end }
-        };
-        self.lanes.get_mut(signal).flight = Some(Flight { to, orphaned: 0 });
         Some(Request {
             signal,
             body,
             encoding,
-            to,
+            to: Mark { seq: item.header.seq, records: 0 },
             blocks: 1,
-            records: end - start,
+            records: records.end - records.start,
             plain_bytes,
-            part: Some(start..end),
-            first_block_records: head.header.records,
+            part: Some(records),
+            head: item.header.seq,
         })
     }
 

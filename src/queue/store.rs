@@ -10,7 +10,7 @@ use super::ledger::{Ledger, Reason, Tally};
 use super::scan::{Position, Step, step};
 use super::segments::{Segments, StoreError};
 use super::state::{FRAMES_START, Mark, State};
-use super::types::{AppendError, Appended, Batch, Limits, Opened, Overflow, Waiting};
+use super::types::{AppendError, Appended, Batch, Limits, Oldest, Opened, Overflow, Waiting};
 use crate::{PerSignal, Signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -215,9 +215,16 @@ impl Queue {
         sum
     }
 
-    /// When the oldest waiting block of `signal` was received, Unix nanoseconds; `None` if none waits.
-    pub fn oldest(&mut self, signal: Signal) -> Option<u64> {
-        self.fill(signal).head().map(|item| item.header.received)
+    /// The oldest block of `signal` that is not done; `None` if none waits.
+    pub fn oldest(&mut self, signal: Signal) -> Option<Oldest> {
+        let done = self.state.marks.get(signal).records;
+        let header = self.fill(signal).head()?.header;
+        Some(Oldest {
+            seq: header.seq,
+            records: header.records.saturating_sub(done),
+            plain_bytes: header.plain_len,
+            received: header.received,
+        })
     }
 
     /// Whether a request of `signal` is in flight.

@@ -1,6 +1,6 @@
 //! What goes into the queue and what comes out of it.
 
-use super::frame::{Header, Kind};
+use super::frame::{Header, Kind, Seq};
 use super::segments::StoreError;
 use super::state::Mark;
 use crate::Signal;
@@ -119,6 +119,19 @@ pub struct Waiting {
     pub plain_bytes: u64,
 }
 
+/// The oldest block of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oldest {
+    /// Its place in the queue.
+    pub seq: Seq,
+    /// Its records that are not done.
+    pub records: u32,
+    /// Its plain bytes.
+    pub plain_bytes: u32,
+    /// When it was received, Unix nanoseconds.
+    pub received: u64,
+}
+
 impl Waiting {
     pub(super) fn add(&mut self, header: &Header) {
         self.blocks += 1;
@@ -155,6 +168,6 @@ pub struct Request {
     pub plain_bytes: u64,
     /// If it is only a part of one block: which of the block's records.
     pub part: Option<Range<u32>>,
-    /// Records of the first block.
-    pub first_block_records: u32,
+    /// The block that was the oldest when it was put together.
+    pub head: Seq,
 }
