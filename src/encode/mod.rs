@@ -1,9 +1,9 @@
 //! From log records to the bytes a destination takes: one file per wire format.
 //!
 //! A *block* is a run of records of one signal, encoded once, before the queue, in the form in which it will
-//! be sent: a head (what stands before the records), the records one after another, nothing after them. Blocks are put
-//! together to request bodies by [`Framing`] alone, so that sending never decodes, encodes or compresses. Only
-//! a body the destination refuses is ever taken apart, at the bounds of its records
+//! be sent: a head (what stands before the records), the records one after another, nothing after them.
+//! Blocks are put together to request bodies by [`Framing`] alone, so that sending never decodes, encodes or
+//! compresses. Only a body the destination refuses is ever taken apart, at the bounds of its records
 //! ([`WireFormat::parts`], [`WireFormat::subset`]).
 
 use std::ops::Range;
@@ -36,7 +36,8 @@ pub struct Parts {
     pub records: Vec<Range<usize>>,
 }
 
-/// Why a block cannot be taken apart. Blocks are our own work, so each of these means damage or another format.
+/// Why a block cannot be taken apart. Blocks are our own work, so each of these means damage or another
+/// format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
     /// The bytes end in the middle of something.
@@ -61,8 +62,8 @@ pub trait WireFormat: Send + Sync {
     /// What goes around the blocks of one request body.
     fn framing(&self) -> Framing;
 
-    /// Appends what stands before the records of a block. `records_len` is the length in bytes of all of them,
-    /// as [`WireFormat::log`] appended them.
+    /// Appends what stands before the records of a block. `records_len` is the length in bytes of all of
+    /// them, as [`WireFormat::log`] appended them.
     fn block_head(&self, resource: &Resource, records_len: usize, out: &mut Vec<u8>);
 
     /// Appends one encoded record.
@@ -71,7 +72,7 @@ pub trait WireFormat: Send + Sync {
     /// Finds the records of a block, given its plain bytes.
     fn parts(&self, plain: &[u8]) -> Result<Parts, SplitError>;
 
-    /// A block made of some records of another, valid on its own. `parts` is what [`WireFormat::parts`] said of
-    /// `plain`; `records` counts records, and what lies beyond the last is ignored.
+    /// A block made of some records of another, valid on its own. `parts` is what [`WireFormat::parts`] said
+    /// of `plain`; `records` counts records, and what lies beyond the last is ignored.
     fn subset(&self, plain: &[u8], parts: &Parts, records: Range<usize>) -> Vec<u8>;
 }

@@ -184,9 +184,11 @@ fn attributes(field: u32, fields: &[Field<'_>], out: &mut Vec<u8>) {
     }
 }
 
-/// An `AnyValue`: one of string 1, bool 2, int 3, double 4, array 5, list of key and value 6; none of them is null.
+/// An `AnyValue`: one of string 1, bool 2, int 3, double 4, array 5, list of key and value 6; none of them is
+/// null.
 ///
-/// Recursion is bounded by [`MAX_DEPTH_LEVELS`](crate::record::value::MAX_DEPTH_LEVELS) where values are read.
+/// Recursion is bounded by [`MAX_DEPTH_LEVELS`](crate::record::value::MAX_DEPTH_LEVELS) where values are
+/// read.
 fn any_value(field: u32, value: &Value<'_>, out: &mut Vec<u8>) {
     // Members of a oneof are written even when they hold the default.
     match value {

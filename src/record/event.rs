@@ -1,7 +1,7 @@
 //! One element of a delivery: its raw text, and what is known about it.
 //!
-//! Parsing never fails. What Lambda may add later (types, envelope fields, record fields) is carried as it came; an
-//! element that is no event at all is carried as text.
+//! Parsing never fails. What Lambda may add later (types, envelope fields, record fields) is carried as it
+//! came; an element that is no event at all is carried as text.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,8 @@ pub struct Event<'a> {
     pub kind: Kind<'a>,
     /// The raw JSON of `record`; all of `raw` for [`Kind::Odd`] and [`Kind::Cut`].
     pub record: &'a [u8],
-    /// Envelope fields other than `time`, `type` and `record`, in order, and a `time` that was not understood: name and raw JSON.
+    /// Envelope fields other than `time`, `type` and `record`, in order, and a `time` that was not
+    /// understood: name and raw JSON.
     pub extra: Vec<(Cow<'a, str>, &'a [u8])>,
 }
 
@@ -258,7 +259,8 @@ pub struct Instance<'a> {
     pub function_version: Option<Cow<'a, str>>,
 }
 
-/// Lambda's smallest memory size is 128 MB, its largest 10,240 MB: no count of bytes is this small, no count of megabytes this large.
+/// Lambda's smallest memory size is 128 MB, its largest 10,240 MB: no count of bytes is this small, no count
+/// of megabytes this large.
 const MEMORY_IS_BYTES_FROM: u64 = 1 << 20;
 
 impl<'a> Instance<'a> {

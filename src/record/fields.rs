@@ -73,8 +73,8 @@ fn pino_level<'a>(object: &[Field<'a>]) -> Option<Severity<'a>> {
     }
 }
 
-/// An identifier in hexadecimal. X-Ray's form of a trace id (`1-`, eight digits, `-`, 24 digits) is one as well.
-/// All zeros is no identifier (W3C Trace Context, sections 3.2.2.3 and 3.2.2.4).
+/// An identifier in hexadecimal. X-Ray's form of a trace id (`1-`, eight digits, `-`, 24 digits) is one as
+/// well. All zeros is no identifier (W3C Trace Context, sections 3.2.2.3 and 3.2.2.4).
 pub(super) fn id<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     let (first, rest) = match text.strip_prefix("1-").and_then(|x_ray| x_ray.split_once('-')) {
         Some((seconds, rest)) if BYTES == 16 && seconds.len() == 8 && rest.len() == 24 => (seconds, rest),

@@ -1,9 +1,9 @@
 //! A lenient JSON reader over bytes.
 //!
-//! Telemetry is JSON written by many hands: raw control characters, lone surrogates and broken UTF-8 do occur,
-//! and a reader that refuses them loses records. So structure (brackets, quotes, escapes) is found byte by
-//! byte, without recursion and without looking at what strings contain; text is decoded afterwards and never
-//! fails. `serde_json` is not used for values because it refuses the above and rounds long numbers.
+//! Telemetry is JSON written by many hands: raw control characters, lone surrogates and broken UTF-8 do
+//! occur, and a reader that refuses them loses records. So structure (brackets, quotes, escapes) is found
+//! byte by byte, without recursion and without looking at what strings contain; text is decoded afterwards
+//! and never fails. `serde_json` is not used for values because it refuses the above and rounds long numbers.
 
 use std::borrow::Cow;
 
@@ -72,7 +72,8 @@ impl<'a> Cursor<'a> {
         self.bytes.get(start..self.at).unwrap_or_default()
     }
 
-    /// Steps over a string and gives what stands between its quotes, escapes untouched. `None` if it does not end.
+    /// Steps over a string and gives what stands between its quotes, escapes untouched. `None` if it does not
+    /// end.
     pub(super) fn string(&mut self) -> Option<&'a [u8]> {
         if !self.eat(b'"') {
             return None;
@@ -101,8 +102,8 @@ impl<'a> Cursor<'a> {
         Some(self.since(start)).filter(|token| !token.is_empty())
     }
 
-    /// Steps over one value by its structure alone: brackets are counted, strings are honoured, nothing else is
-    /// looked at. Depth costs no stack. `None` if the value does not end.
+    /// Steps over one value by its structure alone: brackets are counted, strings are honoured, nothing else
+    /// is looked at. Depth costs no stack. `None` if the value does not end.
     pub(super) fn skip(&mut self) -> Option<&'a [u8]> {
         let start = self.at;
         let close = match self.peek()? {
@@ -240,7 +241,8 @@ pub(super) fn value_start<'a>(object: &'a [u8], name: &[u8]) -> Option<(usize, &
     }
 }
 
-/// The text of a string, given what stands between its quotes. Borrowed unless it has escapes or broken UTF-8.
+/// The text of a string, given what stands between its quotes. Borrowed unless it has escapes or broken
+/// UTF-8.
 ///
 /// Nothing is refused: a lone surrogate or an unknown escape stays as it was written, backslash included, and
 /// bytes that are not UTF-8 become U+FFFD.

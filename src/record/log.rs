@@ -8,10 +8,10 @@
 //! | platform and unknown types | the record as it came | none of its own; the type is the event name |
 //! | a record that is no JSON, no event at all, or half of one | the raw text | [`UNPARSED`] or [`CUT`] |
 //!
-//! Of an object with a message, `timestamp` or `time`, `level` or `severity`, `requestId`, `traceId`, `spanId`
-//! and `traceFlags` have places of their own in a log record; each goes there only if it can be read as what the place
-//! holds, and otherwise stays an attribute, as does whatever the envelope has beside time, type and record.
-//! Of an object without a message the same are read, and the body keeps the whole of it.
+//! Of an object with a message, `timestamp` or `time`, `level` or `severity`, `requestId`, `traceId`,
+//! `spanId` and `traceFlags` have places of their own in a log record; each goes there only if it can be read
+//! as what the place holds, and otherwise stays an attribute, as does whatever the envelope has beside time,
+//! type and record. Of an object without a message the same are read, and the body keeps the whole of it.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,8 @@ use super::line::Line;
 use super::severity::{self, Severity};
 use super::value::{Field, Value, make_names_unique};
 
-/// Attribute: what identifies this record wherever it arrives twice (OpenTelemetry semantic conventions, "General logs attributes").
+/// Attribute: what identifies this record wherever it arrives twice (OpenTelemetry semantic conventions,
+/// "General logs attributes").
 pub const UID: &str = "log.record.uid";
 /// Attribute: the request id of the invocation (OpenTelemetry semantic conventions, "`FaaS` spans").
 pub const INVOCATION_ID: &str = "faas.invocation_id";

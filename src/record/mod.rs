@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Nothing here reads a clock, allocates an identity or does I/O, and nothing fails: a record that cannot be
-//! understood is carried as text, and takes none of its neighbours along. Everything is borrowed from the body
-//! where it can be.
+//! understood is carried as text, and takes none of its neighbours along. Everything is borrowed from the
+//! body where it can be.
 
 pub mod event;
 mod fields;

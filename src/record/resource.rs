@@ -39,7 +39,8 @@ pub struct Resource {
     pub attributes: Vec<Field<'static>>,
 }
 
-/// Why `OTEL_RESOURCE_ATTRIBUTES` was left out. The value itself is not shown: it may hold what is nobody's business.
+/// Why `OTEL_RESOURCE_ATTRIBUTES` was left out. The value itself is not shown: it may hold what is nobody's
+/// business.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
     /// An entry without an equals sign or without a key.
@@ -53,8 +54,8 @@ pub enum ResourceError {
 impl Resource {
     /// Builds the resource.
     ///
-    /// What the user says in `OTEL_SERVICE_NAME` comes before `OTEL_RESOURCE_ATTRIBUTES`, and that before what
-    /// was detected. If the latter has any error all of it is ignored, and the error is given along
+    /// What the user says in `OTEL_SERVICE_NAME` comes before `OTEL_RESOURCE_ATTRIBUTES`, and that before
+    /// what was detected. If the latter has any error all of it is ignored, and the error is given along
     /// (OpenTelemetry specification, "Specifying resource information via an environment variable").
     pub fn build(inputs: &ResourceInputs<'_>) -> (Self, Option<ResourceError>) {
         let (user, error) = match inputs.otel_resource_attributes.map(parse_attributes).transpose() {
@@ -150,7 +151,8 @@ impl<'a> Arn<'a> {
     }
 }
 
-/// The pairs of `OTEL_RESOURCE_ATTRIBUTES`: `key=value,key=value`, percent-encoded, the last of a name counts.
+/// The pairs of `OTEL_RESOURCE_ATTRIBUTES`: `key=value,key=value`, percent-encoded, the last of a name
+/// counts.
 fn parse_attributes(text: &str) -> Result<Vec<(String, String)>, ResourceError> {
     let mut pairs = Vec::new();
     for (index, entry) in text.split(',').enumerate() {

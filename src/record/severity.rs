@@ -26,7 +26,8 @@ pub const ERROR: u8 = 17;
 /// The end of a program.
 pub const FATAL: u8 = 21;
 
-/// The words of the loggers in use on Lambda: log4j, Python, .NET (also in its four letters), Ruby, zap, slog, tracing, pino, winston.
+/// The words of the loggers in use on Lambda: log4j, Python, .NET (also in its four letters), Ruby, zap,
+/// slog, tracing, pino, winston.
 const WORDS: [(&str, u8); 23] = [
     ("trace", TRACE),
     ("trce", TRACE),

@@ -11,9 +11,10 @@
 //! middle  [{"time":T,"type":"function","record": AAAA }]
 //! tail    [{"time":T,"type":"function","record": AAAA"}} , …whole events… ]
 //! ```
-//! (spaces added). Every part carries the envelope and the closing `}]`, so no part is JSON and none says that
-//! it is a part. [`split`] tells a head by its text: up to the closing `}]` it is the beginning of valid JSON.
-//! [`join`] puts parts together and believes the result only if it is JSON, or again the beginning of JSON.
+//! (spaces added). Every part carries the envelope and the closing `}]`, so no part is JSON and none says
+//! that it is a part. [`split`] tells a head by its text: up to the closing `}]` it is the beginning of valid
+//! JSON. [`join`] puts parts together and believes the result only if it is JSON, or again the beginning of
+//! JSON.
 //!
 //! A middle or a tail can look like an ordinary array (text such as `AAAA` has no structure), so while a
 //! head waits, the next body goes to [`join`] before it goes to [`split`]. When the other half never comes,

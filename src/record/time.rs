@@ -12,15 +12,15 @@ const SECOND_NANOS: i128 = 1_000_000_000;
 const FRACTION_MAX_DIGITS: usize = 9;
 /// Numbers are taken as seconds since the epoch from here (2001-09-09) ...
 const EPOCH_MIN_SECONDS: i64 = 1_000_000_000;
-/// ... to here (2096-10-02). Seconds, milli-, micro- and nanoseconds of that span do not overlap, and a number
-/// outside all four (a duration, say) is no time.
+/// ... to here (2096-10-02). Seconds, milli-, micro- and nanoseconds of that span do not overlap, and a
+/// number outside all four (a duration, say) is no time.
 const EPOCH_MAX_SECONDS: i64 = 4_000_000_000;
 
 /// Reads an RFC 3339 date-time.
 ///
-/// Also taken: lower-case `t` and `z`, a space for the `T`, `,` or `:` before the fraction (AWS's documentation has
-/// `12:01:23:521Z`), offsets as `+0100` or `+01`. Refused: no offset, over nine digits of fraction, dates before
-/// 1970 or after 2554.
+/// Also taken: lower-case `t` and `z`, a space for the `T`, `,` or `:` before the fraction (AWS's
+/// documentation has `12:01:23:521Z`), offsets as `+0100` or `+01`. Refused: no offset, over nine digits of
+/// fraction, dates before 1970 or after 2554.
 pub fn rfc3339(text: &str) -> Option<u64> {
     let date_time = date_time(text.as_bytes())?;
     if date_time.length != text.len() {
@@ -183,7 +183,8 @@ const fn days_in_month(year: i64, month: i64) -> Option<i64> {
     })
 }
 
-/// Days from 1970-01-01 in the proleptic Gregorian calendar. Counting years from March puts the leap day last.
+/// Days from 1970-01-01 in the proleptic Gregorian calendar. Counting years from March puts the leap day
+/// last.
 const fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let before_month = (153 * month + 2) / 5;

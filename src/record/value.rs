@@ -10,9 +10,9 @@ use super::json::{self, Cursor};
 
 /// Objects and arrays nested deeper than this are kept as JSON text.
 ///
-/// Receivers bound the nesting of protobuf messages, most of them at 100, and refuse the whole request beyond it.
-/// One level of object takes three messages (`AnyValue`, `KeyValueList`, `KeyValue`), and a body begins at the
-/// fourth: 4 + 3 × 30 = 94.
+/// Receivers bound the nesting of protobuf messages, most of them at 100, and refuse the whole request beyond
+/// it. One level of object takes three messages (`AnyValue`, `KeyValueList`, `KeyValue`), and a body begins
+/// at the fourth: 4 + 3 × 30 = 94.
 pub const MAX_DEPTH_LEVELS: usize = 30;
 
 /// Up to here names are compared with one another; beyond it a set is quicker.
@@ -44,8 +44,10 @@ pub type Field<'a> = (Cow<'a, str>, Value<'a>);
 impl<'a> Value<'a> {
     /// Reads one JSON value, borrowing text that has no escapes. `None` if `json` is not exactly one value.
     ///
-    /// More is taken than RFC 8259 allows (see the notes on strings and on depth in this module), and so are the
-    /// `NaN` and `Infinity` that some JSON writers produce. A name that occurs again in the same object gets a number: `a`, `a.2`.
+    /// More is taken than RFC 8259 allows: raw control characters, broken UTF-8 (which becomes U+FFFD), lone
+    /// surrogates and unknown escapes (which stay as written), and the `NaN` and `Infinity` that some JSON
+    /// writers produce. A name that occurs again in the same object gets a number: `a`, `a.2`. Whole numbers
+    /// beyond 64 bits and numbers beyond a double are kept as [`Value::Str`].
     pub fn parse(json: &'a [u8]) -> Option<Self> {
         let mut cursor = Cursor::new(json, 0);
         let value = value(&mut cursor, 0)?;

@@ -255,7 +255,8 @@ proptest! {
         let visible = |text: &[u8]| text.iter().filter(|byte| !byte.is_ascii_whitespace()).count();
         let pieces = salvage(&body);
         let kept: usize = pieces.iter().map(|piece| match piece { Piece::Whole(text) | Piece::Fragment(text) => visible(text) }).sum();
-        // What goes is white space, the array's brackets, the commas between elements, and the framing of a cut record.
+        // What goes is white space, the array's brackets, the commas between elements, and the framing of a
+        // cut record.
         prop_assert!(kept + pieces.len() + 3 > visible(&body), "kept {kept} of {}", visible(&body));
     }
 
