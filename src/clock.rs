@@ -62,6 +62,12 @@ pub fn unix_now_nanos() -> u64 {
     u64::try_from(unix_now().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Waits. For the edges only: what to wait for is decided by a policy.
+#[allow(clippy::disallowed_methods)]
+pub async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

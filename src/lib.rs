@@ -5,6 +5,7 @@ pub mod config;
 pub mod deliver;
 pub mod drain;
 pub mod encode;
+pub mod keeper;
 pub mod lambda;
 pub mod listen;
 pub mod logging;

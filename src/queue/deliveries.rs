@@ -26,6 +26,11 @@ impl Progress {
         self.frames >= self.of
     }
 
+    /// How many of the delivery's frames are there, from the first one on.
+    pub fn frames(&self) -> u16 {
+        self.frames
+    }
+
     /// How many of the delivery's events are covered for `signal`, from the first one on.
     pub fn events_kept(&self, signal: Signal) -> u32 {
         *self.events_end.get(signal)

@@ -1,0 +1,267 @@
+//! What becomes of a delivery: known already, kept, half a record, or not telemetry at all.
+
+use super::pipeline::{About, Made, Noted, Origin, Pipeline};
+use super::report;
+use super::{Fate, Summary};
+use crate::drain::policy::Portion;
+use crate::encode::WireFormat;
+use crate::listen::Receipt;
+use crate::queue::{
+    AppendError, Appended, Batch, BlockError, Encoding, Kind, Progress, Queue, Reason, Request, Seq, Tally,
+};
+use crate::record::{Join, Piece, Split, join, salvage, split};
+use crate::{PerSignal, Signal, clock};
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// How long the first half of a cut record waits for the second: they follow one another at once, but a
+/// reset may come between them. Nothing else waits meanwhile.
+const FRAGMENT_WAIT_NANOS: u64 = 10_000_000_000;
+/// A record joined from several parts is at most this long; what is larger stays in its parts.
+const JOINED_MAX_BYTES: usize = 32 << 20;
+/// Drops are reported to the backend at most this often, so that a report which is itself rejected does not
+/// beget another at once.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The queue with what goes into it.
+pub(super) struct Intake {
+    pub(super) queue: Queue,
+    pub(super) pipeline: Pipeline,
+    clock: clock::Clock,
+    /// When drops may be reported again.
+    report_from: Duration,
+    /// The backend took the last request, or none was made yet.
+    backend_takes: bool,
+    reports: u64,
+    received: u64,
+    delivered: u64,
+}
+
+/// What became of a delivery.
+pub(super) struct Taken {
+    pub(super) receipt: Receipt,
+    pub(super) noted: Vec<Noted>,
+}
+
+impl From<Receipt> for Taken {
+    fn from(receipt: Receipt) -> Self {
+        Self { receipt, noted: Vec::new() }
+    }
+}
+
+/// Why a delivery was not kept.
+enum Lost {
+    NoRoom,
+    Broken,
+}
+
+impl From<AppendError> for Lost {
+    fn from(_: AppendError) -> Self {
+        Self::NoRoom
+    }
+}
+
+impl From<BlockError> for Lost {
+    fn from(error: BlockError) -> Self {
+        log::error!("a delivery cannot be encoded: {error}");
+        Self::Broken
+    }
+}
+
+impl Intake {
+    pub(super) fn new(queue: Queue, wire: Box<dyn WireFormat>, about: About, concurrent: bool) -> Self {
+        Self {
+            queue,
+            pipeline: Pipeline::new(wire, about, concurrent),
+            clock: clock::Clock::start(),
+            report_from: Duration::ZERO,
+            backend_takes: true,
+            reports: 0,
+            received: 0,
+            delivered: 0,
+        }
+    }
+
+    /// Takes in the body of a delivery.
+    pub(super) fn take(&mut self, body: &[u8], received: u64) -> Taken {
+        let delivery = xxh3_128(body);
+        let known = self.queue.known(delivery);
+        if known.is_some_and(|progress| progress.is_whole()) {
+            return Receipt::Repeated.into();
+        }
+        match self.keep(body, delivery, received, known) {
+            Ok(taken) => taken,
+            Err(Lost::NoRoom | Lost::Broken) => Receipt::Full.into(),
+        }
+    }
+
+    fn keep(
+        &mut self,
+        body: &[u8],
+        delivery: u128,
+        received: u64,
+        known: Option<Progress>,
+    ) -> Result<Taken, Lost> {
+        let mut joins = None;
+        let mut joined = None;
+        if let Some((seq, since, head)) = self.queue.fragment() {
+            match join(&head, body) {
+                Join::Whole(whole) if whole.len() <= JOINED_MAX_BYTES => {
+                    joined = Some(whole);
+                    joins = Some(seq);
+                }
+                Join::StillCut(longer) if longer.len() <= JOINED_MAX_BYTES => {
+                    return self.keep_fragment(&longer, delivery, received);
+                }
+                Join::Whole(_) | Join::StillCut(_) => self.salvage(seq, &head, since)?,
+                Join::Unrelated => {
+                    let overdue = received.saturating_sub(since) > FRAGMENT_WAIT_NANOS;
+                    // There is room for one.
+                    let displaced = matches!(split(body), Split::Cut(cut) if cut.open);
+                    if overdue || displaced {
+                        self.salvage(seq, &head, since)?;
+                    }
+                }
+            }
+        }
+        let body = joined.as_deref().unwrap_or(body);
+        let pieces = match split(body) {
+            Split::Events(events) => events.into_iter().map(Piece::Whole).collect(),
+            Split::Cut(cut) if cut.open => return self.keep_fragment(body, delivery, received),
+            Split::Cut(cut) => cut.pieces,
+            Split::Unreadable => return Ok(self.unreadable(body, delivery)),
+        };
+        let origin = Origin {
+            uid_seed: self.pipeline.uid_seed(body),
+            received,
+            skip: known.map_or(0, |progress| progress.events_kept(Signal::Logs)),
+            kind: Kind::Block { joins },
+        };
+        let made = self.pipeline.blocks(&pieces, &origin)?;
+        let Made { blocks, noted, records } = made;
+        let parts_before = known.map_or(0, |progress| progress.frames());
+        self.append(&Batch { delivery, received, parts_before, blocks }, records)?;
+        Ok(Taken { receipt: Receipt::Kept, noted })
+    }
+
+    fn append(&mut self, batch: &Batch, records: u64) -> Result<(), Lost> {
+        match self.queue.append(batch)? {
+            Appended::OnDisk | Appended::InMemory => self.received += records,
+            Appended::Dropped => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps a body that ends in the middle of a record until the rest comes.
+    fn keep_fragment(&mut self, body: &[u8], delivery: u128, received: u64) -> Result<Taken, Lost> {
+        let block = self.pipeline.fragment(body, received)?;
+        self.append(&Batch { delivery, received, parts_before: 0, blocks: vec![block] }, 0)?;
+        Ok(Receipt::Kept.into())
+    }
+
+    /// The rest of a cut record did not come: what there is becomes records.
+    fn salvage(&mut self, seq: Seq, head: &[u8], received: u64) -> Result<(), Lost> {
+        let uid_seed = self.pipeline.uid_seed(head);
+        let origin = Origin { uid_seed, received, skip: 0, kind: Kind::Block { joins: Some(seq) } };
+        let made = self.pipeline.blocks(&salvage(head), &origin)?;
+        let delivery = xxh3_128(&seq.0.to_le_bytes());
+        self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)
+    }
+
+    fn unreadable(&mut self, body: &[u8], delivery: u128) -> Taken {
+        log::warn!("a delivery of {} bytes is not telemetry; counted and left", body.len());
+        self.queue.note_whole(delivery);
+        self.queue.count_drop(Tally { signal: Signal::Logs, reason: Reason::Unreadable, records: 1 });
+        Receipt::Unreadable.into()
+    }
+
+    /// The end is near: a cut record is kept as it is.
+    pub(super) fn give_up_waiting(&mut self) {
+        if let Some((seq, since, head)) = self.queue.fragment()
+            && self.salvage(seq, &head, since).is_err()
+        {
+            log::warn!("half a record stays as it is");
+        }
+    }
+
+    // === Sending ===
+
+    pub(super) fn assemble(&mut self, signal: Signal, portion: Portion, encoding: Encoding) -> Option<Request> {
+        let wire = self.pipeline.wire();
+        match portion {
+            Portion::Run { max_blocks, max_bytes } => {
+                let max_blocks = u32::try_from(max_blocks).unwrap_or(u32::MAX);
+                self.queue.assemble(signal, wire, encoding, max_bytes, max_blocks)
+            }
+            Portion::Records { count } => {
+                let done = self.queue.state().marks.get(signal).records;
+                let end = done.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+                self.queue.assemble_part(signal, wire, encoding, done..end)
+            }
+            Portion::Alibi => self.queue.assemble_second(signal, wire, encoding),
+        }
+    }
+
+    pub(super) fn land(&mut self, signal: Signal, fate: Fate) {
+        match fate {
+            Fate::Delivered { to, records, rejected } => {
+                self.backend_takes = true;
+                let rejected = rejected.min(records);
+                self.delivered += records - rejected;
+                self.queue.done_but(signal, to, rejected);
+            }
+            Fate::Kept => {
+                self.backend_takes = false;
+                self.queue.keep(signal);
+            }
+            Fate::Settled { head, refused, delivered } => {
+                if self.queue.oldest(signal).is_some_and(|oldest| oldest.seq.0 == head) {
+                    self.delivered += delivered;
+                    self.queue.settle(signal, refused, delivered);
+                }
+            }
+        }
+    }
+
+    // === Telling ===
+
+    /// Queues reports of what was dropped, if the backend takes anything and the last ones are not fresh.
+    pub(super) fn report_drops(&mut self) {
+        if self.backend_takes && self.clock.now() >= self.report_from {
+            self.report_drops_now();
+        }
+    }
+
+    /// Queues reports of what was dropped.
+    pub(super) fn report_drops_now(&mut self) {
+        let tallies = self.queue.ledger().unreported();
+        if tallies.is_empty() {
+            return;
+        }
+        self.report_from = self.clock.now().saturating_add(REPORT_INTERVAL);
+        for tally in tallies {
+            self.reports += 1;
+            let received = clock::unix_now_nanos();
+            let delivery = self.pipeline.uid_seed(&[received.to_le_bytes(), self.reports.to_le_bytes()].concat());
+            let uid = format!("{delivery:032x}-0");
+            let record = report::record(tally, received, &uid);
+            let queued = self
+                .pipeline
+                .own_record(&record, Kind::Report(tally), received)
+                .map_err(Lost::from)
+                .and_then(|blocks| self.append(&Batch { delivery, received, parts_before: 0, blocks }, 0));
+            if queued.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        Summary {
+            received: self.received,
+            delivered: self.delivered,
+            dropped: Signal::ALL.iter().map(|signal| self.queue.ledger().dropped(*signal)).sum(),
+            waiting: PerSignal::from_fn(|signal| self.queue.waiting(signal)),
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The keeper: the one thread that owns the queue.
+//!
+//! Decoding, encoding, deflating and writing a delivery takes a few milliseconds; doing that beside the calls
+//! to Lambda would keep an invocation waiting. So it happens on a thread of its own, which takes deliveries
+//! from the listener and jobs from the lifecycle, one after another, and tells the lifecycle what changed.
+//!
+//! ```text
+//!  listener ── Delivery ──┐                       ┌── Notice ──> lifecycle
+//!                         ├──> keeper (queue) ────┤
+//!  lifecycle ── Job ──────┘                       └── reply of a job, receipt of a delivery
+//! ```
+//! A panic while one of them is worked on costs that one only: the queue is opened anew from the disk.
+
+mod intake;
+mod pipeline;
+mod report;
+
+use crate::clock;
+use crate::drain::policy::{Backlog, Head, Portion};
+use crate::encode::WireFormat;
+use crate::listen::{Delivery, Receipt};
+use crate::queue::{Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
+use crate::record::ResourceInputs;
+use crate::{PerSignal, Signal};
+use intake::Intake;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+pub use pipeline::{About, Noted};
+
+/// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
+/// and their bodies are bounded by the listener.
+const DELIVERIES_WAITING_MAX: usize = 8;
+/// How often the disk is tried while it takes nothing, and what is left to count is counted.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
+/// Deliveries and jobs handled before a segment is counted in between, so that counting never starves.
+const CHORE_INTERVAL_TURNS: u32 = 16;
+
+/// What the keeper needs to know to start.
+pub struct Setup {
+    /// `OUTLAST_QUEUE_DIR`
+    pub dir: PathBuf,
+    /// Sizes.
+    pub limits: Limits,
+    /// What blocks are encoded as.
+    pub wire: Box<dyn WireFormat>,
+    /// What the telemetry is about.
+    pub about: About,
+    /// When the lifecycle's clock stood at zero, Unix nanoseconds.
+    pub epoch_unix_nanos: u64,
+    /// Several invocations run at once, so that a line without a request id belongs to none.
+    pub concurrent: bool,
+}
+
+/// What the lifecycle asks for.
+#[derive(Debug)]
+pub enum Job {
+    /// Put a request together. The reply is `None` if nothing waits any more.
+    Assemble {
+        /// The signal.
+        signal: Signal,
+        /// How much.
+        portion: Portion,
+        /// How it is packed.
+        encoding: Encoding,
+        /// Takes the request.
+        reply: oneshot::Sender<Option<Request>>,
+    },
+    /// The fate of a request is known. The reply is what the signal has waiting then.
+    Land {
+        /// The signal.
+        signal: Signal,
+        /// What became of it.
+        fate: Fate,
+        /// Takes the level.
+        reply: oneshot::Sender<Backlog>,
+    },
+    /// The function was invoked by this ARN.
+    Invoked(String),
+    /// SHUTDOWN is near its end: what waits for a second half waits no longer.
+    Finish(oneshot::Sender<()>),
+    /// What there is to say at the end.
+    Summary(oneshot::Sender<Summary>),
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Taken; `rejected` of its records were not (OTLP partial success).
+    Delivered {
+        /// What is done by that.
+        to: Mark,
+        /// Records in it.
+        records: u64,
+        /// Records that were not taken.
+        rejected: u64,
+    },
+    /// Not taken, or nobody knows: its records stay.
+    Kept,
+    /// Records at the front are given up, and those after them have arrived.
+    Settled {
+        /// The block that must be the oldest; if it is not, nothing happens.
+        head: u64,
+        /// Records given up.
+        refused: u64,
+        /// Records that have arrived.
+        delivered: u64,
+    },
+}
+
+/// What the keeper tells the lifecycle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// What a signal has waiting changed.
+    Level(Signal, Backlog),
+    /// A delivery that was kept said so.
+    Noted(Noted),
+    /// The disk takes nothing, or takes data again.
+    Degraded(bool),
+}
+
+/// Totals of this process, for its last line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Records taken in.
+    pub received: u64,
+    /// Records delivered.
+    pub delivered: u64,
+    /// Records given up, since the queue was made.
+    pub dropped: u64,
+    /// What waits.
+    pub waiting: PerSignal<Waiting>,
+}
+
+/// The lifecycle's end of the keeper.
+#[derive(Debug)]
+pub struct Keeper {
+    jobs: mpsc::UnboundedSender<Job>,
+    /// Where the listener puts deliveries.
+    pub inbox: mpsc::Sender<Delivery>,
+    /// What changed.
+    pub notices: mpsc::UnboundedReceiver<Notice>,
+}
+
+impl Keeper {
+    /// Starts the thread; the queue is opened there.
+    ///
+    /// # Errors
+    /// If no thread can be made.
+    pub fn start(setup: Setup) -> std::io::Result<Self> {
+        let (jobs, job_queue) = mpsc::unbounded_channel();
+        let (inbox, deliveries) = mpsc::channel(DELIVERIES_WAITING_MAX);
+        let (notify, notices) = mpsc::unbounded_channel();
+        thread::Builder::new().name("keeper".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(Worker::open(setup, notify).run(job_queue, deliveries)),
+                Err(error) => log::error!("keeper: {error}"),
+            }
+        })?;
+        Ok(Self { jobs, inbox, notices })
+    }
+
+    /// Gives the keeper a job. A job given to a keeper that is gone is dropped, and with it its reply.
+    pub fn ask(&self, job: Job) {
+        drop(self.jobs.send(job));
+    }
+
+    /// Another handle for giving jobs.
+    pub fn asker(&self) -> mpsc::UnboundedSender<Job> {
+        self.jobs.clone()
+    }
+}
+
+/// Runs on the keeper's thread.
+struct Worker {
+    setup: OpenSetup,
+    intake: Intake,
+    notify: mpsc::UnboundedSender<Notice>,
+    told_degraded: bool,
+    index_consulted: bool,
+    counted: bool,
+}
+
+/// What is needed to open the queue again.
+struct OpenSetup {
+    dir: PathBuf,
+    limits: Limits,
+    epoch_unix_nanos: u64,
+}
+
+impl OpenSetup {
+    fn open(&self) -> Queue {
+        let queue_id = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
+        let (mut queue, opened) = Queue::open(Box::new(RealDisk), &self.dir, self.limits, queue_id);
+        if let Some(problem) = &opened.problem {
+            log::error!("queue: {} cannot be used: {problem}", self.dir.display());
+        } else {
+            queue.attach_index(&self.dir);
+        }
+        if opened.bytes > 0 {
+            log::info!("queue: found {} segments, {} bytes", opened.segments, opened.bytes);
+        }
+        queue
+    }
+
+    /// What `signal` has waiting, in the terms of the drain.
+    fn level(&self, queue: &mut Queue, signal: Signal) -> Backlog {
+        let oldest = queue.oldest(signal);
+        let waiting = queue.waiting(signal);
+        let Some(oldest) = oldest else { return Backlog::default() };
+        Backlog {
+            // Segments that are not counted yet hold something as well.
+            blocks: waiting.blocks.max(1),
+            bytes: waiting.plain_bytes.max(u64::from(oldest.plain_bytes)),
+            oldest: oldest.received.checked_sub(self.epoch_unix_nanos).map(Duration::from_nanos),
+            head: Some(Head {
+                sequence: oldest.seq.0,
+                records: u64::from(oldest.records),
+                bytes: u64::from(oldest.plain_bytes),
+            }),
+        }
+    }
+}
+
+impl Worker {
+    fn open(setup: Setup, notify: mpsc::UnboundedSender<Notice>) -> Self {
+        let open = OpenSetup {
+            dir: setup.dir,
+            limits: setup.limits,
+            epoch_unix_nanos: setup.epoch_unix_nanos,
+        };
+        let queue = open.open();
+        let intake = Intake::new(queue, setup.wire, setup.about, setup.concurrent);
+        let mut worker =
+            Self { setup: open, intake, notify, told_degraded: false, index_consulted: false, counted: false };
+        worker.tell_levels();
+        worker
+    }
+
+    async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>, mut deliveries: mpsc::Receiver<Delivery>) {
+        let mut turns = 0u32;
+        loop {
+            let chores = self.has_chores();
+            tokio::select! {
+                biased;
+                job = jobs.recv() => match job {
+                    Some(job) => self.guarded(|worker| worker.work(job)),
+                    // The lifecycle is gone: so is the process.
+                    None => return,
+                },
+                Some(delivery) = deliveries.recv() => self.guarded(|worker| worker.take(delivery)),
+                () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
+                () = pause(), if chores => self.guarded(Self::chore),
+            }
+            turns = turns.wrapping_add(1);
+            if chores && turns % CHORE_INTERVAL_TURNS == 0 {
+                self.guarded(Self::chore);
+            }
+        }
+    }
+
+    /// Runs `work`; if it panics, the queue is what the disk says it is.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            log::error!("keeper: a panic was caught; the queue is opened anew");
+            let reopened = catch_unwind(AssertUnwindSafe(|| self.setup.open()));
+            if let Ok(queue) = reopened {
+                self.intake.queue = queue;
+                self.index_consulted = false;
+                self.counted = false;
+            }
+            drop(catch_unwind(AssertUnwindSafe(|| self.tell_levels())));
+        }
+    }
+
+    fn take(&mut self, delivery: Delivery) {
+        let Delivery { body, received_unix_nanos, reply } = delivery;
+        let taken = self.intake.take(&body, received_unix_nanos);
+        // Its memory is counted until it is dropped.
+        drop(body);
+        drop(reply.send(taken.receipt));
+        if taken.receipt == Receipt::Repeated {
+            return;
+        }
+        self.intake.report_drops();
+        self.tell_levels();
+        for noted in taken.noted {
+            drop(self.notify.send(Notice::Noted(noted)));
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Assemble { signal, portion, encoding, reply } => {
+                drop(reply.send(self.intake.assemble(signal, portion, encoding)));
+            }
+            Job::Land { signal, fate, reply } => {
+                self.intake.land(signal, fate);
+                self.intake.report_drops();
+                drop(reply.send(self.setup.level(&mut self.intake.queue, signal)));
+                if signal != Signal::Logs {
+                    self.tell_level(Signal::Logs);
+                }
+            }
+            Job::Invoked(arn) => self.intake.pipeline.invoked(&arn),
+            Job::Finish(reply) => {
+                self.intake.give_up_waiting();
+                self.intake.report_drops_now();
+                self.tell_levels();
+                drop(reply.send(()));
+            }
+            Job::Summary(reply) => {
+                while self.intake.queue.count_one() {}
+                drop(reply.send(self.intake.summary()));
+            }
+        }
+    }
+
+    fn has_chores(&self) -> bool {
+        !self.index_consulted || !self.counted || self.intake.queue.is_degraded()
+    }
+
+    fn chore(&mut self) {
+        if self.intake.queue.is_degraded() {
+            self.intake.queue.try_disk();
+        }
+        if !self.index_consulted {
+            self.index_consulted = self.intake.queue.consult_index();
+        } else if !self.counted {
+            self.counted = !self.intake.queue.count_one();
+        }
+        self.tell_levels();
+    }
+
+    fn tell_levels(&mut self) {
+        for signal in Signal::ALL {
+            self.tell_level(signal);
+        }
+        let degraded = self.intake.queue.is_degraded();
+        if degraded != self.told_degraded {
+            self.told_degraded = degraded;
+            drop(self.notify.send(Notice::Degraded(degraded)));
+        }
+    }
+
+    fn tell_level(&mut self, signal: Signal) {
+        let level = self.setup.level(&mut self.intake.queue, signal);
+        drop(self.notify.send(Notice::Level(signal, level)));
+    }
+}
+
+/// Ready when nothing else is.
+async fn idle() {
+    tokio::task::yield_now().await;
+}
+
+async fn pause() {
+    clock::sleep(HOUSEKEEPING_INTERVAL).await;
+}
+
+/// The parts of [`About`] as the resource wants them.
+fn inputs(about: &About) -> ResourceInputs<'_> {
+    ResourceInputs {
+        function_name: about.function_name.as_deref(),
+        function_version: about.function_version.as_deref(),
+        region: about.region.as_deref(),
+        account_id: about.account_id.as_deref(),
+        memory_mb: about.memory_mb,
+        invoked_function_arn: about.invoked_function_arn.as_deref(),
+        instance_id: about.instance_id.as_deref(),
+        otel_service_name: about.service_name.as_deref(),
+        otel_resource_attributes: about.resource_attributes.as_deref(),
+    }
+}

@@ -1,0 +1,42 @@
+//! The log record that tells the backend's user what was lost.
+
+use crate::queue::{Reason, Tally};
+use crate::record::log::UID;
+use crate::record::{LogRecord, Severity, Value};
+use std::borrow::Cow;
+
+/// The event name of a drop report.
+pub const EVENT_NAME: &str = "outlast.dropped";
+
+/// A report of `tally`, made at `now` (Unix nanoseconds).
+pub(super) fn record(tally: Tally, now: u64, uid: &str) -> LogRecord<'_> {
+    let Tally { signal, reason, records } = tally;
+    let counted = i64::try_from(records).unwrap_or(i64::MAX);
+    LogRecord {
+        time_unix_nanos: now,
+        observed_unix_nanos: now,
+        severity: Severity::from_word(Cow::Borrowed("WARN")).unwrap_or_default(),
+        event_name: Some(EVENT_NAME.into()),
+        body: Value::Str(
+            format!("outlast dropped {records} {signal} records: {reason} ({})", why(reason)).into(),
+        ),
+        attributes: vec![
+            (UID.into(), Value::Str(uid.into())),
+            ("outlast.dropped.records".into(), Value::Int(counted)),
+            ("outlast.dropped.signal".into(), Value::Str(signal.name().into())),
+            ("outlast.dropped.reason".into(), Value::Str(reason.name().into())),
+        ],
+        ..LogRecord::default()
+    }
+}
+
+fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Overflow => "the queue was full and the oldest made room: see OUTLAST_QUEUE_MAX_BYTES",
+        Reason::OverflowNewest => "the queue was full: see OUTLAST_QUEUE_MAX_BYTES",
+        Reason::Refused => "the backend refused them for good",
+        Reason::Rejected => "the backend took the request but rejected them",
+        Reason::Damaged => "what was stored is damaged",
+        Reason::Unreadable => "deliveries that are not telemetry",
+    }
+}
