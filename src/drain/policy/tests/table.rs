@@ -796,3 +796,98 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         assert!(world.exited.is_some());
     }
 }
+
+// === Where rules meet
+
+#[test]
+fn a_recovery_cuts_the_waits_of_other_lanes_short_unless_the_server_said_until_when() {
+    let told = Outcome::Retry { after: Some(ms(600_000)), fate_unknown: false };
+    for (failure, waits) in [(UNAVAILABLE, false), (told, true)] {
+        let (answer, backend) = switchable(UNAVAILABLE);
+        let mut world = World::started(settings(), backend);
+        world.append(Signal::Traces, 1, 100);
+        world.run_for(ms(100_000));
+        answer.set(failure);
+        let attempts = world.sends().len();
+        while world.sends().len() == attempts {
+            world.run_for(ms(1));
+        }
+        world.run_for(ms(15));
+        let wait = world.policy.wake_at().expect("a next attempt") - world.now;
+        assert!(wait > ms(1_000), "the test wants a long wait, not {wait:?}");
+        answer.set(Outcome::Delivered);
+        world.append(Signal::Logs, 1, 64 << 10);
+        world.run_for(ms(250));
+        assert_eq!(world.is_empty(), !waits, "after {failure:?}");
+    }
+}
+
+#[test]
+fn a_shutdown_does_not_retry_what_cannot_be_answered_in_time() {
+    let (answer, backend) = switchable(Outcome::Delivered);
+    let mut backend = backend;
+    let mut world = World::started(settings(), move |request| {
+        let outcome = backend(request).outcome;
+        reply(ms(if outcome == Outcome::Delivered { 900 } else { 10 }), outcome)
+    });
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(1_000));
+    answer.set(UNAVAILABLE);
+    world.append(Signal::Logs, 1, 100);
+    let from = world.now;
+    shutdown_in(&mut world, ms(1_200));
+    world.run_for(ms(1_200));
+    assert_eq!(world.sends().len(), 2, "one attempt in any case, and no other");
+    assert_eq!(world.exited, Some(from + ms(10)));
+}
+
+#[test]
+fn small_records_after_large_ones_do_not_go_two_by_two() {
+    let mut world = World::started(settings(), |request| {
+        let bytes: u64 = request.records.iter().map(|record| record.bytes).sum();
+        reply(ms(10), if bytes > 25_000 { Outcome::TooLarge } else { Outcome::Delivered })
+    });
+    let sizes: Vec<_> = (0..64).map(|n| if n < 4 { 20_000 } else { 10 }).collect();
+    world.append_sizes(Signal::Logs, &sizes);
+    world.run_until_empty(100);
+    assert_eq!(world.delivered, world.appended);
+    assert!(world.sends().len() <= 20, "{} requests", world.sends().len());
+}
+
+#[test]
+fn an_accused_record_waits_out_an_outage_for_its_last_try_and_its_neighbour_is_not_repeated() {
+    let mut attempts_after_alibi = None;
+    let mut world = World::started(settings(), move |request| {
+        let outcome = match (&mut attempts_after_alibi, request.has(1)) {
+            (None, true) => Outcome::ServerError,
+            (None, false) => {
+                attempts_after_alibi = Some(0);
+                Outcome::Delivered
+            }
+            (Some(count), true) if *count < 4 => {
+                *count += 1;
+                UNAVAILABLE
+            }
+            (Some(_), _) => Outcome::Delivered,
+        };
+        reply(ms(10), outcome)
+    });
+    world.append(Signal::Logs, 1, 100);
+    world.append(Signal::Logs, 2, 100);
+    world.run_until_empty(200);
+    assert_eq!(world.refused, []);
+    assert_eq!(world.delivered, [2, 1, 3].map(|id| (Signal::Logs, id)));
+}
+
+#[test]
+fn a_freeze_shorter_than_the_time_out_is_noticed_too() {
+    let mut world = World::started(settings(), |_| hang());
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(20));
+    world.freeze(ms(3_000));
+    let thaw = world.now;
+    world.tell(invoke(1));
+    world.run_for(ms(400));
+    let abort = world.actions.iter().find(|(_, action)| matches!(action, Action::Abort { .. }));
+    assert_eq!(abort.map(|(at, _)| *at), Some(thaw + ms(300)));
+}

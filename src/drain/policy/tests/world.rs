@@ -170,8 +170,13 @@ impl World {
     }
 
     pub(super) fn append(&mut self, signal: Signal, records: u64, bytes: u64) {
+        self.append_sizes(signal, &vec![bytes; records as usize]);
+    }
+
+    /// One block of records of these sizes.
+    pub(super) fn append_sizes(&mut self, signal: Signal, sizes: &[u64]) {
         let at = Some(self.now);
-        self.append_at(signal, records, bytes, at);
+        self.append_at(signal, sizes, at);
         let level = self.level(signal);
         self.tell(Event::Backlog { signal, level });
     }
@@ -179,21 +184,21 @@ impl World {
     /// Left by an earlier process.
     pub(super) fn inherit(&mut self, signal: Signal, blocks: u64, records: u64, bytes: u64) {
         for _ in 0..blocks {
-            self.append_at(signal, records, bytes, None);
+            self.append_at(signal, &vec![bytes; records as usize], None);
         }
         let level = self.level(signal);
         self.tell(Event::Backlog { signal, level });
     }
 
-    fn append_at(&mut self, signal: Signal, records: u64, bytes: u64, at: Option<Time>) {
+    fn append_at(&mut self, signal: Signal, sizes: &[u64], at: Option<Time>) {
         self.sequence += 1;
         let mut block = Block { sequence: self.sequence, records: VecDeque::new(), at };
-        for _ in 0..records {
+        for bytes in sizes {
             self.ids += 1;
-            block.records.push_back(Record { id: self.ids, bytes });
+            block.records.push_back(Record { id: self.ids, bytes: *bytes });
             self.appended.push((signal, self.ids));
         }
-        self.bytes[signal.index()] += records * bytes;
+        self.bytes[signal.index()] += sizes.iter().sum::<u64>();
         self.lanes[signal.index()].push_back(block);
     }
 
