@@ -34,6 +34,8 @@ use reqwest::Url;
 use reqwest::header::HeaderMap;
 
 use crate::Signal;
+use crate::lambda::TelemetryType;
+use crate::queue::Overflow;
 
 pub use endpoint::Endpoint;
 pub use problem::Problem;
@@ -41,48 +43,6 @@ pub use reference::reference;
 
 use kind::{Flaw, Setting};
 use settings::SETTINGS;
-
-/// A type of Telemetry API event (Lambda Telemetry API reference, "Subscribe", `types`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TelemetryType {
-    /// Events of the platform: starts, reports, time-outs.
-    Platform,
-    /// What the function writes to stdout and stderr.
-    Function,
-    /// What extensions write to stdout and stderr, this one included.
-    Extension,
-}
-
-impl TelemetryType {
-    /// The name the Telemetry API gives it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Platform => "platform",
-            Self::Function => "function",
-            Self::Extension => "extension",
-        }
-    }
-}
-
-/// What gives way when the queue is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Overflow {
-    /// The oldest data goes, so that what happens now is kept.
-    #[default]
-    DropOldest,
-    /// New data is turned away, so that the beginning of the outage is kept.
-    DropNewest,
-}
-
-impl Overflow {
-    /// The name used in the setting.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DropOldest => "drop-oldest",
-            Self::DropNewest => "drop-newest",
-        }
-    }
-}
 
 /// Every setting, checked and in range. `docs/configuration.md` tells what each is for.
 ///

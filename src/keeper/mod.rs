@@ -373,6 +373,6 @@ fn inputs(about: &About) -> ResourceInputs<'_> {
         invoked_function_arn: about.invoked_function_arn.as_deref(),
         instance_id: about.instance_id.as_deref(),
         otel_service_name: about.service_name.as_deref(),
-        otel_resource_attributes: about.resource_attributes.as_deref(),
+        user_attributes: &about.resource_attributes,
     }
 }

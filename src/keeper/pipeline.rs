@@ -32,7 +32,7 @@ pub struct About {
     /// `OTEL_SERVICE_NAME`
     pub service_name: Option<String>,
     /// `OTEL_RESOURCE_ATTRIBUTES`
-    pub resource_attributes: Option<String>,
+    pub resource_attributes: Vec<(String, String)>,
 }
 
 /// What a delivery said that the lifecycle wants to know. Invocations are named by [`token`].
@@ -84,10 +84,7 @@ pub(super) struct Origin {
 
 impl Pipeline {
     pub(super) fn new(wire: Box<dyn WireFormat>, about: About, concurrent: bool) -> Self {
-        let (resource, problem) = Resource::build(&inputs(&about));
-        if let Some(problem) = problem {
-            log::warn!("{problem}");
-        }
+        let resource = Resource::build(&inputs(&about));
         Self {
             wire,
             deflater: Deflater::default(),
@@ -112,7 +109,7 @@ impl Pipeline {
     }
 
     fn describe(&mut self) {
-        self.resource = Resource::build(&inputs(&self.about)).0;
+        self.resource = Resource::build(&inputs(&self.about));
     }
 
     /// Log records of `pieces`, in order, in blocks.

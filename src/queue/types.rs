@@ -7,13 +7,24 @@ use crate::Signal;
 use std::ops::Range;
 use thiserror::Error;
 
-/// What to do when the byte budget is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What gives way when the queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
-    /// Give up the oldest records (a segment at a time).
+    /// The oldest records go (a segment at a time), so that what happens now is kept.
+    #[default]
     DropOldest,
-    /// Turn the new delivery away.
+    /// New deliveries are turned away, so that the beginning of the outage is kept.
     DropNewest,
+}
+
+impl Overflow {
+    /// The name used in the setting.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DropOldest => "drop-oldest",
+            Self::DropNewest => "drop-newest",
+        }
+    }
 }
 
 /// Sizes the queue keeps to, in bytes.

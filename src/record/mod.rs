@@ -23,7 +23,7 @@ pub mod value;
 
 pub use event::{Event, Fact, Kind, Platform};
 pub use log::{Context, LogRecord};
-pub use resource::{Resource, ResourceError, ResourceInputs};
+pub use resource::{Resource, ResourceInputs};
 pub use severity::Severity;
 pub use split::{Join, Piece, Split, join, salvage, split};
 pub use value::{Field, Value};

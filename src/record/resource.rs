@@ -28,8 +28,8 @@ pub struct ResourceInputs<'a> {
     pub instance_id: Option<&'a str>,
     /// `OTEL_SERVICE_NAME`
     pub otel_service_name: Option<&'a str>,
-    /// `OTEL_RESOURCE_ATTRIBUTES`
-    pub otel_resource_attributes: Option<&'a str>,
+    /// `OTEL_RESOURCE_ATTRIBUTES`, decoded, names unique.
+    pub user_attributes: &'a [(String, String)],
 }
 
 /// The attributes of the function, in a fixed order.
@@ -39,29 +39,12 @@ pub struct Resource {
     pub attributes: Vec<Field<'static>>,
 }
 
-/// Why `OTEL_RESOURCE_ATTRIBUTES` was left out. The value itself is not shown: it may hold what is nobody's
-/// business.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ResourceError {
-    /// An entry without an equals sign or without a key.
-    #[error("OTEL_RESOURCE_ATTRIBUTES ignored: entry {0} is not of the form key=value")]
-    NoKey(usize),
-    /// A per cent sign without two hexadecimal digits after it, or bytes that are not UTF-8.
-    #[error("OTEL_RESOURCE_ATTRIBUTES ignored: entry {0} is not correctly percent-encoded")]
-    Encoding(usize),
-}
-
 impl Resource {
     /// Builds the resource.
     ///
-    /// What the user says in `OTEL_SERVICE_NAME` comes before `OTEL_RESOURCE_ATTRIBUTES`, and that before
-    /// what was detected. If the latter has any error all of it is ignored, and the error is given along
-    /// (OpenTelemetry specification, "Specifying resource information via an environment variable").
-    pub fn build(inputs: &ResourceInputs<'_>) -> (Self, Option<ResourceError>) {
-        let (user, error) = match inputs.otel_resource_attributes.map(parse_attributes).transpose() {
-            Ok(attributes) => (attributes.unwrap_or_default(), None),
-            Err(error) => (Vec::new(), Some(error)),
-        };
+    /// What the user says in `OTEL_SERVICE_NAME` comes before `OTEL_RESOURCE_ATTRIBUTES`, and that before what
+    /// was detected (OpenTelemetry specification, "Specifying resource information via an environment variable").
+    pub fn build(inputs: &ResourceInputs<'_>) -> Self {
         let mut resource = Self::default();
         let arn = inputs.invoked_function_arn.and_then(Arn::parse);
         let version = given(inputs.function_version).or(arn.and_then(|arn| arn.qualifier));
@@ -89,16 +72,16 @@ impl Resource {
             let id = format!("arn:{partition}:lambda:{region}:{account}:function:{name}{qualifier}");
             resource.set("cloud.resource_id", Some(&id));
         }
-        for (key, value) in user {
+        for (key, value) in inputs.user_attributes {
             if key == "service.name" && given(inputs.otel_service_name).is_some() {
                 continue;
             }
-            match resource.attributes.iter_mut().find(|(name, _)| *name == key) {
-                Some((_, old)) => *old = Value::Str(value.into()),
-                None => resource.attributes.push((key.into(), Value::Str(value.into()))),
+            match resource.attributes.iter_mut().find(|(name, _)| name == key) {
+                Some((_, old)) => *old = Value::Str(value.clone().into()),
+                None => resource.attributes.push((key.clone().into(), Value::Str(value.clone().into()))),
             }
         }
-        (resource, error)
+        resource
     }
 
     fn set(&mut self, name: &'static str, value: Option<&str>) {
@@ -151,40 +134,6 @@ impl<'a> Arn<'a> {
     }
 }
 
-/// The pairs of `OTEL_RESOURCE_ATTRIBUTES`: `key=value,key=value`, percent-encoded, the last of a name
-/// counts.
-fn parse_attributes(text: &str) -> Result<Vec<(String, String)>, ResourceError> {
-    let mut pairs = Vec::new();
-    for (index, entry) in text.split(',').enumerate() {
-        if entry.trim().is_empty() {
-            continue;
-        }
-        let number = index + 1;
-        let (key, value) = entry.split_once('=').ok_or(ResourceError::NoKey(number))?;
-        let decoded = |text: &str| percent_decode(text.trim()).ok_or(ResourceError::Encoding(number));
-        let (key, value) = (decoded(key)?, decoded(value)?);
-        if key.is_empty() {
-            return Err(ResourceError::NoKey(number));
-        }
-        pairs.push((key, value));
-    }
-    Ok(pairs)
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let mut nibble = || char::from(bytes.next()?).to_digit(16);
-            out.push(u8::try_from((nibble()? << 4) | nibble()?).ok()?);
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,12 +147,11 @@ mod tests {
         invoked_function_arn: Some("arn:aws:lambda:eu-central-1:123456789012:function:f:live"),
         instance_id: Some("2026/10/08/f[7]22be"),
         otel_service_name: None,
-        otel_resource_attributes: None,
+        user_attributes: &[],
     };
 
     fn shown(inputs: &ResourceInputs<'_>) -> Vec<String> {
-        let (resource, error) = Resource::build(inputs);
-        assert_eq!(error, None);
+        let resource = Resource::build(inputs);
         let show = |(name, value): &Field<'_>| match value {
             Value::Str(text) => format!("{name}={text}"),
             Value::Int(number) => format!("{name}:{number}"),
@@ -254,16 +202,11 @@ mod tests {
 
     #[test]
     fn the_users_attributes_come_before_what_was_detected() {
-        let user = ResourceInputs {
-            otel_resource_attributes: Some(
-                " deployment.environment.name = pr%6fd ,cloud.region=mine,service.name=theirs,a=,a=b%3D%2Cc=d,",
-            ),
-            ..INPUTS
-        };
+        let said = [("cloud.region", "mine"), ("service.name", "theirs"), ("a", "b=,c=d")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let user = ResourceInputs { user_attributes: &said, ..INPUTS };
         let attributes = shown(&user);
-        for attribute in
-            ["service.name=theirs", "cloud.region=mine", "deployment.environment.name=prod", "a=b=,c=d"]
-        {
+        for attribute in ["service.name=theirs", "cloud.region=mine", "a=b=,c=d"] {
             assert_eq!(
                 attributes.iter().filter(|shown| *shown == attribute).count(),
                 1,
@@ -272,21 +215,5 @@ mod tests {
         }
         let named = ResourceInputs { otel_service_name: Some("ours"), ..user };
         assert_eq!(shown(&named)[0], "service.name=ours");
-    }
-
-    #[test]
-    fn one_wrong_entry_voids_the_variable_and_says_which() {
-        for (text, error) in [
-            ("a=1,b", ResourceError::NoKey(2)),
-            ("=1", ResourceError::NoKey(1)),
-            ("a=1,b=2,c=%zz", ResourceError::Encoding(3)),
-            ("a=%4", ResourceError::Encoding(1)),
-            ("a=%ff", ResourceError::Encoding(1)),
-        ] {
-            let inputs = ResourceInputs { otel_resource_attributes: Some(text), ..INPUTS };
-            let (resource, found) = Resource::build(&inputs);
-            assert_eq!((found, resource.get("a")), (Some(error), None), "{text}");
-            assert!(resource.get("faas.name").is_some());
-        }
     }
 }
