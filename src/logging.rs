@@ -23,6 +23,11 @@ pub fn start(level: LevelFilter) {
     log::set_max_level(level);
 }
 
+/// Writes a line whatever the level is. For the one line that every run ends with.
+pub fn say(message: &str) {
+    Stderr.log(&Record::builder().level(log::Level::Info).target(OWN_TARGET).args(format_args!("{message}")).build());
+}
+
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         is_own(metadata.target())

@@ -3,6 +3,7 @@
 mod average;
 mod destination;
 mod event;
+pub mod executor;
 mod hold;
 mod isolate;
 mod lane;

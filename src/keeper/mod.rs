@@ -29,7 +29,7 @@ use std::thread;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-pub use pipeline::{About, Noted};
+pub use pipeline::{About, Noted, token};
 
 /// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
 /// and their bodies are bounded by the listener.

@@ -1,0 +1,187 @@
+//! Acts on the policy's decisions: puts requests together, sends them, has their fate noted.
+//!
+//! Each request in flight is a task. What a verdict means for the queue is noted there before the policy hears
+//! of it, and without a pause between the two, so that a request which is given up has either been noted or
+//! counts as unknown.
+
+use super::policy::{Backlog, Outcome, Portion, Sent};
+use crate::config::Config;
+use crate::deliver::{Client, Outgoing, Verdict};
+use crate::encode::WireFormat;
+use crate::keeper::{Fate, Job};
+use crate::queue::{Encoding, Request};
+use crate::{PerSignal, Signal};
+use bytes::Bytes;
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Landed {
+    /// The lane.
+    pub signal: Signal,
+    /// The number the policy gave it.
+    pub attempt: u64,
+    /// What it carried.
+    pub sent: Sent,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The same in the backend's words; `None` if no request was made.
+    pub verdict: Option<Verdict>,
+    /// What the lane has waiting now.
+    pub left: Backlog,
+}
+
+/// Where requests of one signal go.
+#[derive(Clone)]
+struct Target {
+    url: Url,
+    headers: HeaderMap,
+}
+
+/// Sends requests.
+pub struct Executor {
+    client: Arc<Client>,
+    targets: PerSignal<Option<Arc<Target>>>,
+    content_type: &'static str,
+    jobs: mpsc::UnboundedSender<Job>,
+    landed: mpsc::UnboundedSender<Landed>,
+    flights: PerSignal<Option<JoinHandle<()>>>,
+}
+
+impl Executor {
+    /// An executor for the endpoint of `config`, and where ended requests come out.
+    pub fn new(
+        config: &Config,
+        client: Arc<Client>,
+        wire: &dyn WireFormat,
+        jobs: mpsc::UnboundedSender<Job>,
+    ) -> (Self, mpsc::UnboundedReceiver<Landed>) {
+        let (landed, landings) = mpsc::unbounded_channel();
+        let targets = PerSignal::from_fn(|signal| {
+            let headers = config.signal_headers(signal).clone();
+            config.signal_url(signal).map(|url| Arc::new(Target { url, headers }))
+        });
+        let content_type = wire.content_type();
+        let flights = PerSignal::from_fn(|_| None);
+        (Self { client, targets, content_type, jobs, landed, flights }, landings)
+    }
+
+    /// Starts a request; how it ends comes out of the channel, unless it is given up before.
+    pub fn send(&mut self, signal: Signal, attempt: u64, portion: Portion, gzip: bool) {
+        let Some(target) = self.targets.get(signal).clone() else { return };
+        let flight = Flight {
+            client: Arc::clone(&self.client),
+            target,
+            content_type: self.content_type,
+            jobs: self.jobs.clone(),
+            signal,
+            portion,
+            encoding: if gzip { Encoding::Gzip } else { Encoding::Identity },
+        };
+        let landed = self.landed.clone();
+        let task = tokio::spawn(async move {
+            if let Some((sent, outcome, verdict, left)) = flight.fly().await {
+                drop(landed.send(Landed { signal, attempt, sent, outcome, verdict, left }));
+            }
+        });
+        *self.flights.get_mut(signal) = Some(task);
+    }
+
+    /// Gives up the request of `signal`. Whether the backend took it stays unknown.
+    pub fn abort(&mut self, signal: Signal) {
+        if let Some(task) = self.flights.get_mut(signal).take() {
+            task.abort();
+            let (reply, _) = oneshot::channel();
+            drop(self.jobs.send(Job::Land { signal, fate: Fate::Kept, reply }));
+        }
+    }
+
+    /// Closes idle connections.
+    pub fn renew_connections(&self) {
+        self.client.renew();
+    }
+}
+
+/// One request on its way.
+struct Flight {
+    client: Arc<Client>,
+    target: Arc<Target>,
+    content_type: &'static str,
+    jobs: mpsc::UnboundedSender<Job>,
+    signal: Signal,
+    portion: Portion,
+    encoding: Encoding,
+}
+
+impl Flight {
+    /// `None` if the keeper is gone, and the process with it.
+    async fn fly(self) -> Option<(Sent, Outcome, Option<Verdict>, Backlog)> {
+        let Some(request) = self.assemble().await? else {
+            return Some((Sent::default(), Outcome::NotSent, None, self.land(Fate::Kept).await?));
+        };
+        let sent = Sent {
+            head: request.head.0,
+            blocks: u64::from(request.blocks),
+            records: u64::from(request.records),
+            plain_bytes: request.plain_bytes,
+        };
+        let (to, records) = (request.to, u64::from(request.records));
+        let verdict = self.post(request).await;
+        let outcome = outcome(&verdict);
+        let fate = match &verdict {
+            // Marked by the settlement that follows.
+            _ if self.portion == Portion::Alibi => Fate::Kept,
+            Verdict::Delivered { rejected, .. } => Fate::Delivered { to, records, rejected: *rejected },
+            _ => Fate::Kept,
+        };
+        let left = self.land(fate).await?;
+        Some((sent, outcome, Some(verdict), left))
+    }
+
+    async fn assemble(&self) -> Option<Option<Request>> {
+        let (reply, answer) = oneshot::channel();
+        let (signal, portion, encoding) = (self.signal, self.portion, self.encoding);
+        self.jobs.send(Job::Assemble { signal, portion, encoding, reply }).ok()?;
+        answer.await.ok()
+    }
+
+    async fn post(&self, request: Request) -> Verdict {
+        // The same blocks make the same body, so a repeat has the same key.
+        let key = format!("{:032x}", xxh3_128(&request.body));
+        self.client
+            .send(Outgoing {
+                url: &self.target.url,
+                headers: &self.target.headers,
+                content_type: self.content_type,
+                gzip: request.encoding == Encoding::Gzip,
+                body: Bytes::from(request.body),
+                idempotency_key: &key,
+            })
+            .await
+    }
+
+    async fn land(&self, fate: Fate) -> Option<Backlog> {
+        let (reply, level) = oneshot::channel();
+        self.jobs.send(Job::Land { signal: self.signal, fate, reply }).ok()?;
+        level.await.ok()
+    }
+}
+
+fn outcome(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Delivered { .. } => Outcome::Delivered,
+        Verdict::Retry { cause, after } => {
+            Outcome::Retry { after: *after, fate_unknown: cause.fate_unknown() }
+        }
+        Verdict::TooLarge => Outcome::TooLarge,
+        Verdict::ServerError => Outcome::ServerError,
+        Verdict::Denied { .. } => Outcome::Denied,
+        Verdict::GzipRefused => Outcome::GzipRefused,
+        Verdict::Refused { .. } => Outcome::Refused,
+    }
+}

@@ -1,0 +1,98 @@
+//! What the user is told about the backend: one line when it goes away, one when it is back.
+
+use crate::clock::Time;
+use crate::deliver::Verdict;
+
+/// What the backend is doing, as far as its answers tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Condition {
+    #[default]
+    Takes,
+    Away,
+    Denies,
+    Refuses,
+}
+
+/// Turns verdicts into lines, one per change.
+#[derive(Debug, Default)]
+pub struct Health {
+    condition: Condition,
+    since: Time,
+    attempts: u64,
+}
+
+impl Health {
+    /// Takes note of an answer at `now`, with `blocks` waiting.
+    pub fn note(&mut self, now: Time, verdict: &Verdict, blocks: u64) {
+        match verdict {
+            Verdict::Delivered { rejected, message } => {
+                self.recovered(now);
+                if *rejected > 0 {
+                    let message = message.as_deref().unwrap_or("no reason given");
+                    log::warn!("backend: took the request but rejected {rejected} records: {message}");
+                } else if let Some(message) = message {
+                    log::info!("backend: {message}");
+                }
+            }
+            Verdict::Retry { cause, .. } => {
+                self.became(now, Condition::Away, || format!("away ({cause}); {blocks} blocks wait"));
+            }
+            Verdict::ServerError => {
+                self.became(now, Condition::Away, || format!("away (status 500); {blocks} blocks wait"));
+            }
+            Verdict::Denied { status } => self.became(now, Condition::Denies, || {
+                format!("answers {status}: endpoint, path or credentials are wrong; the data waits")
+            }),
+            Verdict::Refused { status, message } => self.became(now, Condition::Refuses, || {
+                format!("refuses content with {status} ({message}); looking for the records at fault")
+            }),
+            Verdict::TooLarge => log::info!("backend: a request was too large; smaller ones follow"),
+            Verdict::GzipRefused => log::warn!("backend: takes no gzip; sending uncompressed"),
+        }
+    }
+
+    /// A request was given up.
+    pub fn timed_out(&mut self, now: Time) {
+        self.became(now, Condition::Away, || "away (no answer in time)".to_owned());
+    }
+
+    fn became(&mut self, now: Time, condition: Condition, say: impl FnOnce() -> String) {
+        if self.condition == Condition::Takes {
+            self.since = now;
+            self.attempts = 0;
+        }
+        self.attempts += 1;
+        if self.condition != condition {
+            self.condition = condition;
+            log::warn!("backend: {}", say());
+        }
+    }
+
+    fn recovered(&mut self, now: Time) {
+        if self.condition != Condition::Takes {
+            let away = now.saturating_sub(self.since).as_secs_f64();
+            log::warn!("backend: takes data again after {away:.1} s and {} attempts", self.attempts);
+            self.condition = Condition::Takes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deliver::Cause;
+    use std::time::Duration;
+
+    #[test]
+    fn an_episode_is_told_once_and_counts_its_attempts() {
+        let mut health = Health::default();
+        let away = Verdict::Retry { cause: Cause::TimedOut, after: None };
+        for second in 1..4 {
+            health.note(Duration::from_secs(second), &away, 1);
+        }
+        assert_eq!((health.condition, health.attempts), (Condition::Away, 3));
+        assert_eq!(health.since, Duration::from_secs(1));
+        health.note(Duration::from_secs(9), &Verdict::Delivered { rejected: 0, message: None }, 0);
+        assert_eq!(health.condition, Condition::Takes);
+    }
+}

@@ -1,0 +1,265 @@
+//! The conductor: waits for whatever happens, tells the policy, does what the policy says.
+//!
+//! ```text
+//!   next (Lambda) ──┐
+//!   keeper's notices├─> select ─> Policy::on ─> Policy::next ─> apply: ask, send, abort, settle, leave
+//!   ended requests ─┤
+//!   wake_at ────────┘
+//! ```
+//! Every arm of the select may be dropped and waited for again without loss; all decisions are the policy's.
+
+use crate::clock::{self, Clock, Time};
+use crate::config::Config;
+use crate::deliver::Client;
+use crate::drain::executor::{Executor, Landed};
+use crate::drain::policy::{Action, Event, Policy, Settings};
+use crate::encode::WireFormat;
+use crate::health::Health;
+use crate::keeper::{Fate, Job, Keeper, Noted, Notice, Summary, token};
+use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
+use crate::{PerSignal, Signal, logging};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// What SHUTDOWN leaves us if it does not say (Lambda's 2 s less what the runtime may take of them).
+const SHUTDOWN_BUDGET: Duration = Duration::from_millis(1300);
+/// The last line is worth waiting so long for the keeper.
+const SUMMARY_WAIT: Duration = Duration::from_millis(50);
+
+/// What the lifecycle is made of.
+pub struct Parts {
+    /// The settings.
+    pub config: Config,
+    /// Lambda's events.
+    pub poller: Poller,
+    /// The queue.
+    pub keeper: Keeper,
+    /// What blocks are encoded as.
+    pub wire: Box<dyn WireFormat>,
+    /// The clock whose zero the keeper was told.
+    pub clock: Clock,
+    /// Lambda Managed Instances.
+    pub continuous: bool,
+    /// Telemetry comes, and with it the end of each invocation.
+    pub subscribed: bool,
+}
+
+/// Runs until SHUTDOWN is over.
+pub async fn run(parts: Parts) {
+    let Parts { config, poller, keeper, wire, clock, continuous, subscribed } = parts;
+    let policy = Policy::new(settings(&config, continuous, subscribed), fastrand::u64(..));
+    let Some(url) = config.signal_url(Signal::Logs) else { return idle(poller).await };
+    let client = Arc::new(Client::new(&url, config.timeout));
+    let (executor, landings) =
+        Executor::new(&config, Arc::clone(&client), wire.as_ref(), keeper.asker());
+    let (settled, settlements) = mpsc::unbounded_channel();
+    let mut conductor = Conductor {
+        policy,
+        clock,
+        poller,
+        keeper,
+        executor,
+        landings,
+        settled,
+        settlements,
+        health: Health::default(),
+        arn: String::new(),
+    };
+    conductor.begin();
+    // Building TLS takes milliseconds: only now, when Lambda waits for nothing.
+    tokio::task::spawn_blocking(move || client.prepare());
+    while conductor.step().await.is_some() {}
+    conductor.end().await;
+}
+
+/// Asks for events and does nothing else, for an extension that has nowhere to send or has failed: it must
+/// not end before SHUTDOWN, or the function does.
+pub async fn idle(mut poller: Poller) {
+    loop {
+        poller.ask();
+        if let LambdaEvent::Shutdown { .. } = poller.event().await.event {
+            return;
+        }
+    }
+}
+
+fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
+    Settings {
+        batch_max_bytes: config.batch_max_bytes as u64,
+        max_delay: config.max_delay,
+        hold_max: config.hold_max,
+        retry_initial: config.retry_initial,
+        retry_max: config.retry_max,
+        request_timeout: config.timeout,
+        shutdown_reserve: config.shutdown_reserve,
+        continuous,
+        can_hold: subscribed && !continuous,
+    }
+}
+
+struct Conductor {
+    policy: Policy,
+    clock: Clock,
+    poller: Poller,
+    keeper: Keeper,
+    executor: Executor,
+    landings: mpsc::UnboundedReceiver<Landed>,
+    settled: mpsc::UnboundedSender<Event>,
+    settlements: mpsc::UnboundedReceiver<Event>,
+    health: Health,
+    arn: String,
+}
+
+/// What was waited for.
+enum Happened {
+    Lambda(Received),
+    Notice(Notice),
+    Landed(Box<Landed>),
+    Settled(Event),
+    Time,
+}
+
+impl Conductor {
+    fn begin(&mut self) {
+        // What an earlier process left is known by now, as a rule.
+        while let Ok(notice) = self.keeper.notices.try_recv() {
+            self.notice(notice);
+        }
+        self.tell(Event::Started);
+    }
+
+    /// Does what is to be done, waits, and takes note of what happened. `None`: it is over.
+    async fn step(&mut self) -> Option<()> {
+        let mut now = self.clock.now();
+        while let Some(action) = self.policy.next(now) {
+            self.apply(action)?;
+            now = self.clock.now();
+        }
+        let wake = self.policy.wake_at();
+        let happened = tokio::select! {
+            biased;
+            received = self.poller.event() => Happened::Lambda(received),
+            Some(landed) = self.landings.recv() => Happened::Landed(Box::new(landed)),
+            Some(event) = self.settlements.recv() => Happened::Settled(event),
+            Some(notice) = self.keeper.notices.recv() => Happened::Notice(notice),
+            () = until(now, wake) => Happened::Time,
+        };
+        match happened {
+            Happened::Lambda(received) => self.received(&received),
+            Happened::Notice(notice) => self.notice(notice),
+            Happened::Landed(landed) => self.landed(*landed),
+            Happened::Settled(event) => self.tell(event),
+            Happened::Time => {}
+        }
+        Some(())
+    }
+
+    fn tell(&mut self, event: Event) {
+        let now = self.clock.now();
+        self.policy.on(now, event);
+    }
+
+    fn received(&mut self, received: &Received) {
+        let now = self.clock.now();
+        let deadline = received.budget().map(|budget| now.saturating_add(budget));
+        match &received.event {
+            LambdaEvent::Invoke { request_id, invoked_function_arn, .. } => {
+                self.policy.on(now, Event::Invoke { request: token(request_id), deadline });
+                if self.arn != *invoked_function_arn && !invoked_function_arn.is_empty() {
+                    self.arn.clone_from(invoked_function_arn);
+                    self.keeper.ask(Job::Invoked(self.arn.clone()));
+                }
+            }
+            LambdaEvent::Shutdown { reason, .. } => {
+                let deadline = deadline.unwrap_or(now.saturating_add(SHUTDOWN_BUDGET));
+                self.policy.on(now, Event::Shutdown { deadline });
+                // After a reset the second half of a cut record may still come; after spindown nothing does.
+                if !matches!(reason, ShutdownReason::Timeout | ShutdownReason::Failure) {
+                    let (reply, _) = oneshot::channel();
+                    self.keeper.ask(Job::Finish(reply));
+                }
+            }
+            LambdaEvent::Unknown(kind) => {
+                log::warn!("Lambda sent an event of the unknown type {kind}");
+                self.poller.ask();
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Level(signal, level) => self.tell(Event::Backlog { signal, level }),
+            Notice::Noted(Noted::Started(request)) => self.tell(Event::FunctionStarted { request }),
+            Notice::Noted(Noted::Done(request, ran)) => self.tell(Event::FunctionDone { request, ran }),
+            Notice::Noted(Noted::Reported(request)) => self.tell(Event::Reported { request }),
+            Notice::Degraded(_) => {}
+        }
+    }
+
+    fn landed(&mut self, landed: Landed) {
+        let Landed { signal, attempt, sent, outcome, verdict, left } = landed;
+        let now = self.clock.now();
+        if let Some(verdict) = verdict {
+            self.health.note(now, &verdict, left.blocks);
+        }
+        self.policy.on(now, Event::Answer { signal, attempt, sent, outcome, left });
+    }
+
+    fn apply(&mut self, action: Action) -> Option<()> {
+        match action {
+            Action::Next => self.poller.ask(),
+            Action::Send { signal, attempt, portion, gzip } => self.executor.send(signal, attempt, portion, gzip),
+            Action::Abort { signal } => {
+                self.executor.abort(signal);
+                self.health.timed_out(self.clock.now());
+            }
+            Action::RenewConnections => self.executor.renew_connections(),
+            Action::Settle { signal, head, refused, delivered } => {
+                if refused > 0 {
+                    log::warn!("{refused} {signal} records given up: the backend refuses them");
+                }
+                self.settle(signal, Fate::Settled { head, refused, delivered });
+            }
+            Action::Exit => return None,
+        }
+        Some(())
+    }
+
+    fn settle(&self, signal: Signal, fate: Fate) {
+        let (reply, level) = oneshot::channel();
+        self.keeper.ask(Job::Land { signal, fate, reply });
+        let settled = self.settled.clone();
+        tokio::spawn(async move {
+            if let Ok(left) = level.await {
+                drop(settled.send(Event::Settled { signal, left }));
+            }
+        });
+    }
+
+    /// The last line.
+    async fn end(&mut self) {
+        let (reply, summary) = oneshot::channel();
+        self.keeper.ask(Job::Summary(reply));
+        tokio::select! {
+            biased;
+            summary = summary => if let Ok(summary) = summary { logging::say(&last_line(&summary)) },
+            () = clock::sleep(SUMMARY_WAIT) => logging::say("shutdown: the counts took too long"),
+        }
+    }
+}
+
+fn last_line(summary: &Summary) -> String {
+    let Summary { received, delivered, dropped, waiting } = summary;
+    let waiting: &PerSignal<_> = waiting;
+    let left: u64 = waiting.iter().map(|(_, waiting)| waiting.records).sum();
+    format!("shutdown: {received} records received, {delivered} delivered, {left} left on disk, {dropped} dropped")
+}
+
+/// Waits until `wake`; for ever if there is none.
+async fn until(now: Time, wake: Option<Time>) {
+    match wake {
+        Some(wake) => clock::sleep(wake.saturating_sub(now)).await,
+        None => std::future::pending().await,
+    }
+}
