@@ -51,8 +51,7 @@ pub async fn run(parts: Parts) {
     let policy = Policy::new(settings(&config, continuous, subscribed), fastrand::u64(..));
     let Some(url) = config.signal_url(Signal::Logs) else { return idle(poller).await };
     let client = Arc::new(Client::new(&url, config.timeout));
-    let (executor, landings) =
-        Executor::new(&config, Arc::clone(&client), wire.as_ref(), keeper.asker());
+    let (executor, landings) = Executor::new(&config, Arc::clone(&client), wire.as_ref(), keeper.asker());
     let (settled, settlements) = mpsc::unbounded_channel();
     let mut conductor = Conductor {
         policy,
@@ -209,7 +208,9 @@ impl Conductor {
     fn apply(&mut self, action: Action) -> Option<()> {
         match action {
             Action::Next => self.poller.ask(),
-            Action::Send { signal, attempt, portion, gzip } => self.executor.send(signal, attempt, portion, gzip),
+            Action::Send { signal, attempt, portion, gzip } => {
+                self.executor.send(signal, attempt, portion, gzip);
+            }
             Action::Abort { signal } => {
                 self.executor.abort(signal);
                 self.health.timed_out(self.clock.now());
@@ -232,7 +233,8 @@ impl Conductor {
         let settled = self.settled.clone();
         tokio::spawn(async move {
             if let Ok(left) = level.await {
-                drop(settled.send(Event::Settled { signal, left }));
+                // Nobody listens any more once it is over.
+                let _unheard = settled.send(Event::Settled { signal, left }).err();
             }
         });
     }
@@ -253,7 +255,9 @@ fn last_line(summary: &Summary) -> String {
     let Summary { received, delivered, dropped, waiting } = summary;
     let waiting: &PerSignal<_> = waiting;
     let left: u64 = waiting.iter().map(|(_, waiting)| waiting.records).sum();
-    format!("shutdown: {received} records received, {delivered} delivered, {left} left on disk, {dropped} dropped")
+    format!(
+        "shutdown: {received} records received, {delivered} delivered, {left} left on disk, {dropped} dropped"
+    )
 }
 
 /// Waits until `wake`; for ever if there is none.

@@ -25,7 +25,9 @@ pub fn start(level: LevelFilter) {
 
 /// Writes a line whatever the level is. For the one line that every run ends with.
 pub fn say(message: &str) {
-    Stderr.log(&Record::builder().level(log::Level::Info).target(OWN_TARGET).args(format_args!("{message}")).build());
+    Stderr.log(
+        &Record::builder().level(log::Level::Info).target(OWN_TARGET).args(format_args!("{message}")).build(),
+    );
 }
 
 impl Log for Stderr {

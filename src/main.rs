@@ -4,7 +4,9 @@ use outlast::clock::{self, Clock};
 use outlast::config::{self, Config};
 use outlast::encode::Otlp;
 use outlast::keeper::{About, Keeper, Setup};
-use outlast::lambda::{EventKind, LambdaError, Poller, Registration, RuntimeApi, Subscription, extension_name};
+use outlast::lambda::{
+    EventKind, LambdaError, Poller, Registration, RuntimeApi, Subscription, extension_name,
+};
 use outlast::lifecycle::{self, Parts};
 use outlast::listen::Listener;
 use outlast::queue::Limits;

@@ -1,10 +1,14 @@
 //! The real queue over a real directory, in lockstep with a plain `VecDeque` per signal.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+
 mod common;
 
 use common::{Lines, batch, block, numbers};
 use outlast::Signal;
-use outlast::queue::{Appended, Deflater, Encoding, Limits, Mark, Overflow, Queue, RealDisk, Reason};
+use outlast::queue::{
+    Appended, Deflater, Encoding, Limits, Mark, Overflow, Queue, RealDisk, Reason, Waiting,
+};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -186,7 +190,8 @@ impl Lockstep {
             Action::Send { signal, max_bytes, max_blocks, gzip, fate } => {
                 let encoding = if gzip { Encoding::Gzip } else { Encoding::Identity };
                 let of = Signal::from_byte(signal).unwrap();
-                let request = self.queue.assemble(of, &Lines, encoding, u64::from(max_bytes), u32::from(max_blocks));
+                let request =
+                    self.queue.assemble(of, &Lines, encoding, u64::from(max_bytes), u32::from(max_blocks));
                 self.send(signal, request, fate);
             }
             Action::SendPart { signal, records, fate } => {
@@ -196,7 +201,7 @@ impl Lockstep {
             }
             Action::Reopen => {
                 self.reopen();
-                if self.model.next % 2 == 0 {
+                if self.model.next.is_multiple_of(2) {
                     while !self.queue.consult_index() {
                         std::thread::yield_now();
                     }
@@ -210,15 +215,24 @@ impl Lockstep {
         while self.queue.count_one() {}
         for signal in Signal::ALL {
             let at = signal.index();
-            assert_eq!(self.queue.waiting(signal).records, self.model.waiting[at].len() as u64, "{signal} waiting");
+            assert_eq!(
+                self.queue.waiting(signal).records,
+                self.model.waiting[at].len() as u64,
+                "{signal} waiting"
+            );
             while !self.model.waiting[at].is_empty() {
                 let request = self.queue.assemble(signal, &Lines, Encoding::Gzip, 10_000, 100);
                 self.send(signal.index() as u8, request, Fate::Done);
             }
             assert!(self.queue.assemble(signal, &Lines, Encoding::Gzip, 10_000, 100).is_none());
-            assert_eq!(self.queue.waiting(signal), Default::default());
+            assert_eq!(self.queue.waiting(signal), Waiting::default());
         }
-        let left: u64 = std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap()).filter(|m| m.is_file()).map(|m| m.len()).sum();
+        let left: u64 = std::fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().metadata().unwrap())
+            .filter(std::fs::Metadata::is_file)
+            .map(|m| m.len())
+            .sum();
         assert!(left <= 128 << 10, "{left} bytes left of an empty queue");
     }
 }

@@ -1,4 +1,5 @@
 //! Recorded deliveries, from the bytes Lambda posted to the bytes a backend gets, read by another's decoder.
+
 #![allow(clippy::expect_used, clippy::panic)] // helpers of tests are not seen as tests
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -46,8 +47,7 @@ fn delivered(events: &[Event<'_>], running: Option<&str>) -> Vec<OtlpRecord> {
         function_name: Some("f"),
         function_version: Some("$LATEST"),
         ..Default::default()
-    })
-    .0;
+    });
     let context = Context { request_id: running };
     let mut records = Vec::new();
     for event in events {

@@ -186,7 +186,12 @@ impl Intake {
 
     // === Sending ===
 
-    pub(super) fn assemble(&mut self, signal: Signal, portion: Portion, encoding: Encoding) -> Option<Request> {
+    pub(super) fn assemble(
+        &mut self,
+        signal: Signal,
+        portion: Portion,
+        encoding: Encoding,
+    ) -> Option<Request> {
         let wire = self.pipeline.wire();
         match portion {
             Portion::Run { max_blocks, max_bytes } => {
@@ -242,7 +247,8 @@ impl Intake {
         for tally in tallies {
             self.reports += 1;
             let received = clock::unix_now_nanos();
-            let delivery = self.pipeline.uid_seed(&[received.to_le_bytes(), self.reports.to_le_bytes()].concat());
+            let delivery =
+                self.pipeline.uid_seed(&[received.to_le_bytes(), self.reports.to_le_bytes()].concat());
             let uid = format!("{delivery:032x}-0");
             let record = report::record(tally, received, &uid);
             let queued = self

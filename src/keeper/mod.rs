@@ -112,7 +112,7 @@ pub enum Fate {
 }
 
 /// What the keeper tells the lifecycle.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// What a signal has waiting changed.
     Level(Signal, Backlog),
@@ -228,15 +228,18 @@ impl OpenSetup {
 
 impl Worker {
     fn open(setup: Setup, notify: mpsc::UnboundedSender<Notice>) -> Self {
-        let open = OpenSetup {
-            dir: setup.dir,
-            limits: setup.limits,
-            epoch_unix_nanos: setup.epoch_unix_nanos,
-        };
+        let open =
+            OpenSetup { dir: setup.dir, limits: setup.limits, epoch_unix_nanos: setup.epoch_unix_nanos };
         let queue = open.open();
         let intake = Intake::new(queue, setup.wire, setup.about, setup.concurrent);
-        let mut worker =
-            Self { setup: open, intake, notify, told_degraded: false, index_consulted: false, counted: false };
+        let mut worker = Self {
+            setup: open,
+            intake,
+            notify,
+            told_degraded: false,
+            index_consulted: false,
+            counted: false,
+        };
         worker.tell_levels();
         worker
     }
@@ -257,7 +260,7 @@ impl Worker {
                 () = pause(), if chores => self.guarded(Self::chore),
             }
             turns = turns.wrapping_add(1);
-            if chores && turns % CHORE_INTERVAL_TURNS == 0 {
+            if chores && turns.is_multiple_of(CHORE_INTERVAL_TURNS) {
                 self.guarded(Self::chore);
             }
         }
@@ -282,26 +285,26 @@ impl Worker {
         let taken = self.intake.take(&body, received_unix_nanos);
         // Its memory is counted until it is dropped.
         drop(body);
-        drop(reply.send(taken.receipt));
+        answer(reply, taken.receipt);
         if taken.receipt == Receipt::Repeated {
             return;
         }
         self.intake.report_drops();
         self.tell_levels();
         for noted in taken.noted {
-            drop(self.notify.send(Notice::Noted(noted)));
+            self.tell(Notice::Noted(noted));
         }
     }
 
     fn work(&mut self, job: Job) {
         match job {
             Job::Assemble { signal, portion, encoding, reply } => {
-                drop(reply.send(self.intake.assemble(signal, portion, encoding)));
+                answer(reply, self.intake.assemble(signal, portion, encoding));
             }
             Job::Land { signal, fate, reply } => {
                 self.intake.land(signal, fate);
                 self.intake.report_drops();
-                drop(reply.send(self.setup.level(&mut self.intake.queue, signal)));
+                answer(reply, self.setup.level(&mut self.intake.queue, signal));
                 if signal != Signal::Logs {
                     self.tell_level(Signal::Logs);
                 }
@@ -311,11 +314,11 @@ impl Worker {
                 self.intake.give_up_waiting();
                 self.intake.report_drops_now();
                 self.tell_levels();
-                drop(reply.send(()));
+                answer(reply, ());
             }
             Job::Summary(reply) => {
                 while self.intake.queue.count_one() {}
-                drop(reply.send(self.intake.summary()));
+                answer(reply, self.intake.summary());
             }
         }
     }
@@ -343,14 +346,24 @@ impl Worker {
         let degraded = self.intake.queue.is_degraded();
         if degraded != self.told_degraded {
             self.told_degraded = degraded;
-            drop(self.notify.send(Notice::Degraded(degraded)));
+            self.tell(Notice::Degraded(degraded));
         }
+    }
+
+    fn tell(&self, notice: Notice) {
+        // The lifecycle is gone only when the process is.
+        let _unheard = self.notify.send(notice).err();
     }
 
     fn tell_level(&mut self, signal: Signal) {
         let level = self.setup.level(&mut self.intake.queue, signal);
-        drop(self.notify.send(Notice::Level(signal, level)));
+        self.tell(Notice::Level(signal, level));
     }
+}
+
+/// Replies to a job. Whoever asked may have given up waiting.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    let _unwanted = reply.send(value).err();
 }
 
 /// Ready when nothing else is.

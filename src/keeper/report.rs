@@ -6,7 +6,7 @@ use crate::record::{LogRecord, Severity, Value};
 use std::borrow::Cow;
 
 /// The event name of a drop report.
-pub const EVENT_NAME: &str = "outlast.dropped";
+pub(super) const EVENT_NAME: &str = "outlast.dropped";
 
 /// A report of `tally`, made at `now` (Unix nanoseconds).
 pub(super) fn record(tally: Tally, now: u64, uid: &str) -> LogRecord<'_> {

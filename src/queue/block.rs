@@ -54,9 +54,7 @@ impl Deflater {
             let taken = usize::try_from(self.0.total_in()).map_err(|_| BlockError::Deflate)?;
             let rest = plain.get(taken..).ok_or(BlockError::Deflate)?;
             let before = payload.len();
-            self.0
-                .compress_vec(rest, &mut payload, FlushCompress::Sync)
-                .map_err(|_| BlockError::Deflate)?;
+            self.0.compress_vec(rest, &mut payload, FlushCompress::Sync).map_err(|_| BlockError::Deflate)?;
             let all_in = self.0.total_in() == plain.len() as u64;
             // A flush is complete when the compressor left some of the room it was given.
             if all_in && payload.len() < payload.capacity() {
@@ -84,9 +82,8 @@ pub fn inflate(payload: &[u8], plain_len: u32, plain_crc: u32) -> Result<Vec<u8>
         let taken = usize::try_from(state.total_in()).map_err(|_| BlockError::Inflate)?;
         let rest = payload.get(taken..).ok_or(BlockError::Inflate)?;
         let before = (taken, plain.len());
-        let status = state
-            .decompress_vec(rest, &mut plain, FlushDecompress::Sync)
-            .map_err(|_| BlockError::Inflate)?;
+        let status =
+            state.decompress_vec(rest, &mut plain, FlushDecompress::Sync).map_err(|_| BlockError::Inflate)?;
         let now = (usize::try_from(state.total_in()).unwrap_or(usize::MAX), plain.len());
         if plain.len() > plain_len || status == Status::StreamEnd {
             return Err(BlockError::Inflate);

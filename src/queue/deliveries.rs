@@ -39,19 +39,19 @@ impl Progress {
 
 /// The deliveries of late, by hash.
 #[derive(Debug, Default)]
-pub struct Deliveries {
+pub(super) struct Deliveries {
     order: VecDeque<u128>,
     known: HashMap<u128, Progress>,
 }
 
 impl Deliveries {
     /// What is there of the delivery with this hash.
-    pub fn get(&self, delivery: u128) -> Option<Progress> {
+    pub(super) fn get(&self, delivery: u128) -> Option<Progress> {
         self.known.get(&delivery).copied()
     }
 
     /// Notes a frame.
-    pub fn note(&mut self, header: &Header) {
+    pub(super) fn note(&mut self, header: &Header) {
         let entry = self.entry(header.delivery);
         entry.of = header.parts;
         entry.frames = entry.frames.max(header.part.saturating_add(1));
@@ -60,7 +60,7 @@ impl Deliveries {
     }
 
     /// Notes a delivery that is dealt with in full.
-    pub fn note_whole(&mut self, delivery: u128) {
+    pub(super) fn note_whole(&mut self, delivery: u128) {
         let entry = self.entry(delivery);
         entry.of = entry.frames;
     }

@@ -22,8 +22,6 @@ pub trait DiskFile: Send {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or extends the file to `len` bytes.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// The file's length in bytes.
-    fn len(&self) -> io::Result<u64>;
     /// Whether the file still has a name. Without one nothing written to it would be found again.
     fn is_linked(&self) -> io::Result<bool>;
 }
@@ -114,10 +112,6 @@ impl DiskFile for File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         File::set_len(self, len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
     }
 
     fn is_linked(&self) -> io::Result<bool> {

@@ -123,7 +123,7 @@ impl Queue {
     /// Puts the state on disk. If that fails, what was done since is repeated after a crash.
     pub(super) fn save_state(&mut self) {
         self.state.generation += 1;
-        self.note(Entry::State(self.state));
+        self.note(Entry::State(Box::new(self.state)));
         if self.store.active().is_none() && self.begin_segment().is_ok() {
             return;
         }
@@ -208,9 +208,10 @@ impl Queue {
         let items: Vec<Item> = self.fill(signal).items().copied().collect();
         let whole: u64 =
             items.iter().take_while(|i| i.header.seq <= to.seq).map(|i| i.header.user_records()).sum();
-        let in_part = items.iter().find(|i| i.header.seq > to.seq).map_or(0, |item| {
-            u64::from(to.records).min(item.header.user_records())
-        });
+        let in_part = items
+            .iter()
+            .find(|i| i.header.seq > to.seq)
+            .map_or(0, |item| u64::from(to.records).min(item.header.user_records()));
         (whole + in_part).saturating_sub(u64::from(mark.records))
     }
 }

@@ -27,14 +27,14 @@
 //! All numbers are little-endian. The payload follows: deflate without a final block, ended on a byte.
 
 use super::bytes::{Fields, crc32};
-use super::ledger::{Reason, Tally};
+use super::ledger::Tally;
 use crate::Signal;
 
 /// Length of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 96;
 const CRC_OFFSET_BYTES: usize = HEADER_BYTES - 4;
 /// The first bytes of every frame. The last one is the version of the frame format.
-pub const MAGIC: [u8; 4] = *b"oLf1";
+pub(super) const MAGIC: [u8; 4] = *b"oLf1";
 
 /// A frame's place in the queue: grows with every frame, across restarts.
 ///
@@ -76,7 +76,7 @@ pub enum Kind {
 
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(super) struct Header {
     /// What the payload is.
     pub kind: Kind,
     /// The signal whose order the frame keeps.
@@ -111,7 +111,7 @@ pub struct Header {
 
 impl Header {
     /// The header's bytes, ending in their CRC.
-    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let (kind, extra) = match self.kind {
             Kind::Block { joins } => (1u8, joins.map_or(0, |seq| seq.0)),
             Kind::Fragment => (2, 0),
@@ -124,14 +124,9 @@ impl Header {
         bytes.extend_from_slice(&self.delivery.to_le_bytes());
         bytes.extend_from_slice(&self.part.to_le_bytes());
         bytes.extend_from_slice(&self.parts.to_le_bytes());
-        for word in [
-            self.events_end,
-            self.records,
-            self.plain_len,
-            self.stored_len,
-            self.plain_crc,
-            self.stored_crc,
-        ] {
+        for word in
+            [self.events_end, self.records, self.plain_len, self.stored_len, self.plain_crc, self.stored_crc]
+        {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         for word in [self.times.0, self.times.1, self.received, extra] {
@@ -147,7 +142,7 @@ impl Header {
     }
 
     /// Reads a header; `None` if its magic, its CRC or one of its fields is wrong.
-    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let mut fields = Fields::new(bytes);
         if fields.array()? != MAGIC {
             return None;
@@ -193,12 +188,12 @@ impl Header {
     }
 
     /// Length of the whole frame, header and payload, in bytes.
-    pub fn frame_len(&self) -> u64 {
+    pub(super) fn frame_len(&self) -> u64 {
         HEADER_BYTES as u64 + u64::from(self.stored_len)
     }
 
     /// Records of the user's that are lost if this frame is: a report of ours is not one of them.
-    pub fn user_records(&self) -> u64 {
+    pub(super) fn user_records(&self) -> u64 {
         match self.kind {
             Kind::Block { .. } => u64::from(self.records),
             Kind::Fragment => 1,
@@ -229,13 +224,10 @@ pub(super) fn sample(seq: Seq) -> Header {
     }
 }
 
-/// The reasons a tally can carry, for tests of the packing.
-#[cfg(test)]
-pub(super) const ANY_REASON: Reason = Reason::Overflow;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Reason;
     use proptest::prelude::*;
 
     proptest! {
@@ -245,7 +237,7 @@ mod tests {
             let kind = match kind {
                 0 => Kind::Block { joins: (longs[0] != 0).then_some(Seq(longs[0])) },
                 1 => Kind::Fragment,
-                _ => Kind::Report(Tally { signal: Signal::Traces, reason: ANY_REASON, records: count }),
+                _ => Kind::Report(Tally { signal: Signal::Traces, reason: Reason::Overflow, records: count }),
             };
             let header = Header {
                 kind, signal: Signal::from_byte(signal).unwrap(), format: 9, seq: Seq(seq), delivery, part, parts: part,

@@ -80,7 +80,7 @@ struct StoredRow {
 #[derive(Clone, Debug)]
 pub enum Entry {
     /// The state, after something was done.
-    State(State),
+    State(Box<State>),
     /// A segment was closed.
     Closed(u32, SegmentRow),
     /// A segment was removed.
@@ -271,8 +271,7 @@ impl Worker {
     fn open_once(&mut self) -> Result<(sled::Db, Found), IndexError> {
         let dir = self.dir.clone();
         let (db, found, next) = guarded(move || {
-            let db =
-                sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
+            let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
             let (found, next) = read(&db)?;
             Ok((db, found, next))
         })?;
@@ -488,7 +487,7 @@ mod tests {
                 Entry::Removed(1),
                 Entry::Delivery(5),
                 Entry::Delivery(6),
-                Entry::State(state),
+                Entry::State(Box::new(state)),
             ],
         );
         let found = found(&path);
@@ -554,7 +553,7 @@ mod tests {
         for round in 0..6u128 {
             write(&path, (0..4000).map(|n| Entry::Delivery(round << 64 | n)).collect());
         }
-        write(&path, vec![Entry::State(State::default())]);
+        write(&path, vec![Entry::State(Box::default())]);
         assert!(bytes_on_disk_below(&path) <= 2 * INDEX_MAX_BYTES);
         assert_eq!(found(&path).deliveries.len() as u64, DELIVERIES_KEPT);
     }

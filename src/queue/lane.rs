@@ -15,7 +15,7 @@ const WINDOW_BLOCKS: usize = 512;
 
 /// A block that is waiting.
 #[derive(Clone, Copy, Debug)]
-pub struct Item {
+pub(super) struct Item {
     /// The frame's header.
     pub header: Header,
     /// Where its payload begins in its segment.
@@ -26,7 +26,7 @@ pub struct Item {
 
 /// Blocks being sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Flight {
+pub(super) struct Flight {
     /// What will be done once they are taken.
     pub to: Mark,
     /// Records among them that were dropped from the queue meanwhile to make room.
@@ -35,7 +35,7 @@ pub struct Flight {
 
 /// A signal's window and flight.
 #[derive(Debug)]
-pub struct Lane {
+pub(super) struct Lane {
     signal: Signal,
     window: VecDeque<Item>,
     scanned: Position,
@@ -47,28 +47,28 @@ pub struct Lane {
 
 impl Lane {
     /// A lane that begins at `start`.
-    pub fn new(signal: Signal, start: Position) -> Self {
+    pub(super) fn new(signal: Signal, start: Position) -> Self {
         Self { signal, window: VecDeque::new(), scanned: start, last: None, missing: 0, flight: None }
     }
 
     /// Blocks in sight, oldest first.
-    pub fn items(&self) -> impl Iterator<Item = &Item> {
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
         self.window.iter()
     }
 
     /// The oldest block that is not done.
-    pub fn head(&self) -> Option<&Item> {
+    pub(super) fn head(&self) -> Option<&Item> {
         self.window.front()
     }
 
     /// Takes the head if it is done.
-    pub fn pop_through(&mut self, mark: Mark) -> Option<Item> {
+    pub(super) fn pop_through(&mut self, mark: Mark) -> Option<Item> {
         self.head().filter(|item| item.header.seq <= mark.seq)?;
         self.window.pop_front()
     }
 
     /// Looks further ahead.
-    pub fn fill(&mut self, store: &mut Segments, mark: Mark) {
+    pub(super) fn fill(&mut self, store: &mut Segments, mark: Mark) {
         while self.window.len() < WINDOW_BLOCKS {
             match step(store, &mut self.scanned) {
                 Step::Frame(header, payload_offset) => self.take(&header, payload_offset, mark),
@@ -109,7 +109,7 @@ impl Lane {
     }
 
     /// Forgets what lies in segment `number` and looks on behind it.
-    pub fn leave(&mut self, number: u32) {
+    pub(super) fn leave(&mut self, number: u32) {
         self.window.retain(|item| item.header.seq.segment() != number);
         if self.scanned.segment == number {
             self.scanned = Position::start_of(number.saturating_add(1));

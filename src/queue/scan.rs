@@ -9,7 +9,7 @@ const SEARCH_STEP_BYTES: usize = 64 << 10;
 
 /// A place between frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(super) struct Position {
     /// The segment's number.
     pub segment: u32,
     /// Offset in it.
@@ -18,14 +18,14 @@ pub struct Position {
 
 impl Position {
     /// Before the first frame of a segment.
-    pub fn start_of(segment: u32) -> Self {
+    pub(super) fn start_of(segment: u32) -> Self {
         Self { segment, offset: FRAMES_START }
     }
 }
 
 /// What stands at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// An intact header whose payload lies within the segment, and the offset of its payload.
     Frame(Header, u64),
     /// Bytes that are no frame, up to the next intact one.
@@ -35,7 +35,7 @@ pub enum Step {
 }
 
 /// Reads what stands at `position` and moves it past that.
-pub fn step(store: &mut Segments, position: &mut Position) -> Step {
+pub(super) fn step(store: &mut Segments, position: &mut Position) -> Step {
     let Some(len) = store.len(position.segment) else { return Step::End };
     match frame_at(store, *position, len) {
         Some(header) => {
@@ -61,7 +61,8 @@ fn frame_at(store: &mut Segments, position: Position, len: u64) -> Option<Header
     let mut bytes = [0; HEADER_BYTES];
     store.read(position.segment, &mut bytes, position.offset).ok()?;
     let header = Header::decode(&bytes)?;
-    (header.seq.segment() == position.segment && position.offset + header.frame_len() <= len).then_some(header)
+    (header.seq.segment() == position.segment && position.offset + header.frame_len() <= len)
+        .then_some(header)
 }
 
 fn next_frame(store: &mut Segments, from: Position, len: u64) -> Option<u64> {
@@ -87,7 +88,7 @@ fn positions_of_magic(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// Whether `seq` can follow `last` in a segment.
-pub fn follows(seq: Seq, last: Option<Seq>) -> bool {
+pub(super) fn follows(seq: Seq, last: Option<Seq>) -> bool {
     last.is_none_or(|last| seq > last)
 }
 

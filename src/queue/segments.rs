@@ -54,11 +54,11 @@ struct Active {
 }
 
 /// The segments of one queue directory.
-pub struct Segments {
+pub(super) struct Segments {
     disk: Box<dyn Disk>,
     dir: PathBuf,
     memory_max_bytes: u64,
-    segments: BTreeMap<u32, Segment>,
+    by_number: BTreeMap<u32, Segment>,
     active: Option<Active>,
     next_number: u32,
     readers: Vec<(u32, Box<dyn DiskFile>)>,
@@ -69,12 +69,12 @@ pub struct Segments {
 impl Segments {
     /// Opens `dir`, finding the segments that are there. Never fails: a directory that cannot be used is
     /// told in the second value, and the store then works in memory.
-    pub fn open(disk: Box<dyn Disk>, dir: &Path, memory_max_bytes: u64) -> (Self, Option<StoreError>) {
+    pub(super) fn open(disk: Box<dyn Disk>, dir: &Path, memory_max_bytes: u64) -> (Self, Option<StoreError>) {
         let mut store = Self {
             disk,
             dir: dir.to_path_buf(),
             memory_max_bytes,
-            segments: BTreeMap::new(),
+            by_number: BTreeMap::new(),
             active: None,
             next_number: 1,
             readers: Vec::new(),
@@ -93,7 +93,7 @@ impl Segments {
         }
         for (name, len) in self.disk.list(&self.dir)? {
             if let Some(number) = number_of(&name) {
-                self.segments.insert(number, Segment { len, place: Place::File });
+                self.by_number.insert(number, Segment { len, place: Place::File });
                 self.next_number = self.next_number.max(number.saturating_add(1));
             }
         }
@@ -102,42 +102,37 @@ impl Segments {
     }
 
     /// Never hand out a segment number below `number`.
-    pub fn number_at_least(&mut self, number: u32) {
+    pub(super) fn number_at_least(&mut self, number: u32) {
         self.next_number = self.next_number.max(number);
     }
 
     /// Numbers and lengths of all segments, oldest first.
-    pub fn all(&self) -> impl DoubleEndedIterator<Item = (u32, u64)> {
-        self.segments.iter().map(|(number, segment)| (*number, segment.len))
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = (u32, u64)> {
+        self.by_number.iter().map(|(number, segment)| (*number, segment.len))
     }
 
     /// The oldest segment with a number of at least `from`.
-    pub fn first_from(&self, from: u32) -> Option<u32> {
-        self.segments.range(from..).next().map(|(number, _)| *number)
+    pub(super) fn first_from(&self, from: u32) -> Option<u32> {
+        self.by_number.range(from..).next().map(|(number, _)| *number)
     }
 
     /// The committed length of a segment in bytes.
-    pub fn len(&self, number: u32) -> Option<u64> {
-        self.segments.get(&number).map(|segment| segment.len)
+    pub(super) fn len(&self, number: u32) -> Option<u64> {
+        self.by_number.get(&number).map(|segment| segment.len)
     }
 
     /// The segment that takes appends, if one does.
-    pub fn active(&self) -> Option<u32> {
+    pub(super) fn active(&self) -> Option<u32> {
         self.active.as_ref().map(|active| active.number)
     }
 
     /// Bytes on disk.
-    pub fn disk_bytes(&self) -> u64 {
-        self.segments.values().filter(|s| matches!(s.place, Place::File)).map(|s| s.len).sum()
-    }
-
-    /// Whether appends go to memory.
-    pub fn in_memory(&self) -> bool {
-        self.active.as_ref().is_some_and(|active| active.file.is_none())
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.by_number.values().filter(|s| matches!(s.place, Place::File)).map(|s| s.len).sum()
     }
 
     /// The valid states found in the head of segment `number`.
-    pub fn states(&mut self, number: u32) -> Vec<State> {
+    pub(super) fn states(&mut self, number: u32) -> Vec<State> {
         let mut head = [0; SLOT_BYTES];
         (0..SLOTS)
             .filter_map(|slot| {
@@ -151,8 +146,8 @@ impl Segments {
     ///
     /// # Errors
     /// [`StoreError::Missing`] beyond its end, [`StoreError::Io`] if the file cannot be read.
-    pub fn read(&mut self, number: u32, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
-        let segment = self.segments.get(&number).ok_or(StoreError::Missing(number))?;
+    pub(super) fn read(&mut self, number: u32, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
+        let segment = self.by_number.get(&number).ok_or(StoreError::Missing(number))?;
         let end = offset.checked_add(buf.len() as u64).ok_or(StoreError::Missing(number))?;
         if end > segment.len {
             return Err(StoreError::Missing(number));
@@ -183,7 +178,7 @@ impl Segments {
     }
 
     /// Where the next frame of the active segment goes: its segment and ordinal.
-    pub fn position(&self) -> Option<(u32, u32)> {
+    pub(super) fn position(&self) -> Option<(u32, u32)> {
         self.active.as_ref().map(|active| (active.number, active.next_ordinal))
     }
 
@@ -191,7 +186,7 @@ impl Segments {
     ///
     /// # Errors
     /// If the directory or the file cannot be made or written; nothing has changed then.
-    pub fn begin(&mut self, state: &State) -> Result<(), StoreError> {
+    pub(super) fn begin(&mut self, state: &State) -> Result<(), StoreError> {
         if !self.listed {
             return Err(StoreError::Vanished);
         }
@@ -203,15 +198,16 @@ impl Segments {
             self.discard(&path);
             return Err(error.into());
         }
-        self.segments.insert(number, Segment { len: FRAMES_START, place: Place::File });
+        self.by_number.insert(number, Segment { len: FRAMES_START, place: Place::File });
         self.activate(number, Some(file));
         Ok(())
     }
 
     /// Begins a new segment in memory.
-    pub fn begin_in_memory(&mut self, state: &State) {
+    pub(super) fn begin_in_memory(&mut self, state: &State) {
         let number = self.next_number;
-        self.segments.insert(number, Segment { len: FRAMES_START, place: Place::Memory(head(number, state)) });
+        self.by_number
+            .insert(number, Segment { len: FRAMES_START, place: Place::Memory(head(number, state)) });
         self.activate(number, None);
     }
 
@@ -224,9 +220,9 @@ impl Segments {
     ///
     /// # Errors
     /// Nothing of it is kept if this fails; the segment may then have to be left for a new one.
-    pub fn append(&mut self, bytes: &[u8], frames: u32) -> Result<u64, StoreError> {
+    pub(super) fn append(&mut self, bytes: &[u8], frames: u32) -> Result<u64, StoreError> {
         let active = self.active.as_mut().ok_or(StoreError::Missing(0))?;
-        let segment = self.segments.get_mut(&active.number).ok_or(StoreError::Missing(active.number))?;
+        let segment = self.by_number.get_mut(&active.number).ok_or(StoreError::Missing(active.number))?;
         let offset = segment.len;
         match (&mut segment.place, &active.file) {
             (Place::Memory(kept), _) => {
@@ -256,21 +252,22 @@ impl Segments {
     ///
     /// # Errors
     /// If there is no active segment or the file cannot be written; the state before it stays valid.
-    pub fn write_state(&mut self, state: &State) -> Result<(), StoreError> {
+    pub(super) fn write_state(&mut self, state: &State) -> Result<(), StoreError> {
         let active = self.active.as_ref().ok_or(StoreError::Missing(0))?;
         let slot = state.encode(active.number);
         let offset = state.slot_offset();
         if let Some(file) = &active.file {
             return Ok(file.write_all_at(&slot, offset)?);
         }
-        if let Some(Segment { place: Place::Memory(bytes), .. }) = self.segments.get_mut(&active.number)
+        if let Some(Segment { place: Place::Memory(bytes), .. }) = self.by_number.get_mut(&active.number)
             && let Ok(start) = usize::try_from(offset)
             && let Some(found) = bytes.get_mut(start..).and_then(|rest| rest.get_mut(..slot.len()))
         {
             found.copy_from_slice(&slot);
         }
         // The files on disk should know as well: the newest of them carries the state of all.
-        let newest = self.segments.iter().rev().find(|(_, s)| matches!(s.place, Place::File)).map(|(n, _)| *n);
+        let newest =
+            self.by_number.iter().rev().find(|(_, s)| matches!(s.place, Place::File)).map(|(n, _)| *n);
         if let Some(number) = newest {
             let file = self.disk.open(&self.path(number))?;
             file.write_all_at(&state.encode(number), offset)?;
@@ -282,12 +279,12 @@ impl Segments {
     ///
     /// # Errors
     /// If the disk still takes nothing; the segment stays in memory then.
-    pub fn to_disk(&mut self) -> Result<(), StoreError> {
+    pub(super) fn move_to_disk(&mut self) -> Result<(), StoreError> {
         let Some(active) = self.active.as_mut().filter(|active| active.file.is_none()) else { return Ok(()) };
         if !self.listed {
             return Err(StoreError::Vanished);
         }
-        let Some(Segment { place: Place::Memory(bytes), .. }) = self.segments.get(&active.number) else {
+        let Some(Segment { place: Place::Memory(bytes), .. }) = self.by_number.get(&active.number) else {
             return Err(StoreError::Missing(active.number));
         };
         self.disk.prepare(&self.dir)?;
@@ -297,7 +294,7 @@ impl Segments {
             drop(self.disk.remove(&path));
             return Err(error.into());
         }
-        if let Some(segment) = self.segments.get_mut(&active.number) {
+        if let Some(segment) = self.by_number.get_mut(&active.number) {
             segment.place = Place::File;
         }
         active.file = Some(file);
@@ -306,12 +303,12 @@ impl Segments {
 
     /// Removes a segment. A file that cannot be removed is no longer ours to count; the next start finds it
     /// done and tries again.
-    pub fn remove(&mut self, number: u32) {
+    pub(super) fn remove(&mut self, number: u32) {
         self.readers.retain(|(open, _)| *open != number);
         if self.active() == Some(number) {
             self.active = None;
         }
-        if let Some(Segment { place: Place::File, .. }) = self.segments.remove(&number) {
+        if let Some(Segment { place: Place::File, .. }) = self.by_number.remove(&number) {
             let path = self.path(number);
             self.discard(&path);
         }
@@ -401,7 +398,7 @@ mod tests {
         store.begin_in_memory(&State::default());
         let offset = store.append(b"kept", 1).unwrap();
         assert_eq!(store.disk_bytes(), 0);
-        store.to_disk().unwrap();
+        store.move_to_disk().unwrap();
         store.append(b"more", 1).unwrap();
         let mut buf = [0; 8];
         open(dir.path()).read(1, &mut buf, offset).unwrap();

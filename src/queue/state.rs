@@ -10,11 +10,11 @@ use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
 /// Length of one slot in bytes: the state takes about 480, the rest is room for later versions.
-pub const SLOT_BYTES: usize = 1024;
+pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
-pub const SLOTS: u64 = 2;
+pub(super) const SLOTS: u64 = 2;
 /// Where the first frame of a segment begins.
-pub const FRAMES_START: u64 = SLOT_BYTES as u64 * SLOTS;
+pub(super) const FRAMES_START: u64 = SLOT_BYTES as u64 * SLOTS;
 
 const MAGIC: [u8; 8] = *b"outlast1";
 
@@ -75,8 +75,7 @@ impl State {
         if fields.array()? != MAGIC || fields.u32()? != segment {
             return None;
         }
-        let mut state =
-            Self { queue_id: fields.u128()?, generation: fields.u64()?, ..Self::default() };
+        let mut state = Self { queue_id: fields.u128()?, generation: fields.u64()?, ..Self::default() };
         for signal in Signal::ALL {
             *state.marks.get_mut(signal) = Mark { seq: Seq(fields.u64()?), records: fields.u32()? };
         }
@@ -100,7 +99,8 @@ mod tests {
     use crate::queue::ledger::{Reason, Tally};
 
     fn state() -> State {
-        let mut state = State { queue_id: 5, generation: 6, reported: Seq(8), fragment: Seq(9), ..State::default() };
+        let mut state =
+            State { queue_id: 5, generation: 6, reported: Seq(8), fragment: Seq(9), ..State::default() };
         *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };
         state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Damaged, records: 3 });
         state

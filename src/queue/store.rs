@@ -269,9 +269,11 @@ impl Queue {
 
     fn write(&mut self, batch: &Batch, size: u64) -> Result<(), StoreError> {
         if !self.degraded {
-            let full = self.store.active().and_then(|n| self.store.len(n)).is_none_or(|len| {
-                len > FRAMES_START && len + size > self.limits.segment_bytes
-            });
+            let full = self
+                .store
+                .active()
+                .and_then(|n| self.store.len(n))
+                .is_none_or(|len| len > FRAMES_START && len + size > self.limits.segment_bytes);
             if full {
                 self.begin_segment()?;
             }
@@ -345,7 +347,7 @@ impl Queue {
         if !self.degraded {
             return true;
         }
-        match self.store.to_disk() {
+        match self.store.move_to_disk() {
             Ok(()) => {
                 self.degraded = false;
                 log::warn!("queue: the disk takes data again; what was in memory is on disk");
@@ -379,8 +381,11 @@ impl Queue {
     fn turn_away(&mut self, batch: &Batch) {
         let mut dropped = 0;
         for (header, _) in headers_of(batch, 0, 0).iter().zip(&batch.blocks) {
-            let tally =
-                Tally { signal: header.signal, reason: Reason::OverflowNewest, records: header.user_records() };
+            let tally = Tally {
+                signal: header.signal,
+                reason: Reason::OverflowNewest,
+                records: header.user_records(),
+            };
             dropped += tally.records;
             self.state.ledger.drop(tally);
         }
@@ -436,7 +441,8 @@ impl Queue {
         }
         let lane = self.lanes.get_mut(signal);
         if let Some(flight) = &mut lane.flight {
-            let whole = waiting.iter().filter(|h| h.seq <= flight.to.seq).map(|h| h.user_records()).sum::<u64>();
+            let whole =
+                waiting.iter().filter(|h| h.seq <= flight.to.seq).map(|h| h.user_records()).sum::<u64>();
             let sent_in_part = waiting.first().is_some_and(|h| h.seq > flight.to.seq);
             // They are in this segment, and in no other.
             let in_part = if sent_in_part { std::mem::take(&mut flight.to.records) } else { 0 };

@@ -1,4 +1,7 @@
 //! What several integration tests share.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(unreachable_pub)] // each test is a crate of its own // a test fails by panicking
 #![allow(dead_code)]
 
 use flate2::read::GzDecoder;
@@ -46,10 +49,13 @@ impl WireFormat for Lines {
 pub fn block(deflater: &mut Deflater, signal: Signal, ids: &[u64], padding: usize) -> NewBlock {
     // Padding that does not compress, so that sizes are what they seem.
     let mut rng = fastrand::Rng::with_seed(ids.first().copied().unwrap_or(0));
-    let plain: String = ids
-        .iter()
-        .map(|id| format!("{id} {}\n", (0..padding).map(|_| rng.alphanumeric()).collect::<String>()))
-        .collect();
+    let mut plain = String::new();
+    for id in ids {
+        plain.push_str(&id.to_string());
+        plain.push(' ');
+        plain.extend((0..padding).map(|_| rng.alphanumeric()));
+        plain.push('\n');
+    }
     NewBlock {
         kind: Kind::Block { joins: None },
         signal,

@@ -12,7 +12,6 @@ use crate::record::{Context, Event, ResourceInputs, Severity};
 
 fn resource() -> Resource {
     Resource::build(&ResourceInputs { function_name: Some("f"), memory_mb: Some(128), ..Default::default() })
-        .0
 }
 
 fn block(records: &[LogRecord<'_>]) -> Vec<u8> {
