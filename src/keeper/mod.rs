@@ -14,6 +14,8 @@
 mod intake;
 mod pipeline;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use crate::clock;
 use crate::drain::policy::{Backlog, Head, Portion};
