@@ -21,6 +21,10 @@ const BOTTOM: f64 = 24.0;
 /// from zero.
 const ADDED_FLOOR_US: f64 = 10.0;
 
+const WAITING: &str = "log lines acknowledged and not yet delivered (a red line: lost)";
+/// The axis of added times reaches at least to here, or a fraction of a millisecond would look like much.
+const ADDED_TOP_US: u64 = 10_000;
+
 /// Axes of one panel.
 struct Panel {
     top: f64,
@@ -126,10 +130,14 @@ fn phases(story: &Story, until_ms: u64, height: f64) -> String {
 }
 
 fn waiting(story: &Story, until_ms: u64) -> String {
-    let most = story.samples.iter().map(|sample| sample.waiting).max().unwrap_or_default();
+    let most = story.samples.iter().map(|sample| sample.waiting.max(sample.lost)).max().unwrap_or_default();
     let panel = Panel::new(0, until_ms, float(most));
     let points = story.samples.iter().map(|sample: &Sample| (sample.at_ms, float(sample.waiting)));
-    panel.frame("log lines waiting on disk", &thousands(most)) + &panel.area("waiting", points)
+    let mut svg = panel.frame(WAITING, &thousands(most)) + &panel.area("waiting", points);
+    if story.samples.iter().any(|sample| sample.lost > 0) {
+        svg.push_str(&panel.line("lost", story.samples.iter().map(|at| (at.at_ms, float(at.lost)))));
+    }
+    svg
 }
 
 fn lines(story: &Story, until_ms: u64) -> String {
@@ -144,7 +152,8 @@ fn lines(story: &Story, until_ms: u64) -> String {
 
 /// A dot for each invocation, the height by the logarithm.
 fn added(story: &Story, until_ms: u64) -> String {
-    let most_us = story.invocations.iter().filter_map(|row| row.added_us).max().unwrap_or_default();
+    let most_us =
+        story.invocations.iter().filter_map(|row| row.added_us).max().unwrap_or_default().max(ADDED_TOP_US);
     let height = |us: u64| (float(us).max(ADDED_FLOOR_US) / ADDED_FLOOR_US).log10();
     let panel = Panel::new(2, until_ms, height(most_us));
     let frame = panel.frame(

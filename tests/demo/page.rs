@@ -42,9 +42,9 @@ th:first-child, td:first-child { text-align: left; } th { font-weight: 500; colo
 tr.outage td:first-child { box-shadow: inset 3px 0 var(--wait); } tr:last-child td { font-weight: 600; border: 0; }
 svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
 svg .label { fill: var(--soft); } svg .title { font-weight: 600; } svg .phase { font-weight: 600; font-size: 12px; }
-.outage { fill: var(--outage); } .fine { fill: var(--fine); } .axis { stroke: var(--soft); }
+rect { stroke: var(--paper); } .outage { fill: var(--outage); } .fine { fill: var(--fine); } .axis { stroke: var(--soft); }
 .grid { stroke: var(--rule); stroke-dasharray: 2 4; } polyline { fill: none; stroke-width: 1.75; }
-.waiting { stroke: var(--wait); } .waiting-area { fill: var(--wait); opacity: .22; }
+.waiting { stroke: var(--wait); } .lost { stroke: var(--bad); } .waiting-area { fill: var(--wait); opacity: .22; }
 .acknowledged { stroke: var(--ack); } svg .acknowledged-text { fill: var(--ack); }
 .delivered { stroke: var(--done); } svg .delivered-text { fill: var(--done); } .memory { stroke: var(--dot); }
 .dot { fill: var(--dot); opacity: .55; } .first { fill: none; stroke: var(--dot); opacity: .8; }

@@ -165,6 +165,7 @@ impl Stage {
             acknowledged: counts.acknowledged,
             delivered: counts.delivered,
             waiting: counts.waiting(),
+            lost: counts.lost,
             rss_kib: memory.map(|(rss_kib, _)| rss_kib),
         });
         let backdrop = self.options.phases.get(book.phase).map(|phase| phase.backdrop);

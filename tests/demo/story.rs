@@ -90,6 +90,7 @@ pub(crate) struct Sample {
     pub(crate) acknowledged: usize,
     pub(crate) delivered: usize,
     pub(crate) waiting: usize,
+    pub(crate) lost: usize,
     /// Resident memory of the extension; absent while there is none.
     pub(crate) rss_kib: Option<u64>,
 }
