@@ -30,7 +30,7 @@ const EMULATOR: &str = "rie/aws-lambda-rie-x86_64";
 const INVOKE_URL: &str = "http://127.0.0.1:8080/2015-03-31/functions/function/invocations";
 
 /// A run takes a few seconds; the emulator's own time-outs are below this.
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+const RUN_LIMIT: Duration = Duration::from_secs(45);
 
 /// Why the emulator could not be used or did not finish.
 #[derive(Debug, thiserror::Error)]
