@@ -26,7 +26,7 @@ async fn an_extension_lives_from_init_to_shutdown() {
     assert!(end.exited_by_itself());
     assert_eq!(end.exit_code(), Some(0));
     assert!(end.left().is_some());
-    let events = answers(&lambda, "next");
+    let events = answers(&lambda, "next", 2).await;
     assert_eq!(events.len(), 2);
     assert_eq!(events[0]["body"]["eventType"], "INVOKE");
     assert_eq!(events[0]["body"]["requestId"], invoked.request_id.as_str());
@@ -67,7 +67,7 @@ async fn shutdown_reaches_an_environment_that_was_never_invoked() {
     lambda.frozen().await;
     let end = lambda.shutdown(ShutdownReason::Spindown).await;
     assert!(end.exited_by_itself());
-    assert_eq!(answers(&lambda, "next")[0]["body"]["eventType"], "SHUTDOWN");
+    assert_eq!(answers(&lambda, "next", 1).await[0]["body"]["eventType"], "SHUTDOWN");
 }
 
 #[tokio::test]
@@ -101,11 +101,11 @@ async fn a_time_out_resets_the_environment_and_the_next_invocation_initialises_a
     let again = lambda.invoke(Invocation::new()).await.unwrap();
     assert!(again.cold && again.succeeded());
     assert_eq!(lambda.init_times().unwrap().phase, Phase::Invoke);
-    let registered = answers(&lambda, "register");
+    let registered = answers(&lambda, "register", 2).await;
     assert_eq!(registered.len(), 2);
     let id = |at: usize| registered[at]["headers"]["lambda-extension-identifier"].clone();
     assert_ne!(id(0), id(1), "a new identifier");
-    let reason = answers(&lambda, "next")[1]["body"]["shutdownReason"].clone();
+    let reason = answers(&lambda, "next", 2).await[1]["body"]["shutdownReason"].clone();
     assert_eq!(reason, "timeout");
     lambda
         .until_acknowledges(|event| event.kind == "platform.initStart" && event.value()["phase"] == "invoke")
@@ -196,7 +196,7 @@ async fn an_init_that_takes_too_long_is_repeated_inside_the_first_invocation() {
         .unwrap();
     let failed = lambda.invoke(Invocation::new()).await.unwrap_err();
     assert!(failed.to_string().contains("Sandbox.Timedout"), "{failed}");
-    assert_eq!(answers(&lambda, "register").len(), 2);
+    assert_eq!(answers(&lambda, "register", 2).await.len(), 2);
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn the_environment_is_lambdas_and_nothing_else() {
         .start()
         .await
         .unwrap();
-    let answer = answers(&lambda, "env").remove(0);
+    let answer = answers(&lambda, "env", 1).await.remove(0);
     assert_eq!(answer["cwd"], "/");
     let env = answer["env"].as_object().unwrap();
     assert_eq!(env["MINE"], "1");
