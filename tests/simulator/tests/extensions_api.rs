@@ -4,8 +4,16 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{PROBE, answers, ms, probe, refusal, steps};
-use outlast_simulator::{ExtensionState, Freeze, InitializationType, Invocation, ShutdownReason};
+use outlast_simulator::{
+    ExtensionState, Freeze, InitializationType, Invocation, ShutdownOptions, ShutdownReason,
+};
+
+/// For extensions that hang on purpose.
+const BRIEF: ShutdownOptions =
+    ShutdownOptions { budget: Duration::from_millis(20), runtime_stops_in: Duration::ZERO };
 
 const STRANGER: &str = "00000000-0000-4000-8000-000000000000";
 
@@ -111,7 +119,8 @@ async fn a_name_that_matches_no_file_is_an_internal_extension() {
     let refused = refusals("register-as=inner=SHUTDOWN\nregister=INVOKE,SHUTDOWN").await;
     assert_eq!(refused, [(403, "Extension.InvalidEventType".to_owned())]);
     // Registered under the wrong name the process itself never registers, and the runtime never starts.
-    let trapped = probe("register-as=inner=INVOKE\nloop").init_limit(ms(60)).start().await.unwrap_err();
+    let trapped =
+        probe("register-as=inner=INVOKE\nloop").init_limit(ms(60)).shutdown(BRIEF).start().await.unwrap_err();
     assert!(trapped.to_string().contains("Sandbox.Timedout"), "{trapped}");
 }
 
@@ -119,8 +128,8 @@ async fn a_name_that_matches_no_file_is_an_internal_extension() {
 async fn registration_closes_with_init_and_stays_below_ten() {
     let many: Vec<String> = (0..10).map(|n| format!("register-as=inner{n}=INVOKE")).collect();
     let many = many.join("\n");
-    let script = format!("register=INVOKE,SHUTDOWN\n{many}\nhang");
-    let lambda = probe(&script).init_limit(ms(150)).suppress_failed_init().start().await.unwrap();
+    let script = format!("register=INVOKE,SHUTDOWN\n{many}\nexit=1");
+    let lambda = probe(&script).suppress_failed_init().start().await.unwrap();
     let all = answers(&lambda, "register-as", 10).await;
     assert_eq!(all.iter().filter(|answer| answer["status"] == 200).count(), 9);
     assert_eq!(refusal(&all[9]), (403, "Extension.TooManyExtensions"));
@@ -133,7 +142,8 @@ async fn registration_closes_with_init_and_stays_below_ten() {
 
 #[tokio::test]
 async fn reported_errors_are_final_and_the_first_one_counts() {
-    let script = "register=INVOKE,SHUTDOWN\nnext\nexit-error=Extension.A\nexit-error=Extension.B\nnext\nhang";
+    let script =
+        "register=INVOKE,SHUTDOWN\nnext\nexit-error=Extension.A\nexit-error=Extension.B\nnext\nexit=0";
     let lambda = probe(script).start().await.unwrap();
     let invoked = lambda.invoke(Invocation::new().runs_for(ms(2_000))).await.unwrap();
     assert_eq!(invoked.error_type(), Some("Extension.ExitError"));

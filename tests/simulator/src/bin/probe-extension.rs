@@ -126,7 +126,9 @@ impl Probe {
             }
             "env" => {
                 let all: BTreeMap<String, String> = std::env::vars().collect();
-                log(&json!({"step": step, "env": all, "cwd": std::env::current_dir().ok()}));
+                log(
+                    &json!({"step": step, "env": all, "cwd": std::env::current_dir().ok(), "pid": std::process::id()}),
+                );
             }
             "print" => log_text(io::stdout(), argument),
             "error" => log_text(io::stderr(), argument),
