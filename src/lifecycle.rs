@@ -91,6 +91,7 @@ fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
         retry_initial: config.retry_initial,
         retry_max: config.retry_max,
         request_timeout: config.timeout,
+        gzip: config.gzip,
         shutdown_reserve: config.shutdown_reserve,
         continuous,
         can_hold: subscribed && !continuous,

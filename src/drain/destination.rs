@@ -52,10 +52,12 @@ pub(super) struct Destination {
     gzip: bool,
     last_used: Option<Time>,
     stale: bool,
+    /// Nothing is known of the backend yet, and what an earlier process left suggests that it is away.
+    doubted: bool,
 }
 
 impl Destination {
-    pub(super) fn new(retry_initial: Duration, retry_max: Duration) -> Self {
+    pub(super) fn new(retry_initial: Duration, retry_max: Duration, gzip: bool) -> Self {
         Self {
             failures: 0,
             last_failure: None,
@@ -65,9 +67,10 @@ impl Destination {
             ramp: None,
             pause_until: Time::ZERO,
             pause_initial: retry_initial,
-            gzip: true,
+            gzip,
             last_used: None,
             stale: false,
+            doubted: false,
         }
     }
 
@@ -90,6 +93,11 @@ impl Destination {
         if self.open { 1 } else { self.ramp.map_or(u64::MAX, |ramp| ramp.blocks) }
     }
 
+    /// Whether an earlier process may have met an outage that goes on.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
     pub(super) fn gzip(&self) -> bool {
         self.gzip
     }
@@ -100,6 +108,7 @@ impl Destination {
 
     /// Starts slowly without having failed: a backlog was inherited, perhaps from an outage that goes on.
     pub(super) fn start_ramped_down(&mut self) {
+        self.doubted = true;
         self.ramp = Some(Ramp { blocks: 1, pause: Duration::ZERO });
     }
 
@@ -137,6 +146,7 @@ impl Destination {
             self.ramp = Some(Ramp { blocks: 1, pause: self.pause_initial });
         }
         self.open = false;
+        self.doubted = false;
         self.failures = 0;
         self.last_failure = None;
         self.retry.reset();

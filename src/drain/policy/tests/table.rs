@@ -764,6 +764,7 @@ fn an_answer_to_an_aborted_attempt_changes_nothing() {
 #[test]
 fn settings_at_their_extremes_do_not_spin_or_panic() {
     let zero = Settings {
+        gzip: true,
         batch_max_bytes: 0,
         max_delay: Duration::ZERO,
         hold_max: Duration::ZERO,
@@ -775,6 +776,7 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         can_hold: true,
     };
     let huge = Settings {
+        gzip: true,
         batch_max_bytes: u64::MAX,
         max_delay: Duration::MAX,
         hold_max: Duration::MAX,

@@ -17,6 +17,7 @@ pub(super) const fn ms(count: u64) -> Duration {
 
 pub(super) fn settings() -> Settings {
     Settings {
+        gzip: true,
         batch_max_bytes: 1 << 20,
         max_delay: ms(10_000),
         hold_max: ms(150),
