@@ -91,6 +91,7 @@ fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
         retry_initial: config.retry_initial,
         retry_max: config.retry_max,
         request_timeout: config.timeout,
+        gzip: config.gzip,
         shutdown_reserve: config.shutdown_reserve,
         continuous,
         can_hold: subscribed && !continuous,
@@ -265,5 +266,19 @@ async fn until(now: Time, wake: Option<Time>) {
     match wake {
         Some(wake) => clock::sleep(wake.saturating_sub(now)).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn compression_is_what_the_user_set() {
+        for (value, gzip) in [("gzip", true), ("none", false)] {
+            let loaded = config::load([("OUTLAST_COMPRESSION", value)]);
+            assert_eq!(settings(&loaded.config, false, true).gzip, gzip);
+        }
     }
 }

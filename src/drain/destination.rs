@@ -55,7 +55,7 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    pub(super) fn new(retry_initial: Duration, retry_max: Duration) -> Self {
+    pub(super) fn new(retry_initial: Duration, retry_max: Duration, gzip: bool) -> Self {
         Self {
             failures: 0,
             last_failure: None,
@@ -65,7 +65,7 @@ impl Destination {
             ramp: None,
             pause_until: Time::ZERO,
             pause_initial: retry_initial,
-            gzip: true,
+            gzip,
             last_used: None,
             stale: false,
         }

@@ -21,6 +21,8 @@ pub struct Settings {
     pub retry_max: Duration,
     /// How long one request may take, frozen time not counted (`OUTLAST_TIMEOUT`).
     pub request_timeout: Duration,
+    /// Requests are sent as gzip (`OUTLAST_COMPRESSION`), until the backend refuses that.
+    pub gzip: bool,
     /// What is left unused of the SHUTDOWN budget (`OUTLAST_SHUTDOWN_RESERVE`).
     pub shutdown_reserve: Duration,
     /// Lambda Managed Instances: only SHUTDOWN is registered and nothing is ever frozen.

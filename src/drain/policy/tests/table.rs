@@ -373,6 +373,15 @@ fn denied_keeps_the_data_and_probes_slowly() {
 }
 
 #[test]
+fn without_compression_every_request_goes_as_identity() {
+    let mut world = World::healthy(Settings { gzip: false, ..settings() }, ms(10));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(11));
+    assert!(world.is_empty());
+    assert_eq!(world.count(|action| matches!(action, Action::Send { gzip: false, .. })), 1);
+}
+
+#[test]
 fn gzip_refused_switches_to_identity_and_sends_again_at_once() {
     let mut world = World::started(settings(), |request| {
         reply(ms(10), if request.gzip { Outcome::GzipRefused } else { Outcome::Delivered })
@@ -770,6 +779,7 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         retry_initial: Duration::ZERO,
         retry_max: Duration::ZERO,
         request_timeout: Duration::ZERO,
+        gzip: true,
         shutdown_reserve: Duration::ZERO,
         continuous: false,
         can_hold: true,
@@ -781,6 +791,7 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         retry_initial: Duration::MAX,
         retry_max: Duration::MAX,
         request_timeout: Duration::MAX,
+        gzip: false,
         shutdown_reserve: Duration::MAX,
         continuous: false,
         can_hold: true,

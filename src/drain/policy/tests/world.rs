@@ -23,6 +23,7 @@ pub(super) fn settings() -> Settings {
         retry_initial: ms(200),
         retry_max: ms(30_000),
         request_timeout: ms(5_000),
+        gzip: true,
         shutdown_reserve: ms(150),
         continuous: false,
         can_hold: true,
