@@ -27,10 +27,9 @@ fn main() -> ExitCode {
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
-    let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run(loaded.config)).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
+    let ended = runtime
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(run(loaded.config)).map_err(|error| error.to_string()));
     match ended {
         // Threads may still be at work; nothing they do now is needed.
         Ok(()) => std::process::exit(0),
@@ -96,15 +95,9 @@ async fn listen(
     let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
     let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
     tokio::spawn(listener.serve(keeper.inbox.clone()));
-    let subscribed = match api.subscribe(&registration.identifier, &config.telemetry, port).await {
-        Ok(Subscription::Active { .. }) => true,
-        Ok(Subscription::NotSupported) => false,
-        Err(error) => {
-            log::error!("cannot subscribe to telemetry: {error}");
-            false
-        }
-    };
-    Some((keeper, subscribed))
+    let answer = api.subscribe(&registration.identifier, &config.telemetry, port).await;
+    let subscribed = answer.inspect_err(|error| log::error!("cannot subscribe to telemetry: {error}"));
+    Some((keeper, matches!(subscribed, Ok(Subscription::Active { .. }))))
 }
 
 fn about(config: &Config, registration: &Registration) -> About {
