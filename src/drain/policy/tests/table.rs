@@ -638,7 +638,7 @@ fn a_second_request_lost_to_a_freeze_without_a_delivery_is_a_failure() {
         world.freeze(ms(5_000));
         world.run_for(ms(300));
         assert_eq!(world.count(|action| matches!(action, Action::Abort { .. })), losses);
-        assert_eq!(world.in_flight(), if losses == 1 { 1 } else { 0 }, "after {losses}");
+        assert_eq!(world.in_flight(), usize::from(losses == 1), "after {losses}");
     }
 }
 
