@@ -86,12 +86,12 @@ pub async fn idle(mut poller: Poller) {
 fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
     Settings {
         batch_max_bytes: config.batch_max_bytes as u64,
+        gzip: config.gzip,
         max_delay: config.max_delay,
         hold_max: config.hold_max,
         retry_initial: config.retry_initial,
         retry_max: config.retry_max,
         request_timeout: config.timeout,
-        gzip: config.gzip,
         shutdown_reserve: config.shutdown_reserve,
         continuous,
         can_hold: subscribed && !continuous,

@@ -802,24 +802,24 @@ fn an_answer_to_an_aborted_attempt_changes_nothing() {
 fn settings_at_their_extremes_do_not_spin_or_panic() {
     let zero = Settings {
         batch_max_bytes: 0,
+        gzip: false,
         max_delay: Duration::ZERO,
         hold_max: Duration::ZERO,
         retry_initial: Duration::ZERO,
         retry_max: Duration::ZERO,
         request_timeout: Duration::ZERO,
-        gzip: true,
         shutdown_reserve: Duration::ZERO,
         continuous: false,
         can_hold: true,
     };
     let huge = Settings {
         batch_max_bytes: u64::MAX,
+        gzip: true,
         max_delay: Duration::MAX,
         hold_max: Duration::MAX,
         retry_initial: Duration::MAX,
         retry_max: Duration::MAX,
         request_timeout: Duration::MAX,
-        gzip: false,
         shutdown_reserve: Duration::MAX,
         continuous: false,
         can_hold: true,
