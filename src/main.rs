@@ -3,7 +3,7 @@
 use outlast::clock::{self, Clock};
 use outlast::config::{self, Config};
 use outlast::encode::Otlp;
-use outlast::keeper::{About, Keeper, Setup};
+use outlast::keeper::{Keeper, Setup};
 use outlast::lambda::{
     EventKind, LambdaError, Poller, Registration, RuntimeApi, Subscription, extension_name,
 };
@@ -27,9 +27,10 @@ fn main() -> ExitCode {
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
-    let ended = runtime
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(run(loaded.config)).map_err(|error| error.to_string()));
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(run(loaded.config)).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
     match ended {
         // Threads may still be at work; nothing they do now is needed.
         Ok(()) => std::process::exit(0),
@@ -88,7 +89,7 @@ async fn listen(
         dir: config.queue_dir.clone(),
         limits: Limits::new(config.queue_max_bytes, config.overflow),
         wire: Box::new(Otlp),
-        about: about(config, registration),
+        about: lifecycle::about(config, registration),
         epoch_unix_nanos: clock::unix_now_nanos(),
         concurrent,
     };
@@ -98,19 +99,4 @@ async fn listen(
     let answer = api.subscribe(&registration.identifier, &config.telemetry, port).await;
     let subscribed = answer.inspect_err(|error| log::error!("cannot subscribe to telemetry: {error}"));
     Some((keeper, matches!(subscribed, Ok(Subscription::Active { .. }))))
-}
-
-fn about(config: &Config, registration: &Registration) -> About {
-    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    About {
-        function_name: named(&registration.function_name).or(env::var("AWS_LAMBDA_FUNCTION_NAME").ok()),
-        function_version: named(&registration.function_version),
-        region: env::var("AWS_REGION").ok(),
-        account_id: registration.account_id.clone(),
-        memory_mb: env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse().ok()),
-        invoked_function_arn: None,
-        instance_id: None,
-        service_name: config.service_name.clone(),
-        resource_attributes: config.resource_attributes.clone(),
-    }
 }

@@ -92,7 +92,9 @@ fn names_after<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
 #[test]
 fn the_map_and_main_stay_short_enough_to_be_read() {
     assert!(architecture().lines().count() <= ARCHITECTURE_MAX_LINES);
-    assert!(read("src/main.rs").lines().count() <= MAIN_MAX_LINES);
+    let main = read("src/main.rs");
+    let shipped = main.split("#[cfg(test)]").next().unwrap_or_default();
+    assert!(shipped.lines().count() <= MAIN_MAX_LINES);
 }
 
 /// The module a file belongs to, as the map names it.
