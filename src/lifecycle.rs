@@ -18,6 +18,7 @@ use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Noted, Notice, Summary, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::{PerSignal, Signal, logging};
+use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -86,15 +87,31 @@ pub async fn idle(mut poller: Poller) {
 fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
     Settings {
         batch_max_bytes: config.batch_max_bytes as u64,
+        gzip: config.gzip,
         max_delay: config.max_delay,
         hold_max: config.hold_max,
         retry_initial: config.retry_initial,
         retry_max: config.retry_max,
         request_timeout: config.timeout,
-        gzip: config.gzip,
         shutdown_reserve: config.shutdown_reserve,
         continuous,
         can_hold: subscribed && !continuous,
+    }
+}
+
+/// What the telemetry is about, from the registration, the settings and the environment variables of Lambda.
+pub fn about(config: &Config, registration: &crate::lambda::Registration) -> crate::keeper::About {
+    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    crate::keeper::About {
+        function_name: named(&registration.function_name).or(env::var("AWS_LAMBDA_FUNCTION_NAME").ok()),
+        function_version: named(&registration.function_version),
+        region: env::var("AWS_REGION").ok(),
+        account_id: registration.account_id.clone(),
+        memory_mb: env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse().ok()),
+        invoked_function_arn: None,
+        instance_id: None,
+        service_name: config.service_name.clone(),
+        resource_attributes: config.resource_attributes.clone(),
     }
 }
 
@@ -266,5 +283,19 @@ async fn until(now: Time, wake: Option<Time>) {
     match wake {
         Some(wake) => clock::sleep(wake.saturating_sub(now)).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn compression_is_what_the_user_set() {
+        for (value, gzip) in [("gzip", true), ("none", false)] {
+            let loaded = config::load([("OUTLAST_COMPRESSION", value)]);
+            assert_eq!(settings(&loaded.config, false, true).gzip, gzip);
+        }
     }
 }

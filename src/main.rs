@@ -3,7 +3,7 @@
 use outlast::clock::{self, Clock};
 use outlast::config::{self, Config};
 use outlast::encode::Otlp;
-use outlast::keeper::{About, Keeper, Setup};
+use outlast::keeper::{Keeper, Setup};
 use outlast::lambda::{
     EventKind, LambdaError, Poller, Registration, RuntimeApi, Subscription, extension_name,
 };
@@ -89,35 +89,14 @@ async fn listen(
         dir: config.queue_dir.clone(),
         limits: Limits::new(config.queue_max_bytes, config.overflow),
         wire: Box::new(Otlp),
-        about: about(config, registration),
+        about: lifecycle::about(config, registration),
         epoch_unix_nanos: clock::unix_now_nanos(),
         concurrent,
     };
     let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
     let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
     tokio::spawn(listener.serve(keeper.inbox.clone()));
-    let subscribed = match api.subscribe(&registration.identifier, &config.telemetry, port).await {
-        Ok(Subscription::Active { .. }) => true,
-        Ok(Subscription::NotSupported) => false,
-        Err(error) => {
-            log::error!("cannot subscribe to telemetry: {error}");
-            false
-        }
-    };
-    Some((keeper, subscribed))
-}
-
-fn about(config: &Config, registration: &Registration) -> About {
-    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    About {
-        function_name: named(&registration.function_name).or(env::var("AWS_LAMBDA_FUNCTION_NAME").ok()),
-        function_version: named(&registration.function_version),
-        region: env::var("AWS_REGION").ok(),
-        account_id: registration.account_id.clone(),
-        memory_mb: env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse().ok()),
-        invoked_function_arn: None,
-        instance_id: None,
-        service_name: config.service_name.clone(),
-        resource_attributes: config.resource_attributes.clone(),
-    }
+    let answer = api.subscribe(&registration.identifier, &config.telemetry, port).await;
+    let subscribed = answer.inspect_err(|error| log::error!("cannot subscribe to telemetry: {error}"));
+    Some((keeper, matches!(subscribed, Ok(Subscription::Active { .. }))))
 }

@@ -11,6 +11,8 @@ pub struct Settings {
     /// Plain bytes per request, at most; one block is always sent whole, however long
     /// (`OUTLAST_BATCH_MAX_BYTES`).
     pub batch_max_bytes: u64,
+    /// Whether bodies are compressed, as long as the backend takes that (`OUTLAST_COMPRESSION`).
+    pub gzip: bool,
     /// How late telemetry may be before an invocation is held for it (`OUTLAST_MAX_DELAY`).
     pub max_delay: Duration,
     /// How long an invocation is held after its function is done, at most (`OUTLAST_HOLD_MAX`).
@@ -21,8 +23,6 @@ pub struct Settings {
     pub retry_max: Duration,
     /// How long one request may take, frozen time not counted (`OUTLAST_TIMEOUT`).
     pub request_timeout: Duration,
-    /// Requests are compressed, unless the backend refuses that (`OUTLAST_COMPRESSION`).
-    pub gzip: bool,
     /// What is left unused of the SHUTDOWN budget (`OUTLAST_SHUTDOWN_RESERVE`).
     pub shutdown_reserve: Duration,
     /// Lambda Managed Instances: only SHUTDOWN is registered and nothing is ever frozen.
@@ -210,7 +210,7 @@ pub enum Action {
         signal: Signal,
         /// The sequence number of the block that must be the head.
         head: u64,
-        /// The first so many records that are not done are given up: counted, reported, handed to the fallback.
+        /// The first so many records that are not done are given up: counted and reported.
         refused: u64,
         /// The so many records after those were delivered already (as an alibi). May reach into the next block.
         delivered: u64,

@@ -1,8 +1,8 @@
 //! Segment files: append-only but for the state at their head.
 //!
-//! A new segment is begun at every open, so a torn tail is never appended to. While the disk takes nothing,
-//! the newest segment is a buffer in memory with the same content a file would have; it becomes that file as
-//! soon as the disk is back.
+//! A process begins a segment of its own with its first write, so a torn tail is never appended to. While the
+//! disk takes nothing, the newest segment is a buffer in memory with the same content a file would have; it
+//! becomes that file as soon as the disk is back.
 
 use super::disk::{Disk, DiskFile};
 use super::state::{FRAMES_START, SLOT_BYTES, SLOTS, State};

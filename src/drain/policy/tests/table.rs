@@ -182,6 +182,21 @@ fn a_backend_slower_than_the_hold_is_not_held_for() {
 }
 
 #[test]
+fn a_request_that_is_older_than_the_hold_ends_it_and_forbids_the_next() {
+    let mut world = World::started(settings(), |_| hang());
+    world.tell(invoke(1));
+    world.tell(Event::FunctionStarted { request: 1 });
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(150));
+    assert!(!world.next_pending);
+    world.run_for(ms(1));
+    assert!(world.next_pending, "although the function runs on");
+    world.tell(done(1));
+    world.tell(invoke(2));
+    assert!(world.next_pending, "the request is still stuck");
+}
+
+#[test]
 fn an_open_breaker_is_not_held_for() {
     let mut world = World::started(settings(), |_| reply(ms(10), UNAVAILABLE));
     world.append(Signal::Logs, 1, 100);
@@ -370,6 +385,15 @@ fn denied_keeps_the_data_and_probes_slowly() {
     answer.set(Outcome::Delivered);
     world.run_until_empty(100);
     assert_eq!(world.refused, []);
+}
+
+#[test]
+fn without_compression_every_request_goes_as_identity() {
+    let mut world = World::healthy(Settings { gzip: false, ..settings() }, ms(10));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(11));
+    assert!(world.is_empty());
+    assert_eq!(world.count(|action| matches!(action, Action::Send { gzip: false, .. })), 1);
 }
 
 #[test]
@@ -606,6 +630,19 @@ fn the_first_request_lost_to_a_freeze_is_no_failure_of_the_backend() {
 }
 
 #[test]
+fn a_second_request_lost_to_a_freeze_without_a_delivery_is_a_failure() {
+    let mut world = World::started(settings(), |_| hang());
+    world.append(Signal::Logs, 1, 64 << 10);
+    for losses in 1..=2 {
+        world.run_for(ms(20));
+        world.freeze(ms(5_000));
+        world.run_for(ms(300));
+        assert_eq!(world.count(|action| matches!(action, Action::Abort { .. })), losses);
+        assert_eq!(world.in_flight(), usize::from(losses == 1), "after {losses}");
+    }
+}
+
+#[test]
 fn a_request_frozen_twice_is_given_up_at_the_second_thaw() {
     let mut world = World::started(settings(), |_| hang());
     world.append(Signal::Logs, 1, 64 << 10);
@@ -764,8 +801,8 @@ fn an_answer_to_an_aborted_attempt_changes_nothing() {
 #[test]
 fn settings_at_their_extremes_do_not_spin_or_panic() {
     let zero = Settings {
-        gzip: true,
         batch_max_bytes: 0,
+        gzip: false,
         max_delay: Duration::ZERO,
         hold_max: Duration::ZERO,
         retry_initial: Duration::ZERO,
@@ -776,8 +813,8 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         can_hold: true,
     };
     let huge = Settings {
-        gzip: true,
         batch_max_bytes: u64::MAX,
+        gzip: true,
         max_delay: Duration::MAX,
         hold_max: Duration::MAX,
         retry_initial: Duration::MAX,
