@@ -15,7 +15,10 @@ use std::path::Path;
 const SECOND_NANOS: u64 = 1_000_000_000;
 
 fn open_with(dir: &Path, max_bytes: u64) -> Intake {
-    let limits = Limits::new(max_bytes, Overflow::DropOldest);
+    open_limited(dir, Limits::new(max_bytes, Overflow::DropOldest))
+}
+
+fn open_limited(dir: &Path, limits: Limits) -> Intake {
     let (queue, opened) = Queue::open(Box::new(RealDisk), dir, limits, 1);
     assert!(opened.problem.is_none());
     Intake::new(queue, Box::new(Otlp), About::default(), false)
@@ -218,4 +221,17 @@ fn facts_are_noted_once_per_delivery_in_order() {
     let ran = Some(Duration::from_micros(12_500));
     assert_eq!(noted, [Noted::Started(token("r")), Noted::Done(token("r"), ran)]);
     assert_eq!(intake.take(delivery, 1).noted, []);
+}
+
+#[tokio::test]
+async fn a_level_comes_back_also_when_the_job_came_to_grief() {
+    let (jobs, mut inbox) = mpsc::unbounded_channel();
+    let keeper = async {
+        // A panic drops the reply.
+        assert!(matches!(inbox.recv().await, Some(Job::Land { signal: Signal::Logs, .. })));
+        let Some(Job::Level(Signal::Logs, reply)) = inbox.recv().await else { panic!("not asked again") };
+        answer(reply, Level { revision: 7, backlog: Backlog::default() });
+    };
+    let (level, ()) = tokio::join!(land(&jobs, Signal::Logs, Fate::Kept), keeper);
+    assert_eq!(level.map(|level| level.revision), Some(7));
 }
