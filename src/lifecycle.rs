@@ -27,6 +27,10 @@ const SHUTDOWN_BUDGET: Duration = Duration::from_millis(1300);
 /// The last line is worth waiting so long for the keeper.
 const SUMMARY_WAIT: Duration = Duration::from_millis(50);
 
+/// SHUTDOWN begins so much later, at most, for what the keeper held back. It takes a millisecond; longer only if
+/// the keeper is busy, which will be noticed later, or its disk hangs.
+const FINISH_WAIT: Duration = Duration::from_millis(30);
+
 /// What the lifecycle is made of.
 pub struct Parts {
     /// The settings.
@@ -147,7 +151,7 @@ impl Conductor {
             () = until(now, wake) => Happened::Time,
         };
         match happened {
-            Happened::Lambda(received) => self.received(&received),
+            Happened::Lambda(received) => self.received(&received).await,
             Happened::Notice(notice) => self.notice(notice),
             Happened::Landed(landed) => self.landed(*landed),
             Happened::Settled(signal, level) => {
@@ -164,7 +168,7 @@ impl Conductor {
         self.policy.on(now, event);
     }
 
-    fn received(&mut self, received: &Received) {
+    async fn received(&mut self, received: &Received) {
         let now = self.clock.now();
         let deadline = received.budget().map(|budget| now.saturating_add(budget));
         match &received.event {
@@ -179,8 +183,7 @@ impl Conductor {
                 let deadline = deadline.unwrap_or(now.saturating_add(SHUTDOWN_BUDGET));
                 // After a reset the second half of a cut record may still come; after spindown nothing does.
                 if !matches!(reason, ShutdownReason::Timeout | ShutdownReason::Failure) {
-                    let (reply, _) = oneshot::channel();
-                    self.keeper.ask(Job::Finish(reply));
+                    self.finish().await;
                 }
                 self.tell(Event::Shutdown { deadline });
             }
@@ -188,6 +191,21 @@ impl Conductor {
                 log::warn!("Lambda sent an event of the unknown type {kind}");
                 self.poller.ask();
             }
+        }
+    }
+
+    /// Has the keeper bring out what it held back, before the policy judges whether there is anything to wait for:
+    /// after spindown nobody else will send it.
+    async fn finish(&mut self) {
+        let (reply, finished) = oneshot::channel();
+        self.keeper.ask(Job::Finish(reply));
+        tokio::select! {
+            biased;
+            _ = finished => {}
+            () = clock::sleep(FINISH_WAIT) => {}
+        }
+        while let Ok(notice) = self.keeper.notices.try_recv() {
+            self.notice(notice);
         }
     }
 
