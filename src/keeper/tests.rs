@@ -235,3 +235,21 @@ async fn a_level_comes_back_also_when_the_job_came_to_grief() {
     let (level, ()) = tokio::join!(land(&jobs, Signal::Logs, Fate::Kept), keeper);
     assert_eq!(level.map(|level| level.revision), Some(7));
 }
+
+#[test]
+fn half_a_record_that_finds_the_queue_full_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_limited(dir.path(), Limits::new(256 << 10, Overflow::DropNewest));
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut text = || -> String { (0..20_000).map(|_| rng.alphanumeric()).collect() };
+    let head = String::from_utf8_lossy(HEAD).replace("AAAA", &text());
+    assert_eq!(take(&mut intake, head.as_bytes(), 0), Receipt::Kept);
+    while intake.queue.ledger().dropped(Signal::Logs) == 0 {
+        take(&mut intake, &body([line(&text())]), SECOND_NANOS);
+    }
+    for n in 0..5 {
+        take(&mut intake, &body([line(&text())]), (60 + n) * SECOND_NANOS);
+    }
+    // The half, once, and each of the six.
+    assert_eq!(intake.queue.ledger().dropped(Signal::Logs), 7);
+}
