@@ -253,3 +253,16 @@ fn half_a_record_that_finds_the_queue_full_is_counted_once() {
     // The half, once, and each of the six.
     assert_eq!(intake.queue.ledger().dropped(Signal::Logs), 7);
 }
+
+#[test]
+fn a_refusal_is_reported_without_waiting_for_a_delivery() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    take(&mut intake, &body([line("poison")]), 1);
+    let run = Portion::Run { max_blocks: 1, max_bytes: 1 << 20 };
+    let request = intake.assemble(Signal::Logs, run, Encoding::Gzip).unwrap();
+    intake.land(Signal::Logs, Fate::Kept);
+    intake.land(Signal::Logs, Fate::Settled { head: request.head.0, refused: 1, delivered: 0 });
+    intake.report_drops();
+    assert_eq!(drain(&mut intake).len(), 1);
+}
