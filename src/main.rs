@@ -13,6 +13,7 @@ use outlast::queue::Limits;
 use outlast::{Signal, logging};
 use std::env;
 use std::process::ExitCode;
+use tokio::runtime::{self, Runtime};
 
 /// Threads for what blocks: building TLS, and looking up the backend's name (which may hang).
 const BLOCKING_THREADS_MAX: usize = 2;
@@ -23,12 +24,12 @@ fn main() -> ExitCode {
     for problem in &loaded.problems {
         log::warn!("{problem}");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run(loaded.config)).map_err(|error| error.to_string()),
+        Ok(runtime) => complete(runtime, run(loaded.config)).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     match ended {
@@ -39,6 +40,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs `work`, and leaves behind what still blocks a thread: a name lookup can hang for far longer than SHUTDOWN
+/// allows, and dropping the runtime would wait for it.
+fn complete<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
 }
 
 /// Fails only where there is no way back: before registration.
@@ -99,4 +108,29 @@ async fn listen(
     let answer = api.subscribe(&registration.identifier, &config.telemetry, port).await;
     let subscribed = answer.inspect_err(|error| log::error!("cannot subscribe to telemetry: {error}"));
     Some((keeper, matches!(subscribed, Ok(Subscription::Active { .. }))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_thread_that_hangs_does_not_keep_the_process() {
+        let (release, hanging) = mpsc::channel::<()>();
+        let (report, ended) = mpsc::channel();
+        let main = std::thread::spawn(move || {
+            complete(runtime::Builder::new_current_thread().build().unwrap(), async move {
+                tokio::task::spawn_blocking(move || hanging.recv());
+                // Once this has begun the one before it has, too: there is a thread for each.
+                tokio::task::spawn_blocking(|| {}).await.unwrap();
+            });
+            report.send(()).unwrap();
+        });
+        // Far longer than it takes, and the only way to tell waiting from hanging.
+        let in_time = ended.recv_timeout(std::time::Duration::from_secs(20)).is_ok();
+        drop(release);
+        main.join().unwrap();
+        assert!(in_time, "it waited for the hanging thread");
+    }
 }

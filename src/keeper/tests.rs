@@ -15,7 +15,10 @@ use std::path::Path;
 const SECOND_NANOS: u64 = 1_000_000_000;
 
 fn open_with(dir: &Path, max_bytes: u64) -> Intake {
-    let limits = Limits::new(max_bytes, Overflow::DropOldest);
+    open_limited(dir, Limits::new(max_bytes, Overflow::DropOldest))
+}
+
+fn open_limited(dir: &Path, limits: Limits) -> Intake {
     let (queue, opened) = Queue::open(Box::new(RealDisk), dir, limits, 1);
     assert!(opened.problem.is_none());
     Intake::new(queue, Box::new(Otlp), About::default(), false)
@@ -218,4 +221,48 @@ fn facts_are_noted_once_per_delivery_in_order() {
     let ran = Some(Duration::from_micros(12_500));
     assert_eq!(noted, [Noted::Started(token("r")), Noted::Done(token("r"), ran)]);
     assert_eq!(intake.take(delivery, 1).noted, []);
+}
+
+#[tokio::test]
+async fn a_level_comes_back_also_when_the_job_came_to_grief() {
+    let (jobs, mut inbox) = mpsc::unbounded_channel();
+    let keeper = async {
+        // A panic drops the reply.
+        assert!(matches!(inbox.recv().await, Some(Job::Land { signal: Signal::Logs, .. })));
+        let Some(Job::Level(Signal::Logs, reply)) = inbox.recv().await else { panic!("not asked again") };
+        answer(reply, Level { revision: 7, backlog: Backlog::default() });
+    };
+    let (level, ()) = tokio::join!(land(&jobs, Signal::Logs, Fate::Kept), keeper);
+    assert_eq!(level.map(|level| level.revision), Some(7));
+}
+
+#[test]
+fn half_a_record_that_finds_the_queue_full_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_limited(dir.path(), Limits::new(256 << 10, Overflow::DropNewest));
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut text = || -> String { (0..20_000).map(|_| rng.alphanumeric()).collect() };
+    let head = String::from_utf8_lossy(HEAD).replace("AAAA", &text());
+    assert_eq!(take(&mut intake, head.as_bytes(), 0), Receipt::Kept);
+    while intake.queue.ledger().dropped(Signal::Logs) == 0 {
+        take(&mut intake, &body([line(&text())]), SECOND_NANOS);
+    }
+    for n in 0..5 {
+        take(&mut intake, &body([line(&text())]), (60 + n) * SECOND_NANOS);
+    }
+    // The half, once, and each of the six.
+    assert_eq!(intake.queue.ledger().dropped(Signal::Logs), 7);
+}
+
+#[test]
+fn a_refusal_is_reported_without_waiting_for_a_delivery() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    take(&mut intake, &body([line("poison")]), 1);
+    let run = Portion::Run { max_blocks: 1, max_bytes: 1 << 20 };
+    let request = intake.assemble(Signal::Logs, run, Encoding::Gzip).unwrap();
+    intake.land(Signal::Logs, Fate::Kept);
+    intake.land(Signal::Logs, Fate::Settled { head: request.head.0, refused: 1, delivered: 0 });
+    intake.report_drops();
+    assert_eq!(drain(&mut intake).len(), 1);
 }
