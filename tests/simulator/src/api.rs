@@ -92,6 +92,11 @@ fn error(core: &Core, call: ErrorCall, headers: &HeaderMap) -> Answer {
 }
 
 fn subscribe(core: &Core, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let options = *lock(&core.hub.options);
+    if !options.supported {
+        // Such a sandbox does not look at the request at all.
+        return Answer::error(202, "Telemetry.NotSupported", "Telemetry API is not supported");
+    }
     let id = header(headers, "lambda-extension-identifier");
     let (name, open) = {
         let mut registry = lock(&core.registry);
@@ -101,10 +106,6 @@ fn subscribe(core: &Core, headers: &HeaderMap, body: &[u8]) -> Answer {
             Err(refusal) => return refusal,
         }
     };
-    let options = *lock(&core.hub.options);
-    if !options.supported {
-        return Answer::error(202, "Telemetry.NotSupported", "Telemetry API is not supported");
-    }
     let managed = core.options.initialization == InitializationType::ManagedInstances;
     let oldest = if managed { Schema::V20250129 } else { Schema::V20220701 };
     let subscription = match subscription::parse(body, oldest, options.newest_schema) {
@@ -128,7 +129,10 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 fn render(answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::builder().status(answer.status).header("content-type", "application/json");
+    let mut response = Response::builder().status(answer.status);
+    if !answer.headers.iter().any(|(name, _)| *name == "Content-Type") {
+        response = response.header("content-type", "application/json");
+    }
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }

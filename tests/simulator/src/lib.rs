@@ -24,7 +24,8 @@
 //!
 //! Map: [`Sandbox`] composes; `registry` holds the states of extensions, `subscription` the rules of subscribing (both
 //! pure); `telemetry` makes, buffers, cuts and delivers events and keeps the ledger of what was acknowledged;
-//! `process` starts and signals; `api` is the HTTP front.
+//! `process` starts and signals; `api` is the HTTP front. [`rie`] drives
+//! AWS's own emulator instead, to check this sandbox against it.
 //!
 //! Not simulated: the `/tmp` quota, CPU throttling, jumps of the wall clock, and the runtime process.
 
@@ -39,6 +40,7 @@ mod invocation;
 mod options;
 mod process;
 mod registry;
+pub mod rie;
 mod sandbox;
 mod subscription;
 mod telemetry;

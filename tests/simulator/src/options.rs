@@ -85,7 +85,8 @@ impl Default for FunctionOptions {
             memory_mb: 256,
             timeout: Duration::from_secs(3),
             log_format: LogFormat::Text,
-            init_runs_for: Duration::ZERO,
+            // Runtimes take longer; an extension that subscribes without delay is done by then.
+            init_runs_for: Duration::from_millis(10),
             init_logs: Vec::new(),
             tracing: false,
         }

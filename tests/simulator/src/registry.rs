@@ -267,7 +267,7 @@ impl Registry {
         let mut events = Vec::with_capacity(wanted.len());
         for event in wanted {
             match event.as_str() {
-                "INVOKE" if self.managed => return refuse(event, "InvokeEventNotSupported"),
+                "INVOKE" if self.managed => return refuse(event, "ErrorInvalidEventType"),
                 "INVOKE" => events.push(Lifecycle::Invoke),
                 "SHUTDOWN" if external => events.push(Lifecycle::Shutdown),
                 "SHUTDOWN" => return refuse(event, "ShutdownEventNotSupportedForInternalExtension"),
@@ -358,9 +358,11 @@ impl Registry {
                 continue;
             }
             let mut answer = Answer::json(200, body.to_string());
-            if event == Lifecycle::Invoke {
-                answer = answer.header("Lambda-Extension-Event-Identifier", clock::uuid());
-            }
+            answer = match event {
+                Lifecycle::Invoke => answer.header("Lambda-Extension-Event-Identifier", clock::uuid()),
+                // As the emulator sends it, lest anyone rely on the content type.
+                Lifecycle::Shutdown => answer.header("Content-Type", "text/plain; charset=utf-8".into()),
+            };
             if !extension.release(answer) {
                 self.lost_events += 1;
             }

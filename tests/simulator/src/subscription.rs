@@ -172,7 +172,7 @@ fn parse_uri(uri: &str) -> Result<Destination, String> {
     let rest = uri.strip_prefix("http://").ok_or_else(|| invalid("must begin with http://"))?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let (host, port) = authority.rsplit_once(':').ok_or_else(|| invalid("a port is required"))?;
-    if !matches!(host, "sandbox.localdomain" | "sandbox" | "127.0.0.1" | "localhost") {
+    if !matches!(host, "sandbox.localdomain" | "sandbox") {
         return Err(invalid("the host must be sandbox.localdomain"));
     }
     let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| invalid("invalid port"))?;

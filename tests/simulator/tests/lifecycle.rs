@@ -10,8 +10,14 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{answers, ms, probe, steps};
 use outlast_simulator::{Freeze, Invocation, Phase, Sandbox, ShutdownOptions, ShutdownReason};
+
+/// For extensions that hang on purpose.
+const BRIEF: ShutdownOptions =
+    ShutdownOptions { budget: Duration::from_millis(20), runtime_stops_in: Duration::ZERO };
 
 const LOOP: &str = "register=INVOKE,SHUTDOWN\nlisten\nsubscribe\nloop";
 
@@ -26,7 +32,7 @@ async fn an_extension_lives_from_init_to_shutdown() {
     assert!(end.exited_by_itself());
     assert_eq!(end.exit_code(), Some(0));
     assert!(end.left().is_some());
-    let events = answers(&lambda, "next");
+    let events = answers(&lambda, "next", 2).await;
     assert_eq!(events.len(), 2);
     assert_eq!(events[0]["body"]["eventType"], "INVOKE");
     assert_eq!(events[0]["body"]["requestId"], invoked.request_id.as_str());
@@ -67,7 +73,7 @@ async fn shutdown_reaches_an_environment_that_was_never_invoked() {
     lambda.frozen().await;
     let end = lambda.shutdown(ShutdownReason::Spindown).await;
     assert!(end.exited_by_itself());
-    assert_eq!(answers(&lambda, "next")[0]["body"]["eventType"], "SHUTDOWN");
+    assert_eq!(answers(&lambda, "next", 1).await[0]["body"]["eventType"], "SHUTDOWN");
 }
 
 #[tokio::test]
@@ -101,11 +107,11 @@ async fn a_time_out_resets_the_environment_and_the_next_invocation_initialises_a
     let again = lambda.invoke(Invocation::new()).await.unwrap();
     assert!(again.cold && again.succeeded());
     assert_eq!(lambda.init_times().unwrap().phase, Phase::Invoke);
-    let registered = answers(&lambda, "register");
+    let registered = answers(&lambda, "register", 2).await;
     assert_eq!(registered.len(), 2);
     let id = |at: usize| registered[at]["headers"]["lambda-extension-identifier"].clone();
     assert_ne!(id(0), id(1), "a new identifier");
-    let reason = answers(&lambda, "next")[1]["body"]["shutdownReason"].clone();
+    let reason = answers(&lambda, "next", 2).await[1]["body"]["shutdownReason"].clone();
     assert_eq!(reason, "timeout");
     lambda
         .until_acknowledges(|event| event.kind == "platform.initStart" && event.value()["phase"] == "invoke")
@@ -172,7 +178,7 @@ async fn a_crash_in_init_fails_it() {
         ("register=INVOKE,SHUTDOWN\ninit-error=Extension.NoConfig\nhang", "Extension.InitError"),
         ("register=INVOKE,SHUTDOWN\nexit-error=Extension.Gone\nhang", "Extension.ExitError"),
     ] {
-        let failed = probe(script).start().await.unwrap_err();
+        let failed = probe(script).shutdown(BRIEF).start().await.unwrap_err();
         assert!(failed.to_string().contains(error), "{failed}");
     }
 }
@@ -190,13 +196,13 @@ async fn a_stray_file_among_the_extensions_is_a_launch_error() {
 async fn an_init_that_takes_too_long_is_repeated_inside_the_first_invocation() {
     let lambda = probe("register=INVOKE,SHUTDOWN\nhang")
         .init_limit(ms(50))
+        .shutdown(BRIEF)
         .suppress_failed_init()
         .start()
         .await
         .unwrap();
     let failed = lambda.invoke(Invocation::new()).await.unwrap_err();
     assert!(failed.to_string().contains("Sandbox.Timedout"), "{failed}");
-    assert_eq!(answers(&lambda, "register").len(), 2);
 }
 
 #[tokio::test]
@@ -241,7 +247,7 @@ async fn the_environment_is_lambdas_and_nothing_else() {
         .start()
         .await
         .unwrap();
-    let answer = answers(&lambda, "env").remove(0);
+    let answer = answers(&lambda, "env", 1).await.remove(0);
     assert_eq!(answer["cwd"], "/");
     let env = answer["env"].as_object().unwrap();
     assert_eq!(env["MINE"], "1");
@@ -259,4 +265,68 @@ async fn the_output_of_an_extension_is_captured_line_by_line() {
     assert!(!lambda.until_output(|line| line == "to stdout").await.stderr);
     assert!(lambda.until_output(|line| line == "to stderr").await.stderr);
     assert!(!steps(&lambda).is_empty());
+}
+
+#[tokio::test]
+async fn extensions_die_with_a_simulator_that_is_killed() {
+    let out = std::env::temp_dir().join(format!("outlast-guarded-{:x}", std::process::id()));
+    let mut simulator = tokio::process::Command::new(env!("CARGO_BIN_EXE_outlast-simulator"))
+        .args([
+            "--extension",
+            common::PROBE,
+            "--run-ms",
+            "2500",
+            "--env",
+            "PROBE=register=INVOKE,SHUTDOWN\nenv\nloop",
+        ])
+        .arg("--env")
+        .arg(format!("PROBE_OUT={}", out.display()))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = loop {
+        let log = std::fs::read_to_string(&out).unwrap_or_default();
+        let mut env = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        if let Some(pid) = env.find_map(|step| step["pid"].as_u64()) {
+            break pid;
+        }
+        tokio::task::yield_now().await;
+    };
+    simulator.kill().await.unwrap();
+    let alive =
+        || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while alive() {
+        tokio::task::yield_now().await;
+    }
+    std::fs::remove_file(out).unwrap();
+}
+
+#[tokio::test]
+async fn the_program_tries_an_extension_and_sums_up() {
+    const SCRIPT: &str = "PROBE=register=INVOKE,SHUTDOWN\nlisten\nsubscribe\nloop";
+    const CRASH: &str = "PROBE=register=INVOKE\nnext\nexit=1";
+    let run = async |arguments: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_outlast-simulator");
+        tokio::process::Command::new(program).args(arguments).output().await.unwrap()
+    };
+    let good =
+        run(&["--extension", common::PROBE, "--invocations", "2", "--run-ms", "1", "--env", SCRIPT]).await;
+    let text = String::from_utf8(good.stdout).unwrap();
+    assert!(good.status.success(), "{text}");
+    assert!(text.contains("added per invocation: median") && text.contains("left by itself"), "{text}");
+    let bad = run(&["--extension", common::PROBE, "--invocations", "1", "--env", CRASH]).await;
+    assert_eq!(bad.status.code(), Some(1), "a crash is a failure");
+    assert_eq!(run(&["--nonsense"]).await.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_snapshot_of_the_disk_starts_two_environments() {
+    let root = std::env::temp_dir().join(format!("outlast-snapshot-{:x}", std::process::id()));
+    std::fs::create_dir_all(root.join("published/deep")).unwrap();
+    std::fs::write(root.join("published/deep/file"), "kept").unwrap();
+    for copy in ["first", "second"] {
+        outlast_simulator::copy_directory(root.join("published"), root.join(copy)).unwrap();
+        assert_eq!(std::fs::read_to_string(root.join(copy).join("deep/file")).unwrap(), "kept");
+    }
+    std::fs::remove_dir_all(root).unwrap();
 }

@@ -15,6 +15,7 @@
 //! subscribe=JSON              the usual subscription with these members replaced
 //! subscribe-raw=BODY          PUT this body
 //! next | next-drop            ask for an event; or close the connection while the poll is pending
+//! next-retry                  ask until the answer is no refusal, and log only that answer
 //! init-error=TYPE | exit-error=TYPE     an empty TYPE sends no error type
 //! work=MS                     pause after every INVOKE of `loop`
 //! loop                        ask for events until SHUTDOWN
@@ -34,6 +35,11 @@ use serde_json::{Value, json};
 
 /// How long a dropped poll is left pending, so that the sandbox has seen it.
 const POLL_BEFORE_DROP: Duration = Duration::from_millis(50);
+
+/// Pause of `next-retry` after a refusal.
+const BETWEEN_RETRIES: Duration = Duration::from_millis(20);
+
+const NEXT: &str = "/2020-01-01/extension/event/next";
 
 struct Probe {
     api: String,
@@ -106,6 +112,7 @@ impl Probe {
             "subscribe" | "subscribe-raw" => self.subscribe(step, argument)?,
             "next" => self.next().map(|_| ())?,
             "next-drop" => self.next_drop()?,
+            "next-retry" => self.next_retry()?,
             "init-error" | "exit-error" => self.error(step, argument)?,
             "work" => self.work = millis(argument),
             "loop" => {
@@ -119,7 +126,9 @@ impl Probe {
             }
             "env" => {
                 let all: BTreeMap<String, String> = std::env::vars().collect();
-                log(&json!({"step": step, "env": all, "cwd": std::env::current_dir().ok()}));
+                log(
+                    &json!({"step": step, "env": all, "cwd": std::env::current_dir().ok(), "pid": std::process::id()}),
+                );
             }
             "print" => log_text(io::stdout(), argument),
             "error" => log_text(io::stderr(), argument),
@@ -193,19 +202,30 @@ impl Probe {
 
     /// Returns the type of the event, or an empty text where there was none.
     fn next(&self) -> io::Result<String> {
-        let reply = self.call("GET", "/2020-01-01/extension/event/next", &self.identity(), "")?;
+        let reply = self.call("GET", NEXT, &self.identity(), "")?;
         log_reply("next", &reply);
         let event: Value = serde_json::from_str(&reply.body).unwrap_or_default();
         Ok(event.get("eventType").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
     fn next_drop(&self) -> io::Result<()> {
-        let request = self.request("GET", "/2020-01-01/extension/event/next", &self.identity(), "");
+        let request = self.request("GET", NEXT, &self.identity(), "");
         let mut stream = TcpStream::connect(&self.api)?;
         stream.write_all(request.as_bytes())?;
         thread::sleep(POLL_BEFORE_DROP);
         log(&json!({"step": "next-drop"}));
         Ok(())
+    }
+
+    fn next_retry(&self) -> io::Result<()> {
+        loop {
+            let reply = self.call("GET", NEXT, &self.identity(), "")?;
+            if reply.status == 200 {
+                log_reply("next-retry", &reply);
+                return Ok(());
+            }
+            thread::sleep(BETWEEN_RETRIES);
+        }
     }
 
     fn error(&self, step: &str, error_type: &str) -> io::Result<()> {

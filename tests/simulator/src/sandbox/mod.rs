@@ -198,6 +198,12 @@ impl Sandbox {
             .await;
     }
 
+    /// Waits until the condition yields something. It is tried again after every change of the sandbox: a call, a line
+    /// of output, a delivery, a freeze, an exit.
+    pub async fn until<T>(&self, mut check: impl FnMut(&Self) -> Option<T>) -> T {
+        self.core.until(|_| check(self)).await
+    }
+
     /// Makes a telemetry event of any type, known or not.
     pub fn emit(&self, kind: impl Into<String>, record: &Value) {
         self.core.hub.emit(kind.into(), record);

@@ -51,15 +51,21 @@ impl Buffer {
         Some(if self.flush || self.is_full() { now } else { *since + self.limits.timeout })
     }
 
-    /// The next batch: up to the limits, and including the event that goes over `maxBytes`.
+    /// The next batch: up to the limits, and including the event that goes over `maxBytes`. Of a record that is to be
+    /// cut only the rest counts, since its pieces travel in bodies of their own.
     pub(crate) fn take(&mut self) -> Vec<Arc<Event>> {
         let (mut batch, mut taken) = (Vec::new(), 0);
         while batch.len() < self.limits.max_items && taken < self.limits.max_bytes {
             let Some((event, _)) = self.waiting.pop_front() else { break };
-            taken += event.size(self.schema);
+            let size = event.size(self.schema);
+            taken += if event.raw(self.schema).len() > self.limits.max_bytes {
+                size % self.limits.max_bytes
+            } else {
+                size
+            };
+            self.bytes = self.bytes.saturating_sub(size);
             batch.push(event);
         }
-        self.bytes = self.bytes.saturating_sub(taken);
         self.flush &= !self.waiting.is_empty();
         batch
     }

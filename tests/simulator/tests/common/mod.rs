@@ -23,9 +23,20 @@ pub(crate) fn steps(lambda: &Sandbox) -> Vec<Value> {
     lambda.extension_output().iter().filter_map(|line| serde_json::from_str(&line.text).ok()).collect()
 }
 
-/// The answers to one kind of step.
-pub(crate) fn answers(lambda: &Sandbox, step: &str) -> Vec<Value> {
-    steps(lambda).into_iter().filter(|answer| answer["step"] == step).collect()
+/// The answers to one kind of step, once there are this many: the probe's output takes a moment to be read.
+pub(crate) async fn answers(lambda: &Sandbox, step: &str, count: usize) -> Vec<Value> {
+    lambda
+        .until(|lambda| {
+            let all: Vec<Value> = steps(lambda).into_iter().filter(|answer| answer["step"] == step).collect();
+            (all.len() >= count).then_some(all)
+        })
+        .await
+}
+
+/// The bodies of telemetry that the probe has received and answered.
+pub(crate) async fn bodies(lambda: &Sandbox) -> Vec<String> {
+    let received = answers(lambda, "telemetry", lambda.deliveries().len()).await;
+    received.iter().map(|request| request["body"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 /// Status and error type of an answer.
