@@ -86,6 +86,7 @@ pub async fn idle(mut poller: Poller) {
 fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
     Settings {
         batch_max_bytes: config.batch_max_bytes as u64,
+        gzip: config.gzip,
         max_delay: config.max_delay,
         hold_max: config.hold_max,
         retry_initial: config.retry_initial,

@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use super::event::Settings;
 use super::retry::Retry;
 use crate::clock::Time;
 
@@ -55,17 +56,17 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    pub(super) fn new(retry_initial: Duration, retry_max: Duration) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
             failures: 0,
             last_failure: None,
             open: false,
-            retry: Retry::new(retry_initial, retry_max),
+            retry: Retry::new(settings.retry_initial, settings.retry_max),
             probe_at: Time::ZERO,
             ramp: None,
             pause_until: Time::ZERO,
-            pause_initial: retry_initial,
-            gzip: true,
+            pause_initial: settings.retry_initial,
+            gzip: settings.gzip,
             last_used: None,
             stale: false,
         }

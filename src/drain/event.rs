@@ -11,6 +11,8 @@ pub struct Settings {
     /// Plain bytes per request, at most; one block is always sent whole, however long
     /// (`OUTLAST_BATCH_MAX_BYTES`).
     pub batch_max_bytes: u64,
+    /// Whether bodies are compressed, as long as the backend takes that (`OUTLAST_COMPRESSION`).
+    pub gzip: bool,
     /// How late telemetry may be before an invocation is held for it (`OUTLAST_MAX_DELAY`).
     pub max_delay: Duration,
     /// How long an invocation is held after its function is done, at most (`OUTLAST_HOLD_MAX`).

@@ -102,7 +102,7 @@ impl Policy {
     pub fn new(settings: Settings, rng_seed: u64) -> Self {
         Self {
             lanes: Signal::ALL.map(|signal| Lane::new(signal, &settings)),
-            destination: Destination::new(settings.retry_initial, settings.retry_max),
+            destination: Destination::new(&settings),
             rng: fastrand::Rng::with_seed(rng_seed),
             invocations: Invocations::default(),
             latency: Average::default(),

@@ -765,6 +765,7 @@ fn an_answer_to_an_aborted_attempt_changes_nothing() {
 fn settings_at_their_extremes_do_not_spin_or_panic() {
     let zero = Settings {
         batch_max_bytes: 0,
+        gzip: false,
         max_delay: Duration::ZERO,
         hold_max: Duration::ZERO,
         retry_initial: Duration::ZERO,
@@ -776,6 +777,7 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
     };
     let huge = Settings {
         batch_max_bytes: u64::MAX,
+        gzip: true,
         max_delay: Duration::MAX,
         hold_max: Duration::MAX,
         retry_initial: Duration::MAX,

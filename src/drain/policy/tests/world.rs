@@ -18,6 +18,7 @@ pub(super) const fn ms(count: u64) -> Duration {
 pub(super) fn settings() -> Settings {
     Settings {
         batch_max_bytes: 1 << 20,
+        gzip: true,
         max_delay: ms(10_000),
         hold_max: ms(150),
         retry_initial: ms(200),
