@@ -54,6 +54,8 @@ impl World {
             .env("OUTLAST_QUEUE_DIR", self.queue().display())
             .env("OUTLAST_RETRY_INITIAL", format!("{}ms", RETRY_INITIAL.as_millis()))
             .env("OUTLAST_RETRY_MAX", format!("{}ms", RETRY_MAX.as_millis()))
+            // What would be frozen under way waits at most so long for the next invocation.
+            .env("OUTLAST_MAX_DELAY", "400ms")
             .freeze(Freeze::Off)
             .timeout(PATIENCE)
     }
