@@ -51,6 +51,13 @@ impl Health {
         }
     }
 
+    /// Records were given up because the backend refuses them: the search that a refusal began is over.
+    pub fn gave_up_records(&mut self) {
+        if self.condition == Condition::Refuses {
+            self.condition = Condition::Takes;
+        }
+    }
+
     /// A request was given up.
     pub fn timed_out(&mut self, now: Time) {
         self.became(now, Condition::Away, || "away (no answer in time)".to_owned());
@@ -69,7 +76,8 @@ impl Health {
     }
 
     fn recovered(&mut self, now: Time) {
-        if self.condition != Condition::Takes {
+        // While the record at fault is searched for, its neighbours are taken.
+        if !matches!(self.condition, Condition::Takes | Condition::Refuses) {
             let away = now.saturating_sub(self.since).as_secs_f64();
             log::warn!("backend: takes data again after {away:.1} s and {} attempts", self.attempts);
             self.condition = Condition::Takes;
@@ -93,6 +101,20 @@ mod tests {
         assert_eq!((health.condition, health.attempts), (Condition::Away, 3));
         assert_eq!(health.since, Duration::from_secs(1));
         health.note(Duration::from_secs(9), &Verdict::Delivered { rejected: 0, message: None }, 0);
+        assert_eq!(health.condition, Condition::Takes);
+    }
+
+    #[test]
+    fn the_search_for_a_record_at_fault_is_told_once() {
+        let mut health = Health::default();
+        let refused = Verdict::Refused { status: 400, message: "no".to_owned() };
+        let delivered = Verdict::Delivered { rejected: 0, message: None };
+        for second in 1..4 {
+            health.note(Duration::from_secs(second), &refused, 1);
+            health.note(Duration::from_secs(second), &delivered, 1);
+            assert_eq!(health.condition, Condition::Refuses, "the neighbours were taken, the search goes on");
+        }
+        health.gave_up_records();
         assert_eq!(health.condition, Condition::Takes);
     }
 }

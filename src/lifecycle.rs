@@ -264,6 +264,7 @@ impl Conductor {
             Action::Settle { signal, head, refused, delivered } => {
                 if refused > 0 {
                     log::warn!("{refused} {signal} records given up: the backend refuses them");
+                    self.health.gave_up_records();
                 }
                 self.settle(signal, Fate::Settled { head, refused, delivered });
             }

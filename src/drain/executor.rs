@@ -130,13 +130,16 @@ impl Flight {
             records: u64::from(request.records),
             plain_bytes: request.plain_bytes,
         };
-        let (to, records) = (request.to, u64::from(request.records));
+        let to = request.to;
+        let (records, reports) = (u64::from(request.records), u64::from(request.reports));
         let verdict = self.post(request).await;
         let outcome = outcome(&verdict);
         let fate = match &verdict {
             // Marked by the settlement that follows.
             _ if self.portion == Portion::Alibi => Fate::Kept,
-            Verdict::Delivered { rejected, .. } => Fate::Delivered { to, records, rejected: *rejected },
+            Verdict::Delivered { rejected, .. } => {
+                Fate::Delivered { to, records, reports, rejected: *rejected }
+            }
             _ => Fate::Kept,
         };
         let left = self.land(fate).await?;

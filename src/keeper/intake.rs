@@ -23,6 +23,10 @@ const JOINED_MAX_BYTES: usize = 32 << 20;
 /// beget another at once.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// At the end of the environment drops are reported at once, for nobody comes after us, but no more often than this: a
+/// backend that rejects the reports themselves would otherwise get one per request until the deadline.
+const LAST_REPORTS_MAX: u32 = 16;
+
 /// The queue with what goes into it.
 pub(super) struct Intake {
     pub(super) queue: Queue,
@@ -30,6 +34,8 @@ pub(super) struct Intake {
     clock: clock::Clock,
     /// When drops may be reported again.
     report_from: Duration,
+    /// Reports that may still be made without waiting, once the end has come.
+    last_reports: u32,
     /// The backend took the last request, or none was made yet.
     backend_takes: bool,
     reports: u64,
@@ -75,6 +81,7 @@ impl Intake {
             pipeline: Pipeline::new(wire, about, concurrent),
             clock: clock::Clock::start(),
             report_from: Duration::ZERO,
+            last_reports: 0,
             backend_takes: true,
             reports: 0,
             received: 0,
@@ -175,8 +182,9 @@ impl Intake {
         Receipt::Unreadable.into()
     }
 
-    /// The end is near: a cut record is kept as it is.
-    pub(super) fn give_up_waiting(&mut self) {
+    /// The end is near: a cut record is kept as it is, and drops are reported at once.
+    pub(super) fn finish(&mut self) {
+        self.last_reports = LAST_REPORTS_MAX;
         if let Some((seq, since, head)) = self.queue.fragment()
             && self.salvage(seq, &head, since).is_err()
         {
@@ -209,10 +217,10 @@ impl Intake {
 
     pub(super) fn land(&mut self, signal: Signal, fate: Fate) {
         match fate {
-            Fate::Delivered { to, records, rejected } => {
+            Fate::Delivered { to, records, reports, rejected } => {
                 self.backend_takes = true;
                 let rejected = rejected.min(records);
-                self.delivered += records - rejected;
+                self.delivered += records.saturating_sub(rejected).saturating_sub(reports);
                 self.queue.done_but(signal, to, rejected);
             }
             Fate::Kept => {
@@ -234,7 +242,8 @@ impl Intake {
 
     /// Queues reports of what was dropped, if the backend takes anything and the last ones are not fresh.
     pub(super) fn report_drops(&mut self) {
-        if self.backend_takes && self.clock.now() >= self.report_from {
+        let due = self.last_reports > 0 || self.clock.now() >= self.report_from;
+        if self.backend_takes && due {
             self.report_drops_now();
         }
     }
@@ -248,6 +257,7 @@ impl Intake {
         self.report_from = self.clock.now().saturating_add(REPORT_INTERVAL);
         for tally in tallies {
             self.reports += 1;
+            self.last_reports = self.last_reports.saturating_sub(1);
             let received = clock::unix_now_nanos();
             let delivery =
                 self.pipeline.uid_seed(&[received.to_le_bytes(), self.reports.to_le_bytes()].concat());

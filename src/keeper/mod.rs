@@ -101,6 +101,8 @@ pub enum Fate {
         to: Mark,
         /// Records in it.
         records: u64,
+        /// Those of them that are reports of ours.
+        reports: u64,
         /// Records that were not taken.
         rejected: u64,
     },
@@ -133,7 +135,7 @@ pub enum Notice {
 pub struct Summary {
     /// Records taken in.
     pub received: u64,
-    /// Records delivered.
+    /// Of those, and of what earlier processes left, delivered; reports of ours not counted.
     pub delivered: u64,
     /// Records given up, since the queue was made.
     pub dropped: u64,
@@ -343,7 +345,7 @@ impl Worker {
             Job::Level(signal, reply) => answer(reply, self.level(signal)),
             Job::Invoked(arn) => self.intake.pipeline.invoked(&arn),
             Job::Finish(reply) => {
-                self.intake.give_up_waiting();
+                self.intake.finish();
                 self.intake.report_drops_now();
                 self.tell_levels();
                 answer(reply, ());

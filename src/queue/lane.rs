@@ -24,6 +24,13 @@ pub(super) struct Item {
     pub lost_before: u32,
 }
 
+impl Item {
+    /// Whether it tells the backend's user what was dropped.
+    pub(super) fn is_report(&self) -> bool {
+        matches!(self.header.kind, Kind::Report(_))
+    }
+}
+
 /// Blocks being sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flight {

@@ -175,6 +175,8 @@ pub struct Request {
     pub blocks: u32,
     /// Records in it, reports of ours included.
     pub records: u32,
+    /// Those of the records that are reports of ours.
+    pub reports: u32,
     /// Plain bytes in it.
     pub plain_bytes: u64,
     /// If it is only a part of one block: which of the block's records.
