@@ -43,7 +43,12 @@ fn drain(intake: &mut Intake) -> Vec<LogRecord> {
         for scope in decoded.resource_logs.into_iter().flat_map(|resource| resource.scope_logs) {
             records.extend(scope.log_records);
         }
-        let fate = Fate::Delivered { to: request.to, records: u64::from(request.records), rejected: 0 };
+        let fate = Fate::Delivered {
+            to: request.to,
+            records: u64::from(request.records),
+            reports: u64::from(request.reports),
+            rejected: 0,
+        };
         intake.land(Signal::Logs, fate);
         intake.report_drops();
     }
@@ -150,7 +155,7 @@ fn at_shutdown_half_a_record_waits_no_longer() {
     let dir = tempfile::tempdir().unwrap();
     let mut intake = open(dir.path());
     assert_eq!(take(&mut intake, HEAD, 1), Receipt::Kept);
-    intake.give_up_waiting();
+    intake.finish();
     assert_eq!(drain(&mut intake).len(), 1);
 }
 
