@@ -266,3 +266,23 @@ fn a_refusal_is_reported_without_waiting_for_a_delivery() {
     intake.report_drops();
     assert_eq!(drain(&mut intake).len(), 1);
 }
+
+#[tokio::test]
+async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let keeper = Keeper::start(Setup {
+        dir: dir.path().to_path_buf(),
+        limits: Limits::new(64 << 20, Overflow::DropOldest),
+        wire: Box::new(Otlp),
+        about: About::default(),
+        epoch_unix_nanos: 0,
+        concurrent: false,
+    })
+    .unwrap();
+    let inbox = keeper.inbox.clone();
+    drop(keeper);
+    let (reply, receipt) = oneshot::channel();
+    let body = body([line("kept")]).into();
+    inbox.send(Delivery { body, received_unix_nanos: 1, reply }).await.unwrap();
+    assert_eq!(receipt.await, Ok(Receipt::Kept));
+}
