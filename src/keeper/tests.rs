@@ -286,3 +286,19 @@ async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
     inbox.send(Delivery { body, received_unix_nanos: 1, reply }).await.unwrap();
     assert_eq!(receipt.await, Ok(Receipt::Kept));
 }
+
+#[test]
+fn copies_of_a_snapshot_name_their_records_apart() {
+    let uid = |instance: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        fastrand::seed(1);
+        let mut intake = open(dir.path());
+        let restored = format!(
+            r#"[{{"time":"2026-10-08T07:30:27.768Z","type":"platform.restoreStart","record":{{"instanceId":"{instance}"}}}}]"#
+        );
+        take(&mut intake, restored.as_bytes(), 1);
+        take(&mut intake, &body([line("the same in both")]), 2);
+        attribute(&drain(&mut intake)[1], "log.record.uid").cloned()
+    };
+    assert_ne!(uid("a"), uid("b"));
+}
