@@ -110,7 +110,8 @@ async fn listen(
         Ok(Subscription::NotSupported) => false,
         Err(error) => {
             log::error!("cannot subscribe to telemetry: {error}");
-            false
+            // If nothing comes after all, that is noticed at the first invocation.
+            error.may_have_succeeded()
         }
     };
     Some((keeper, subscribed))
