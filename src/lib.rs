@@ -43,5 +43,6 @@ pub mod logging;
 pub mod queue;
 pub mod record;
 mod signal;
+pub mod start;
 
 pub use signal::{PerSignal, Signal};

@@ -18,7 +18,6 @@ use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Level, Levels, Noted, Notice, Summary, land, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::{PerSignal, Signal, logging};
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -101,22 +100,6 @@ fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
         shutdown_reserve: config.shutdown_reserve,
         continuous,
         can_hold: subscribed && !continuous,
-    }
-}
-
-/// What the telemetry is about, from the registration, the settings and the environment variables of Lambda.
-pub fn about(config: &Config, registration: &crate::lambda::Registration) -> crate::keeper::About {
-    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    crate::keeper::About {
-        function_name: named(&registration.function_name).or(env::var("AWS_LAMBDA_FUNCTION_NAME").ok()),
-        function_version: named(&registration.function_version),
-        region: env::var("AWS_REGION").ok(),
-        account_id: registration.account_id.clone(),
-        memory_mb: env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse().ok()),
-        invoked_function_arn: None,
-        instance_id: None,
-        service_name: config.service_name.clone(),
-        resource_attributes: config.resource_attributes.clone(),
     }
 }
 

@@ -1,19 +1,14 @@
 //! The `outlast` extension: read the settings, register, listen, subscribe, run until SHUTDOWN.
 
-use outlast::clock::{self, Clock};
+use outlast::clock::Clock;
 use outlast::config::{self, Config};
 use outlast::encode::Otlp;
-use outlast::keeper::{Keeper, Setup};
-use outlast::lambda::{
-    EventKind, LambdaError, Poller, Registration, RuntimeApi, Subscription, extension_name,
-};
+use outlast::lambda::{EventKind, LambdaError, Poller, Registration, RuntimeApi, extension_name};
 use outlast::lifecycle::{self, Parts};
-use outlast::listen::Listener;
-use outlast::queue::Limits;
-use outlast::{Signal, logging};
+use outlast::{Signal, logging, start};
 use std::env;
 use std::process::ExitCode;
-use tokio::runtime::{self, Runtime};
+use tokio::runtime;
 
 /// Threads for what blocks: building TLS, and looking up the backend's name (which may hang).
 const BLOCKING_THREADS_MAX: usize = 2;
@@ -29,7 +24,7 @@ fn main() -> ExitCode {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
     let ended = match runtime {
-        Ok(runtime) => complete(runtime, run(loaded.config)).map_err(|error| error.to_string()),
+        Ok(runtime) => start::complete(runtime, run(loaded.config)).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     match ended {
@@ -40,14 +35,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Runs `work`, and leaves behind what still blocks a thread: a name lookup can hang for far longer than SHUTDOWN
-/// allows, and dropping the runtime would wait for it.
-fn complete<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
-    let done = runtime.block_on(work);
-    runtime.shutdown_background();
-    done
 }
 
 /// Fails only where there is no way back: before registration.
@@ -76,7 +63,7 @@ async fn work(config: Config, mut api: RuntimeApi, registration: Registration, c
             log::error!("nowhere to send: set OUTLAST_ENDPOINT; the function runs without telemetry");
             None
         }
-        Some(_) => listen(&config, &mut api, &registration, continuous).await,
+        Some(_) => start::listen(&config, &mut api, &registration, continuous).await,
     };
     let poller = match Poller::start(api, &registration.identifier) {
         Ok(poller) => poller,
@@ -85,52 +72,4 @@ async fn work(config: Config, mut api: RuntimeApi, registration: Registration, c
     let Some((keeper, subscribed)) = ready else { return lifecycle::idle(poller).await };
     let wire = Box::new(Otlp);
     lifecycle::run(Parts { config, poller, keeper, wire, clock, continuous, subscribed }).await;
-}
-
-/// Starts the keeper and the listener, and subscribes. `None` if that is not possible.
-async fn listen(
-    config: &Config,
-    api: &mut RuntimeApi,
-    registration: &Registration,
-    concurrent: bool,
-) -> Option<(Keeper, bool)> {
-    let setup = Setup {
-        dir: config.queue_dir.clone(),
-        limits: Limits::new(config.queue_max_bytes, config.overflow),
-        wire: Box::new(Otlp),
-        about: lifecycle::about(config, registration),
-        epoch_unix_nanos: clock::unix_now_nanos(),
-        concurrent,
-    };
-    let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
-    let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
-    tokio::spawn(listener.serve(keeper.inbox.clone()));
-    let answer = api.subscribe(&registration.identifier, &config.telemetry, port).await;
-    let subscribed = answer.inspect_err(|error| log::error!("cannot subscribe to telemetry: {error}"));
-    Some((keeper, matches!(subscribed, Ok(Subscription::Active { .. }))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-
-    #[test]
-    fn a_thread_that_hangs_does_not_keep_the_process() {
-        let (release, hanging) = mpsc::channel::<()>();
-        let (report, ended) = mpsc::channel();
-        let main = std::thread::spawn(move || {
-            complete(runtime::Builder::new_current_thread().build().unwrap(), async move {
-                tokio::task::spawn_blocking(move || hanging.recv());
-                // Once this has begun the one before it has, too: there is a thread for each.
-                tokio::task::spawn_blocking(|| {}).await.unwrap();
-            });
-            report.send(()).unwrap();
-        });
-        // Far longer than it takes, and the only way to tell waiting from hanging.
-        let in_time = ended.recv_timeout(std::time::Duration::from_secs(20)).is_ok();
-        drop(release);
-        main.join().unwrap();
-        assert!(in_time, "it waited for the hanging thread");
-    }
 }

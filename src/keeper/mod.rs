@@ -279,16 +279,20 @@ impl Worker {
 
     async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>, mut deliveries: mpsc::Receiver<Delivery>) {
         let mut turns = 0u32;
-        loop {
+        let (mut asked, mut fed) = (true, true);
+        while asked || fed {
             let chores = self.has_chores();
             tokio::select! {
                 biased;
-                job = jobs.recv() => match job {
+                job = jobs.recv(), if asked => match job {
                     Some(job) => self.guarded(|worker| worker.work(job)),
-                    // The lifecycle is gone: so is the process.
-                    None => return,
+                    // The lifecycle has failed. What is kept now is sent by the next process.
+                    None => asked = false,
                 },
-                Some(delivery) = deliveries.recv() => self.guarded(|worker| worker.take(delivery)),
+                delivery = deliveries.recv(), if fed => match delivery {
+                    Some(delivery) => self.guarded(|worker| worker.take(delivery)),
+                    None => fed = false,
+                },
                 () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
                 () = pause(), if chores => self.guarded(Self::chore),
             }

@@ -271,3 +271,39 @@ fn a_refusal_is_reported_without_waiting_for_a_delivery() {
     intake.report_drops();
     assert_eq!(drain(&mut intake).len(), 1);
 }
+
+#[tokio::test]
+async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let keeper = Keeper::start(Setup {
+        dir: dir.path().to_path_buf(),
+        limits: Limits::new(64 << 20, Overflow::DropOldest),
+        wire: Box::new(Otlp),
+        about: About::default(),
+        epoch_unix_nanos: 0,
+        concurrent: false,
+    })
+    .unwrap();
+    let inbox = keeper.inbox.clone();
+    drop(keeper);
+    let (reply, receipt) = oneshot::channel();
+    let body = body([line("kept")]).into();
+    inbox.send(Delivery { body, received_unix_nanos: 1, reply }).await.unwrap();
+    assert_eq!(receipt.await, Ok(Receipt::Kept));
+}
+
+#[test]
+fn copies_of_a_snapshot_name_their_records_apart() {
+    let uid = |instance: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        fastrand::seed(1);
+        let mut intake = open(dir.path());
+        let restored = format!(
+            r#"[{{"time":"2026-10-08T07:30:27.768Z","type":"platform.restoreStart","record":{{"instanceId":"{instance}"}}}}]"#
+        );
+        take(&mut intake, restored.as_bytes(), 1);
+        take(&mut intake, &body([line("the same in both")]), 2);
+        attribute(&drain(&mut intake)[1], "log.record.uid").cloned()
+    };
+    assert_ne!(uid("a"), uid("b"));
+}
