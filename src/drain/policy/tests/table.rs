@@ -207,6 +207,20 @@ fn an_open_breaker_is_not_held_for() {
     }
 }
 
+#[test]
+fn what_an_earlier_process_left_is_no_reason_to_hold_until_the_backend_takes_some_of_it() {
+    let mut world = World::started(settings(), |_| hang());
+    world.inherit(Signal::Logs, 3, 10, 100);
+    world.tell(invoke(1));
+    assert!(world.next_pending);
+
+    let mut world = World::healthy(settings(), ms(10));
+    world.inherit(Signal::Logs, 1, 10, 100);
+    world.run_until_empty(10);
+    world.tell(invoke(1));
+    assert!(!world.next_pending);
+}
+
 // === What a request carries, and when
 
 #[test]
