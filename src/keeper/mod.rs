@@ -39,6 +39,10 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 /// Deliveries and jobs handled before a segment is counted in between, so that counting never starves.
 const CHORE_INTERVAL_TURNS: u32 = 16;
 
+/// How long the first delivery after a restart waits for the index, which takes 50 to 90 ms to open in a debug build (and
+/// nothing at all in a new environment, which has none): Lambda waits for the answer, the function does not.
+const INDEX_WAIT: Duration = Duration::from_millis(250);
+
 /// What the keeper needs to know to start.
 pub struct Setup {
     /// `OUTLAST_QUEUE_DIR`
@@ -184,6 +188,8 @@ struct Worker {
     notify: mpsc::UnboundedSender<Notice>,
     told_degraded: bool,
     index_consulted: bool,
+    /// How long the next delivery waits for it.
+    index_wait: Duration,
     counted: bool,
 }
 
@@ -240,6 +246,7 @@ impl Worker {
             notify,
             told_degraded: false,
             index_consulted: false,
+            index_wait: INDEX_WAIT,
             counted: false,
         };
         worker.tell_levels();
@@ -284,18 +291,24 @@ impl Worker {
 
     fn take(&mut self, delivery: Delivery) {
         let Delivery { body, received_unix_nanos, reply } = delivery;
+        if !self.index_consulted {
+            // It knows what was delivered and deleted by an earlier process, which may be what comes again now.
+            let wait = std::mem::take(&mut self.index_wait);
+            self.index_consulted = self.intake.queue.consult_index_within(wait);
+        }
         let taken = self.intake.take(&body, received_unix_nanos);
         // Its memory is counted until it is dropped.
         drop(body);
-        answer(reply, taken.receipt);
         if taken.receipt == Receipt::Repeated {
-            return;
+            return answer(reply, taken.receipt);
         }
         self.intake.report_drops();
         self.tell_levels();
         for noted in taken.noted {
             self.tell(Notice::Noted(noted));
         }
+        // Last, so that what was acknowledged before SHUTDOWN is known to the lifecycle when that comes.
+        answer(reply, taken.receipt);
     }
 
     fn work(&mut self, job: Job) {
