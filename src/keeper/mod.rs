@@ -205,7 +205,12 @@ impl OpenSetup {
         let queue_id = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
         let (mut queue, opened) = Queue::open(Box::new(RealDisk), &self.dir, self.limits, queue_id);
         if let Some(problem) = &opened.problem {
-            log::error!("queue: {} cannot be used: {problem}", self.dir.display());
+            log::error!(
+                "queue: {} cannot be used ({problem}): keeping up to {} bytes in memory, which a crash would lose, until it can",
+                self.dir.display(),
+                self.limits.memory_max_bytes
+            );
+            queue.stand_in();
         } else {
             queue.attach_index(&self.dir);
         }

@@ -341,6 +341,13 @@ impl Queue {
         Ok(())
     }
 
+    /// The directory cannot be used, as [`Opened::problem`] says: go on in memory without another word.
+    pub fn stand_in(&mut self) {
+        self.degraded = true;
+        // In memory this cannot fail.
+        drop(self.begin_segment());
+    }
+
     /// The disk takes nothing: go on in memory.
     fn degrade(&mut self, error: &StoreError) {
         if self.degraded {
@@ -350,9 +357,7 @@ impl Queue {
             "queue: the disk takes nothing ({error}): keeping up to {} bytes in memory, which a crash would lose, until it does",
             self.limits.memory_max_bytes
         );
-        self.degraded = true;
-        // In memory this cannot fail.
-        drop(self.begin_segment());
+        self.stand_in();
     }
 
     /// Tries to bring what is in memory to the disk. Call now and then while [`Queue::is_degraded`].
