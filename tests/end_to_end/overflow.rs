@@ -1,1 +1,105 @@
-//! x
+//! More than the disk may hold: what goes is counted to the record.
+
+use crate::support::{
+    Told, World, acknowledged, delivered, invoke, is_report, leave, left_on_disk, lines_with, output, within,
+};
+use outlast_backend::Behaviour;
+use outlast_simulator::{Invocation, Sandbox};
+
+/// An invocation of lines that do not compress: some 200 KB on disk.
+fn heavy(number: u64) -> Invocation {
+    let mut random = fastrand::Rng::with_seed(number);
+    (0..250).fold(Invocation::new(), |invocation, line| {
+        let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(1_000).collect();
+        invocation.line(format!("{number} {line} {noise}"))
+    })
+}
+
+async fn overflow(world: &World, policy: &str) -> Sandbox {
+    world.backend.behave(Behaviour::status(503));
+    let lambda = world
+        .lambda()
+        .env("OUTLAST_QUEUE_MAX_BYTES", "1MiB")
+        .env("OUTLAST_OVERFLOW", policy)
+        .start()
+        .await
+        .unwrap();
+    for number in 0..12 {
+        invoke(&lambda, heavy(number)).await;
+        within("deliveries", lambda.settled()).await;
+    }
+    lambda
+}
+
+/// What was acknowledged is delivered, or in the drop reports: exactly.
+fn assert_accounted(world: &World, lambda: &Sandbox) -> (Vec<Told>, Vec<Told>) {
+    assert_eq!(left_on_disk(lambda), 0, "{:?}", output(lambda));
+    let expected = acknowledged(&[lambda]);
+    let (got, repeated) = delivered(&world.backend);
+    assert_eq!(repeated, 0);
+    let mut rest = expected.iter();
+    for told in &got {
+        assert!(rest.any(|other| other == told), "out of order: {told:?}");
+    }
+    assert_eq!(got.len() as u64 + world.reported(), expected.len() as u64, "{:?}", output(lambda));
+    assert!(world.reported() > 500, "{}", world.reported());
+    (expected, got)
+}
+
+#[tokio::test]
+async fn the_oldest_make_room() {
+    let world = World::new().await;
+    let lambda = overflow(&world, "drop-oldest").await;
+    world.backend.recover().await.unwrap();
+    world.wait_for(|received| received.records().iter().any(is_report)).await;
+    leave(&lambda).await;
+    let (expected, got) = assert_accounted(&world, &lambda);
+    assert_eq!(expected.last(), got.last(), "the newest are there");
+    assert_ne!(expected.first(), got.first());
+    assert_eq!(world.reported_for("overflow_oldest"), world.reported());
+    assert!(lines_with(&lambda, "queue full") > 0);
+}
+
+#[tokio::test]
+async fn the_newest_are_turned_away() {
+    let world = World::new().await;
+    let lambda = overflow(&world, "drop-newest").await;
+    world.backend.recover().await.unwrap();
+    world.wait_for(|received| received.records().iter().any(is_report)).await;
+    leave(&lambda).await;
+    let (expected, got) = assert_accounted(&world, &lambda);
+    assert_eq!(expected.first(), got.first(), "the oldest are there");
+    assert_eq!(world.reported_for("overflow_newest"), world.reported());
+}
+
+#[tokio::test]
+async fn counts_outlive_a_sigkill() {
+    let world = World::new().await;
+    let lambda = overflow(&world, "drop-oldest").await;
+    lambda.kill().await;
+    invoke(&lambda, heavy(100)).await;
+    within("deliveries", lambda.settled()).await;
+    world.backend.recover().await.unwrap();
+    world.wait_for(|received| received.records().iter().any(is_report)).await;
+    leave(&lambda).await;
+    assert_accounted(&world, &lambda);
+}
+
+#[tokio::test]
+async fn the_disk_budget_is_kept_to() {
+    let world = World::new().await;
+    let lambda = overflow(&world, "drop-oldest").await;
+    let size = size_of(&world.queue());
+    assert!(size <= 1 << 20, "{size} bytes on disk");
+    leave(&lambda).await;
+}
+
+fn size_of(directory: &std::path::Path) -> u64 {
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() { size_of(&path) } else { std::fs::metadata(path).unwrap().len() }
+        })
+        .sum()
+}
