@@ -129,14 +129,21 @@ enum Happened {
 impl Conductor {
     fn begin(&mut self) {
         // What an earlier process left is known by now, as a rule.
+        self.hear_notices();
+        self.tell(Event::Started);
+    }
+
+    /// Takes note of what the keeper has said already.
+    fn hear_notices(&mut self) {
         while let Ok(notice) = self.keeper.notices.try_recv() {
             self.notice(notice);
         }
-        self.tell(Event::Started);
     }
 
     /// Does what is to be done, waits, and takes note of what happened. `None`: it is over.
     async fn step(&mut self) -> Option<()> {
+        // Before anything is decided: SHUTDOWN may have overtaken them.
+        self.hear_notices();
         let mut now = self.clock.now();
         while let Some(action) = self.policy.next(now) {
             self.apply(action)?;

@@ -47,8 +47,9 @@ const LONG_FREEZE: Duration = Duration::from_secs(1);
 /// After a long freeze an answer that is already in the socket is read within this.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// SHUTDOWN: the last report comes a few milliseconds after it, 100 ms at most as far as is known.
-const LAST_BATCH_WAIT: Duration = Duration::from_millis(120);
+/// SHUTDOWN: the last report comes a few milliseconds after it, 100 ms at most as far as is known, and lies in the Telemetry
+/// API's buffer for another 25 ms. As much again, because CPU is scarce then; it is waited for only if it is due.
+const LAST_BATCH_WAIT: Duration = Duration::from_millis(200);
 
 /// Where we stand with Lambda.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

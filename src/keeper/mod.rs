@@ -43,6 +43,10 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 /// Deliveries and jobs handled before a segment is counted in between, so that counting never starves.
 const CHORE_INTERVAL_TURNS: u32 = 16;
 
+/// How long the first delivery after a restart waits for the index, which takes 50 to 90 ms to open in a debug build (and
+/// nothing at all in a new environment, which has none): Lambda waits for the answer, the function does not.
+const INDEX_WAIT: Duration = Duration::from_millis(250);
+
 /// What the keeper needs to know to start.
 pub struct Setup {
     /// `OUTLAST_QUEUE_DIR`
@@ -214,6 +218,8 @@ struct Worker {
     /// Of the last level told.
     revision: u64,
     index_consulted: bool,
+    /// How long the next delivery waits for it.
+    index_wait: Duration,
     counted: bool,
 }
 
@@ -229,7 +235,12 @@ impl OpenSetup {
         let queue_id = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
         let (mut queue, opened) = Queue::open(Box::new(RealDisk), &self.dir, self.limits, queue_id);
         if let Some(problem) = &opened.problem {
-            log::error!("queue: {} cannot be used: {problem}", self.dir.display());
+            log::error!(
+                "queue: {} cannot be used ({problem}): keeping up to {} bytes in memory, which a crash would lose, until it can",
+                self.dir.display(),
+                self.limits.memory_max_bytes
+            );
+            queue.stand_in();
         } else {
             queue.attach_index(&self.dir);
         }
@@ -271,6 +282,7 @@ impl Worker {
             told_degraded: false,
             revision: 0,
             index_consulted: false,
+            index_wait: INDEX_WAIT,
             counted: false,
         };
         worker.tell_levels();
@@ -319,18 +331,24 @@ impl Worker {
 
     fn take(&mut self, delivery: Delivery) {
         let Delivery { body, received_unix_nanos, reply } = delivery;
+        if !self.index_consulted {
+            // It knows what was delivered and deleted by an earlier process, which may be what comes again now.
+            let wait = std::mem::take(&mut self.index_wait);
+            self.index_consulted = self.intake.queue.consult_index_within(wait);
+        }
         let taken = self.intake.take(&body, received_unix_nanos);
         // Its memory is counted until it is dropped.
         drop(body);
-        answer(reply, taken.receipt);
         if taken.receipt == Receipt::Repeated {
-            return;
+            return answer(reply, taken.receipt);
         }
         self.intake.report_drops();
         self.tell_levels();
         for noted in taken.noted {
             self.tell(Notice::Noted(noted));
         }
+        // Last, so that what was acknowledged before SHUTDOWN is known to the lifecycle when that comes.
+        answer(reply, taken.receipt);
     }
 
     fn work(&mut self, job: Job) {

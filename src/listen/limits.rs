@@ -9,8 +9,8 @@ const MIB: usize = 1024 * KIB;
 /// rest is for records with many escapes and for what Lambda may allow later.
 const BODY_MAX_BYTES: usize = 8 * MIB;
 /// What is read and thrown away after a refused request, so that the sender finishes writing and sees the
-/// answer instead of a reset. One more body of the longest kind.
-const DISCARD_MAX_BYTES: usize = BODY_MAX_BYTES;
+/// answer instead of a reset. Enough for a body twice as long as is taken.
+const DISCARD_MAX_BYTES: usize = 2 * BODY_MAX_BYTES;
 /// All bodies in memory, being read or waiting for their receipt: three of the longest, of a function that may
 /// have 128 MiB in all.
 const MEMORY_MAX_BYTES: usize = 3 * BODY_MAX_BYTES;

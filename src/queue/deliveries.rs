@@ -50,6 +50,11 @@ impl Deliveries {
         self.known.get(&delivery).copied()
     }
 
+    /// All of them, oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = u128> {
+        self.order.iter().copied()
+    }
+
     /// Notes a frame.
     pub(super) fn note(&mut self, header: &Header) {
         let entry = self.entry(header.delivery);

@@ -21,9 +21,9 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 use thiserror::Error;
@@ -109,7 +109,8 @@ pub struct Index {
     entries: Option<SyncSender<Entry>>,
     given_up: bool,
     bytes: Arc<AtomicU64>,
-    found: Arc<OnceLock<Found>>,
+    /// Brings what was found, once, while that is still to come.
+    found: Option<Receiver<Found>>,
     taken: bool,
 }
 
@@ -117,14 +118,8 @@ impl Index {
     /// An index in `dir`, a directory of its own. If there is one it is opened now, else with the first entry.
     pub fn new(dir: PathBuf) -> Self {
         let exists = dir.exists();
-        let mut index = Self {
-            dir,
-            entries: None,
-            given_up: false,
-            bytes: Arc::default(),
-            found: Arc::default(),
-            taken: false,
-        };
+        let mut index =
+            Self { dir, entries: None, given_up: false, bytes: Arc::default(), found: None, taken: false };
         if exists {
             index.start();
         } else {
@@ -135,14 +130,14 @@ impl Index {
 
     fn start(&mut self) {
         let (entries, inbox) = sync_channel(PENDING_ENTRIES_MAX);
-        let worker = Worker {
-            dir: self.dir.clone(),
-            bytes: Arc::clone(&self.bytes),
-            found: Arc::clone(&self.found),
-            next_delivery: 0,
-        };
+        let (tell, found) = sync_channel(1);
+        let worker =
+            Worker { dir: self.dir.clone(), bytes: Arc::clone(&self.bytes), found: tell, next_delivery: 0 };
         match thread::Builder::new().name("index".into()).spawn(move || worker.run(&inbox)) {
-            Ok(_) => self.entries = Some(entries),
+            Ok(_) => {
+                self.entries = Some(entries);
+                self.found = Some(found);
+            }
             Err(error) => self.give_up(&error),
         }
     }
@@ -169,13 +164,14 @@ impl Index {
         }
     }
 
-    /// What was found at open, once, as soon as it is known.
-    pub fn take_found(&mut self) -> Option<&Found> {
+    /// What was found at open, once, as soon as it is known; waits for that at most so long.
+    pub fn take_found(&mut self, wait: Duration) -> Option<Found> {
         if self.taken {
             return None;
         }
-        let found = self.found.get()?;
+        let found = self.found.as_ref()?.recv_timeout(wait).ok()?;
         self.taken = true;
+        self.found = None;
         Some(found)
     }
 
@@ -194,7 +190,7 @@ impl Index {
 struct Worker {
     dir: PathBuf,
     bytes: Arc<AtomicU64>,
-    found: Arc<OnceLock<Found>>,
+    found: SyncSender<Found>,
     next_delivery: u64,
 }
 
@@ -202,12 +198,12 @@ impl Worker {
     fn run(mut self, inbox: &Receiver<Entry>) {
         let mut db = match self.open() {
             Ok((db, found)) => {
-                drop(self.found.set(found));
+                drop(self.found.try_send(found));
                 Some(db)
             }
             Err(error) => {
                 log::warn!("index: cannot be opened ({error}); the segments are enough");
-                drop(self.found.set(Found::default()));
+                drop(self.found.try_send(Found::default()));
                 None
             }
         };
@@ -479,7 +475,7 @@ mod tests {
     }
 
     fn worker(dir: &Path) -> Worker {
-        Worker { dir: dir.to_path_buf(), bytes: Arc::default(), found: Arc::default(), next_delivery: 0 }
+        Worker { dir: dir.to_path_buf(), bytes: Arc::default(), found: sync_channel(1).0, next_delivery: 0 }
     }
 
     fn found(dir: &Path) -> Found {

@@ -325,10 +325,10 @@ impl Segments {
     /// # Errors
     /// If the disk still takes nothing; the segment stays in memory then.
     pub(super) fn move_to_disk(&mut self) -> Result<(), StoreError> {
-        let Some(active) = self.active.as_mut().filter(|active| active.file.is_none()) else { return Ok(()) };
         if !self.listed {
-            return Err(StoreError::Vanished);
+            self.list_late()?;
         }
+        let Some(active) = self.active.as_mut().filter(|active| active.file.is_none()) else { return Ok(()) };
         let Some(Segment { place: Place::Memory(bytes), .. }) = self.by_number.get(&active.number) else {
             return Err(StoreError::Missing(active.number));
         };
@@ -343,6 +343,17 @@ impl Segments {
             segment.place = Place::File;
         }
         active.file = Some(file);
+        Ok(())
+    }
+
+    /// A directory that could not be used at open may be used once it is known to hold no segments: those of others
+    /// could have our numbers. Segments that turn up late are found by the next start.
+    fn list_late(&mut self) -> Result<(), StoreError> {
+        self.disk.prepare(&self.dir)?;
+        if self.disk.list(&self.dir)?.iter().any(|(name, _)| number_of(name).is_some()) {
+            return Err(StoreError::Vanished);
+        }
+        self.listed = true;
         Ok(())
     }
 

@@ -12,8 +12,9 @@ use super::segments::{Segments, StoreError};
 use super::state::{FRAMES_START, Mark, State};
 use super::types::{AppendError, Appended, Batch, Limits, Oldest, Opened, Overflow, Waiting};
 use crate::{PerSignal, Signal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
+use std::time::Duration;
 
 /// Segments whose frames are read at open, newest first, for the deliveries they name: what Lambda may repeat
 /// came last. The others are counted when there is time.
@@ -165,8 +166,18 @@ impl Queue {
     /// Takes over what the index knows, once it has opened. Call now and then until it returns true: nothing
     /// is missing before, but counts may be incomplete and a repeat may go unnoticed.
     pub fn consult_index(&mut self) -> bool {
+        self.consult_index_within(Duration::ZERO)
+    }
+
+    /// [`consult_index`](Self::consult_index), waiting for the index to open at most so long.
+    pub fn consult_index_within(&mut self, wait: Duration) -> bool {
         let Some(index) = &mut self.index else { return true };
-        let Some(found) = index.take_found().cloned() else { return !index.is_opening() };
+        let Some(found) = index.take_found(wait) else { return !index.is_opening() };
+        // What was not flushed before a SIGKILL is known from the segments alone, until those are removed.
+        let flushed: HashSet<u128> = found.deliveries.iter().copied().collect();
+        for delivery in self.deliveries.all().filter(|delivery| !flushed.contains(delivery)) {
+            index.note(Entry::Delivery(delivery));
+        }
         for delivery in found.deliveries {
             if self.deliveries.get(delivery).is_none() {
                 self.deliveries.note_whole(delivery);
@@ -175,6 +186,8 @@ impl Queue {
         if let Some(state) = found.state.filter(|state| state.queue_id == self.state.queue_id) {
             self.catch_up_with(&state);
         }
+        // With the state the deliveries are flushed; the next delivery to the backend may be a long time off.
+        self.note(Entry::State(Box::new(self.state)));
         for (number, row) in found.segments {
             // A mark within the segment or past it: only its frames tell what waits.
             let untouched = self.state.marks.iter().all(|(_, mark)| mark.seq.segment() < number);
@@ -328,6 +341,13 @@ impl Queue {
         Ok(())
     }
 
+    /// The directory cannot be used, as [`Opened::problem`] says: go on in memory without another word.
+    pub fn stand_in(&mut self) {
+        self.degraded = true;
+        // In memory this cannot fail.
+        drop(self.begin_segment());
+    }
+
     /// The disk takes nothing: go on in memory.
     fn degrade(&mut self, error: &StoreError) {
         if self.degraded {
@@ -337,9 +357,7 @@ impl Queue {
             "queue: the disk takes nothing ({error}): keeping up to {} bytes in memory, which a crash would lose, until it does",
             self.limits.memory_max_bytes
         );
-        self.degraded = true;
-        // In memory this cannot fail.
-        drop(self.begin_segment());
+        self.stand_in();
     }
 
     /// Tries to bring what is in memory to the disk. Call now and then while [`Queue::is_degraded`].

@@ -16,12 +16,14 @@ async fn backlog(world: &World, lambda: &Sandbox, blocks: usize, lines: usize) {
     }
 }
 
+/// Less than the larger blocks: those go in parts.
+const LIMIT: usize = 9_000;
+
 #[tokio::test]
 async fn what_is_too_large_goes_in_smaller_pieces() {
     let world = World::new().await;
     let lambda = world.lambda().start().await.unwrap();
     backlog(&world, &lambda, 20, 50).await;
-    const LIMIT: usize = 9_000; // less than the larger blocks: those go in parts
     world.backend.behave(Behaviour::too_large_above_plain(LIMIT));
     world.until_delivered(&lambda).await;
     assert_eq!(lambda.acknowledged_lines().len(), 1_000);

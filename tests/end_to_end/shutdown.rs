@@ -77,6 +77,7 @@ async fn a_backlog_of_an_earlier_environment_is_delivered_without_any_invocation
     leave(&lambda).await;
     world.backend.recover().await.unwrap();
     let next = world.lambda().start().await.unwrap();
+    within("deliveries", next.settled()).await;
     leave(&next).await;
     assert_eq!(left_on_disk(&next), 0);
     assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0);

@@ -24,10 +24,17 @@ pub(crate) const RETRY_MAX: Duration = ms(80);
 
 /// Waits for `event`, and fails the test if it does not come.
 pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, event).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited in vain for {what}"),
-    }
+    tokio::time::timeout(PATIENCE, event).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Waits for something on disk, which nothing announces.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let poll = async {
+        while !condition() {
+            tokio::time::sleep(ms(5)).await;
+        }
+    };
+    within(what, poll).await;
 }
 
 /// A backend, and a disk that outlives every sandbox.
@@ -70,6 +77,11 @@ impl World {
         self.wait_for(|received| received.requests_with(&Verdict::Pending) > 0).await;
     }
 
+    /// Waits until no request is under way.
+    pub(crate) async fn until_idle(&self) {
+        self.wait_for(|received| received.requests_with(&Verdict::Pending) == 0).await;
+    }
+
     /// Waits until so many requests have begun.
     pub(crate) async fn until_requests(&self, count: usize) {
         self.wait_for(|received| received.requests().len() >= count).await;
@@ -80,7 +92,8 @@ impl World {
         within("deliveries to end", lambda.settled()).await;
         let expected = lambda.acknowledged_count();
         self.wait_for(|received| {
-            received.records().iter().filter(|record| !is_report(record)).count() >= expected
+            let own = received.records().iter().filter(|record| !is_report(record));
+            own.map(|record| &record.uid).collect::<HashSet<_>>().len() >= expected
         })
         .await;
     }
@@ -88,7 +101,7 @@ impl World {
     /// What drop reports say, in all.
     pub(crate) fn reported(&self) -> u64 {
         let records = self.backend.records();
-        records.iter().filter(|record| is_report(record)).map(|report| count_of(report)).sum()
+        records.iter().filter(|record| is_report(record)).map(count_of).sum()
     }
 
     /// What drop reports say, by reason.
@@ -159,10 +172,10 @@ pub(crate) struct Told {
 
 fn told_by_lambda(event: &Event) -> Told {
     let mut body = event.value();
-    if matches!(&*event.kind, "function" | "extension") {
-        if let Some(message) = body.get_mut("message").map(Value::take) {
-            body = message;
-        }
+    if matches!(&*event.kind, "function" | "extension")
+        && let Some(message) = body.get_mut("message").map(Value::take)
+    {
+        body = message;
     }
     if let Value::String(text) = &mut body {
         *text = text.strip_suffix('\n').unwrap_or(text).to_owned();

@@ -131,5 +131,5 @@ fn managed_instances_drain_all_the_time_and_ask_for_one_event_only() {
     assert!((8..=12).contains(&requests), "{requests} requests in 5 s");
     world.tell(Event::Shutdown { deadline: world.now + ms(2_000) });
     world.run_for(ms(2_000));
-    assert_eq!(world.exited, Some(ms(6_120)), "the last batch is waited for, no longer");
+    assert_eq!(world.exited, Some(ms(6_200)), "the last batch is waited for, no longer");
 }

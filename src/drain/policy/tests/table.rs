@@ -720,7 +720,7 @@ fn a_last_report_that_never_comes_is_not_waited_for_long() {
     world.tell(done(1));
     shutdown_in(&mut world, ms(1_300));
     world.run_for(ms(1_300));
-    assert_eq!(world.exited, Some(ms(120)));
+    assert_eq!(world.exited, Some(ms(200)));
 }
 
 #[test]
