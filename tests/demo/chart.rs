@@ -160,7 +160,7 @@ fn added(story: &Story, until_ms: u64) -> String {
         "milliseconds added per invocation, logarithmic (hollow: the first 10 of an environment)",
         &ms(most_us),
     );
-    let decades = [100, 1_000, 10_000, 100_000].into_iter().filter(|us| *us < most_us).map(|us| {
+    let decades = [100, 1_000, 10_000, 100_000].into_iter().filter(|us| *us * 3 / 2 < most_us).map(|us| {
         let y = panel.y(height(us));
         format!(
             "<line class=grid x1={LEFT} x2={} y1={y:.1} y2={y:.1} />\

@@ -32,7 +32,7 @@ body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 66rem; backgroun
   font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.05rem; margin: 2.5rem 0 .75rem; }
 p { margin: .25rem 0; } .soft { color: var(--soft); } .bad { color: var(--bad); font-weight: 600; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 1px; margin: 1.75rem 0;
+.tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1px; margin: 1.75rem 0;
   background: var(--rule); border: 1px solid var(--rule); }
 .tiles div { background: var(--paper); padding: .8rem 1rem; } .tiles b { display: block; font-size: 1.45rem; font-weight: 600; }
 .tiles span { color: var(--soft); font-size: .85rem; }
@@ -80,7 +80,8 @@ fn html(story: &Story) -> String {
 fn tiles(story: &Story) -> String {
     let start = story.starts.first().map_or_else(|| "-".to_owned(), |start| ms(start.first_next_us));
     let first = story.first_acknowledgement_us.map_or_else(|| "-".to_owned(), ms);
-    let caught_up = story.caught_up_ms.map_or_else(|| "-".to_owned(), |at| ms(at * 1000));
+    let caught_up =
+        story.caught_up_ms.and_then(|at| usize::try_from(at).ok()).map_or_else(|| "-".to_owned(), thousands);
     let tiles = [
         (format!("{} ms", ms(story.added.median_us)), "added per invocation, median"),
         (format!("{} ms", ms(story.added.p99_us)), "added per invocation, 99th percentile"),

@@ -62,10 +62,7 @@ pub fn usable() -> Result<bool, EmulatorError> {
 fn missing() -> Option<String> {
     let emulator = emulator_path();
     if !emulator.is_file() {
-        return Some(format!(
-            "no Lambda emulator at {}: run tests/parts/get.sh rie",
-            emulator.display()
-        ));
+        return Some(format!("no Lambda emulator at {}: run tests/parts/get.sh rie", emulator.display()));
     }
     if !rustix::process::geteuid().is_root() {
         return Some("the Lambda emulator's namespaces need root".into());
