@@ -80,7 +80,9 @@ fn writer() {
                     told.push((signal, ids));
                 }
                 queue.append(&batch(u128::from(next), made)).unwrap();
-                told.iter().for_each(|(signal, ids)| tell("T", *signal, ids));
+                for (signal, ids) in told {
+                    tell("T", signal, &ids);
+                }
             }
             5 => {
                 queue.consult_index();

@@ -8,9 +8,11 @@ mod common;
 use common::{Lines, batch, block, numbers};
 use outlast::Signal;
 use outlast::queue::{
-    AppendError, Appended, Deflater, Disk, DiskFile, Encoding, Limits, Overflow, Queue, RealDisk, Reason,
+    AppendError, Appended, Deflater, Disk, DiskFile, Encoding, Limits, NewBlock, Overflow, Queue, RealDisk,
+    Reason,
 };
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -164,7 +166,6 @@ struct Run {
     dir: tempfile::TempDir,
     disk: FaultyDisk,
     queue: Queue,
-    deflater: Deflater,
     end: End,
     next: u64,
     deliveries: u128,
@@ -177,6 +178,20 @@ struct Run {
     open: [BTreeSet<u64>; 3],
     died: bool,
     context: String,
+}
+
+/// Signal, numbers of the records, padding.
+type Recipe = (Signal, Vec<u64>, usize);
+
+thread_local! {
+    /// Every run of the scenario appends the same blocks, and deflating them takes longer than all the rest.
+    static BLOCKS: RefCell<HashMap<Recipe, NewBlock>> = RefCell::default();
+}
+
+fn block_once(signal: Signal, ids: &[u64], padding: usize) -> NewBlock {
+    let make = || block(&mut Deflater::default(), signal, ids, padding);
+    BLOCKS
+        .with_borrow_mut(|blocks| blocks.entry((signal, ids.to_vec(), padding)).or_insert_with(make).clone())
 }
 
 fn limits() -> Limits {
@@ -198,7 +213,6 @@ impl Run {
             dir,
             disk,
             queue,
-            deflater: Deflater::default(),
             end,
             next: 0,
             deliveries: 0,
@@ -229,7 +243,7 @@ impl Run {
         for (signal, records) in blocks {
             let numbers: Vec<u64> = (self.next..self.next + records).collect();
             self.next += records;
-            made.push(block(&mut self.deflater, *signal, &numbers, padding));
+            made.push(block_once(*signal, &numbers, padding));
             ids.push((*signal, numbers));
         }
         let batch = batch(self.deliveries, made);
@@ -251,7 +265,9 @@ impl Run {
             Err(AppendError::NoRoom) => {
                 assert!(self.disk.struck(), "{}: no room on a disk that works", self.context);
                 // A sender would keep it and send it again; this one gives up. Some may be on disk.
-                ids.iter().for_each(|(signal, numbers)| self.open[signal.index()].extend(numbers));
+                for (signal, numbers) in ids {
+                    self.open[signal.index()].extend(numbers);
+                }
             }
         }
     }
@@ -287,7 +303,7 @@ impl Run {
         if self.died {
             return;
         }
-        if let Some(request) = self.queue.assemble_part(signal, &Lines, Encoding::Gzip, 0..records)
+        if let Some(request) = self.queue.assemble_part(signal, &Lines, Encoding::Identity, 0..records)
             && self.live()
         {
             let ids = numbers(&request);
@@ -311,9 +327,9 @@ impl Run {
     fn reopen(&mut self, disk: Box<dyn Disk>) {
         // What only memory had is gone now.
         for (memory, acknowledged) in self.in_memory.iter_mut().zip(&mut self.acknowledged) {
-            memory.iter().for_each(|id| {
+            for id in memory.iter() {
                 acknowledged.remove(id);
-            });
+            }
         }
         let (queue, _) = Queue::open(disk, &self.dir.path().join("queue"), limits(), 2);
         self.queue = queue;

@@ -64,6 +64,32 @@ impl Deliveries {
         *end = (*end).max(header.events_end);
     }
 
+    /// Notes a frame of a delivery older than those that are known: it never displaces one of them.
+    pub(super) fn note_older(&mut self, header: &Header) {
+        if self.make_room_for_older(header.delivery) {
+            self.note(header);
+        }
+    }
+
+    /// Notes a delivery older than those that are known, which is dealt with in full.
+    pub(super) fn note_older_whole(&mut self, delivery: u128) {
+        if !self.known.contains_key(&delivery) && self.make_room_for_older(delivery) {
+            self.note_whole(delivery);
+        }
+    }
+
+    /// Whether there is an entry for `delivery` now.
+    fn make_room_for_older(&mut self, delivery: u128) -> bool {
+        if !self.known.contains_key(&delivery) {
+            if self.order.len() >= REMEMBERED_DELIVERIES_MAX {
+                return false;
+            }
+            self.order.push_front(delivery);
+            self.known.insert(delivery, Progress::default());
+        }
+        true
+    }
+
     /// Notes a delivery that is dealt with in full.
     pub(super) fn note_whole(&mut self, delivery: u128) {
         let entry = self.entry(delivery);
@@ -111,5 +137,25 @@ mod tests {
         assert_eq!(deliveries.get(0), None);
         assert!(deliveries.get(1).is_some_and(|progress| progress.is_whole()));
         assert_eq!(deliveries.known.len(), REMEMBERED_DELIVERIES_MAX);
+    }
+
+    #[test]
+    fn older_deliveries_do_not_displace_newer_ones() {
+        let mut deliveries = Deliveries::default();
+        for delivery in 0..REMEMBERED_DELIVERIES_MAX as u128 - 1 {
+            deliveries.note_whole(delivery);
+        }
+        let mut header = sample(Seq(1));
+        (header.delivery, header.parts) = (u128::MAX, 2);
+        deliveries.note_older(&header);
+        header.part = 1;
+        deliveries.note_older(&header);
+        assert!(deliveries.get(u128::MAX).is_some_and(|progress| progress.is_whole()));
+        deliveries.note_older_whole(u128::MAX - 1);
+        assert_eq!(deliveries.get(u128::MAX - 1), None);
+        // The older one goes first.
+        deliveries.note_whole(u128::MAX - 2);
+        assert_eq!(deliveries.get(u128::MAX), None);
+        assert!(deliveries.get(0).is_some());
     }
 }

@@ -5,6 +5,7 @@ use super::index::Entry;
 use super::lane::Item;
 use super::ledger::{Reason, Tally};
 use super::scan::{Position, Step, step};
+use super::segments::StoreError;
 use super::state::Mark;
 use super::store::{Queue, Remaining};
 use crate::Signal;
@@ -52,30 +53,47 @@ impl Queue {
     pub(super) fn advance(&mut self, signal: Signal, to: Mark) {
         let mark = *self.state.marks.get(signal);
         if to <= mark {
-            self.save_state();
+            drop(self.save_state());
             return;
         }
         let lane = self.lanes.get_mut(signal);
         while let Some(item) = lane.pop_through(to) {
-            if item.lost_before > 0 {
-                let records = u64::from(item.lost_before);
-                self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
-            }
-            if let Some(waiting) =
-                self.remaining.get_mut(&item.header.seq.segment()).map(|r| r.get_mut(signal))
-            {
+            if let Some(remaining) = self.remaining.get_mut(&item.header.seq.segment()) {
+                let waiting = remaining.get_mut(signal);
                 waiting.blocks = waiting.blocks.saturating_sub(1);
                 waiting.records = waiting.records.saturating_sub(item.header.user_records());
                 waiting.plain_bytes = waiting.plain_bytes.saturating_sub(u64::from(item.header.plain_len));
             }
         }
         *self.state.marks.get_mut(signal) = to;
-        self.save_state();
+        self.fill(signal, 0);
+        self.count_lost(signal);
+        drop(self.save_state());
         self.retire();
+    }
+
+    /// Counts blocks that were waiting in a segment and are not there any more.
+    fn count_lost(&mut self, signal: Signal) {
+        let seen_before = self.lanes.get(signal).seen_before();
+        let mut records = 0;
+        for (_, remaining) in self.remaining.range_mut(..seen_before) {
+            let waiting = remaining.get_mut(signal);
+            if waiting.blocks > 0 {
+                records += std::mem::take(waiting).records;
+            }
+        }
+        if records > 0 {
+            log::warn!("queue: {records} records of {signal} are damaged or were removed by somebody else");
+            self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
+        }
     }
 
     /// Removes segments that have nothing waiting.
     pub(super) fn retire(&mut self) {
+        // What is counted must be on disk before what was counted goes.
+        if self.unsaved {
+            return;
+        }
         let fragment = self.state.fragment;
         let keeps_fragment = move |number: u32| fragment != Seq::default() && fragment.segment() == number;
         let drained = |remaining: &Remaining| remaining.iter().all(|(_, waiting)| waiting.blocks == 0);
@@ -88,14 +106,12 @@ impl Queue {
             drop(self.begin_segment());
         }
         let active = self.store.active();
-        let newest = self.store.all().next_back().map(|(number, _)| number);
         let done: Vec<u32> = self
             .remaining
             .iter()
             .filter(|(number, remaining)| {
-                // The newest one carries the state.
                 Some(**number) != active
-                    && Some(**number) != newest
+                    && !self.store.carries_state(**number)
                     && !keeps_fragment(**number)
                     && drained(remaining)
             })
@@ -103,11 +119,10 @@ impl Queue {
             .collect();
         for number in done {
             // A count from the index is no evidence: its frames are.
-            if self.unverified.contains(&number) {
-                self.count(number);
-                if !self.remaining.get(&number).is_some_and(drained) {
-                    continue;
-                }
+            if self.unverified.contains(&number)
+                && !(self.count(number) && self.remaining.get(&number).is_some_and(drained))
+            {
+                continue;
             }
             self.forget(number);
         }
@@ -120,16 +135,22 @@ impl Queue {
         self.note(Entry::Removed(number));
     }
 
-    /// Puts the state on disk. If that fails, what was done since is repeated after a crash.
-    pub(super) fn save_state(&mut self) {
+    /// Puts the state on disk.
+    ///
+    /// # Errors
+    /// If that fails, what was done since is repeated after a crash, and nothing is removed until it works.
+    pub(super) fn save_state(&mut self) -> Result<(), StoreError> {
         self.state.generation += 1;
         self.note(Entry::State(Box::new(self.state)));
         if self.store.active().is_none() && self.begin_segment().is_ok() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.store.write_state(&self.state) {
+        let written = self.store.write_state(&self.state);
+        if let (Err(error), false) = (&written, self.unsaved) {
             log::warn!("queue: cannot save the state: {error}");
         }
+        self.unsaved = written.is_err();
+        written
     }
 
     /// The body of the first part of a cut record that waits for the rest, and when it came (Unix ns).
@@ -142,26 +163,27 @@ impl Queue {
         loop {
             match step(&mut self.store, &mut position) {
                 Step::Frame(header, payload_offset) if header.seq == seq => {
-                    let item = Item { header, payload_offset, lost_before: 0 };
-                    if let Ok(body) = self.plain(&item) {
-                        return Some((seq, header.received, body));
+                    match self.plain(&Item { header, payload_offset }) {
+                        Ok(body) => return Some((seq, header.received, body)),
+                        Err(error) if error.is_lasting() => break,
+                        Err(_) => return None,
                     }
-                    break;
                 }
                 Step::Frame(..) | Step::Damage(_) => {}
+                Step::Unreadable => return None,
                 Step::End => break,
             }
         }
         self.state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Damaged, records: 1 });
         self.state.fragment = Seq::default();
-        self.save_state();
+        drop(self.save_state());
         None
     }
 
     /// Counts records that never became part of the queue.
     pub fn count_drop(&mut self, tally: Tally) {
         self.state.ledger.drop(tally);
-        self.save_state();
+        drop(self.save_state());
     }
 
     /// Notes that a delivery was dealt with without leaving anything in the queue.
@@ -176,7 +198,8 @@ impl Queue {
     pub fn mark_after(&mut self, signal: Signal, records: u64) -> Mark {
         let mut mark = *self.state.marks.get(signal);
         let mut left = records;
-        for item in self.fill(signal).items() {
+        self.fill(signal, u32::MAX);
+        for item in self.lanes.get(signal).items() {
             let of_block = u64::from(item.header.records.saturating_sub(mark.records));
             if left < of_block {
                 mark.records = mark.records.saturating_add(left as u32);
@@ -205,7 +228,8 @@ impl Queue {
     /// Records of the user's between the mark of `signal` and `to`.
     fn user_records_until(&mut self, signal: Signal, to: Mark) -> u64 {
         let mark = *self.state.marks.get(signal);
-        let items: Vec<Item> = self.fill(signal).items().copied().collect();
+        self.fill(signal, u32::MAX);
+        let items: Vec<Item> = self.lanes.get(signal).items().copied().collect();
         let whole: u64 =
             items.iter().take_while(|i| i.header.seq <= to.seq).map(|i| i.header.user_records()).sum();
         let in_part = items

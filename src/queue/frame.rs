@@ -36,6 +36,15 @@ const CRC_OFFSET_BYTES: usize = HEADER_BYTES - 4;
 /// The first bytes of every frame. The last one is the version of the frame format.
 pub(super) const MAGIC: [u8; 4] = *b"oLf1";
 
+/// Whether `bytes` begin a frame of a later version of the format.
+pub(super) fn is_newer(bytes: &[u8]) -> bool {
+    let (name, version) = MAGIC.split_at(MAGIC.len() - 1);
+    bytes
+        .strip_prefix(name)
+        .and_then(<[u8]>::first)
+        .is_some_and(|found| found > version.first().unwrap_or(found))
+}
+
 /// A frame's place in the queue: grows with every frame, across restarts.
 ///
 /// The upper half is the number of the segment, the lower half the ordinal in it, so that the next number

@@ -13,6 +13,12 @@ use std::collections::VecDeque;
 /// hundred small ones; an item is about 150 bytes.
 const WINDOW_BLOCKS: usize = 512;
 
+/// Frames walked in one go once a block is in sight: a signal with a block here and there in a large backlog
+/// must not keep everything else waiting.
+const FRAMES_PER_FILL_MAX: u32 = 4096;
+/// How often something that cannot be read is tried before it is given up. Each try follows a pause.
+const READ_TRIES_MAX: u32 = 20;
+
 /// A block that is waiting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
@@ -20,8 +26,6 @@ pub(super) struct Item {
     pub header: Header,
     /// Where its payload begins in its segment.
     pub payload_offset: u64,
-    /// Frames missing right before this one, because of damage.
-    pub lost_before: u32,
 }
 
 impl Item {
@@ -40,14 +44,28 @@ pub(super) struct Flight {
     pub orphaned: u64,
 }
 
+/// How far a look ahead came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// Enough is in sight, or what follows cannot be read now.
+    Enough,
+    /// Every frame there is was seen.
+    All,
+    /// What this segment holds was not counted yet.
+    Uncounted(u32),
+}
+
 /// A signal's window and flight.
 #[derive(Debug)]
 pub(super) struct Lane {
     signal: Signal,
     window: VecDeque<Item>,
     scanned: Position,
+    seen_all: bool,
     last: Option<Seq>,
-    missing: u32,
+    stalled: bool,
+    scan_tries: u32,
+    payload_tries: u32,
     /// The request in flight, if there is one.
     pub flight: Option<Flight>,
 }
@@ -55,7 +73,17 @@ pub(super) struct Lane {
 impl Lane {
     /// A lane that begins at `start`.
     pub(super) fn new(signal: Signal, start: Position) -> Self {
-        Self { signal, window: VecDeque::new(), scanned: start, last: None, missing: 0, flight: None }
+        Self {
+            signal,
+            window: VecDeque::new(),
+            scanned: start,
+            seen_all: false,
+            last: None,
+            stalled: false,
+            scan_tries: 0,
+            payload_tries: 0,
+            flight: None,
+        }
     }
 
     /// Blocks in sight, oldest first.
@@ -74,9 +102,17 @@ impl Lane {
         self.window.pop_front()
     }
 
-    /// Looks further ahead.
-    pub(super) fn fill(&mut self, store: &mut Segments, mark: Mark) {
-        while self.window.len() < WINDOW_BLOCKS {
+    /// Looks further ahead. `holds` tells whether a segment holds blocks of the signal, if that is known.
+    pub(super) fn fill(
+        &mut self,
+        store: &mut Segments,
+        mark: Mark,
+        holds: impl Fn(u32) -> Option<bool>,
+    ) -> Filled {
+        let mut walked = 0;
+        self.seen_all = false;
+        while self.window.len() < WINDOW_BLOCKS && (self.window.is_empty() || walked < FRAMES_PER_FILL_MAX) {
+            walked += 1;
             match step(store, &mut self.scanned) {
                 Step::Frame(header, payload_offset) => self.take(&header, payload_offset, mark),
                 Step::Damage(bytes) => {
@@ -85,34 +121,96 @@ impl Lane {
                         log::warn!("queue: segment {segment}: {bytes} damaged bytes before {offset} skipped");
                     }
                 }
-                Step::End if store.active() == Some(self.scanned.segment) => return,
-                Step::End => match self.following_segment(store) {
-                    Some(next) => self.scanned = Position::start_of(next),
-                    None => return,
+                Step::Unreadable => {
+                    self.stall_at(self.scanned.segment);
+                    return Filled::Enough;
+                }
+                Step::End => match self.following_segment(store, &holds) {
+                    Following::Segment(next) => self.scanned = Position::start_of(next),
+                    Following::Uncounted(next) => return Filled::Uncounted(next),
+                    Following::None => {
+                        self.seen_all = true;
+                        return Filled::All;
+                    }
                 },
             }
         }
+        Filled::Enough
     }
 
-    /// The segment after the one that was walked, which may be gone by now.
-    fn following_segment(&self, store: &Segments) -> Option<u32> {
+    /// The segment to walk after the one that was walked, which may be gone by now.
+    fn following_segment(&self, store: &Segments, holds: impl Fn(u32) -> Option<bool>) -> Following {
         let here = self.scanned.segment;
-        store.first_from(if store.len(here).is_some() { here.saturating_add(1) } else { here })
+        if store.active() == Some(here) {
+            return Following::None;
+        }
+        let mut from = if store.len(here).is_some() { here.saturating_add(1) } else { here };
+        while let Some(next) = store.first_from(from) {
+            match holds(next) {
+                _ if store.active() == Some(next) => return Following::Segment(next),
+                Some(true) => return Following::Segment(next),
+                Some(false) => from = next.saturating_add(1),
+                None => return Following::Uncounted(next),
+            }
+        }
+        Following::None
     }
 
     fn take(&mut self, header: &Header, payload_offset: u64, mark: Mark) {
+        self.scan_tries = 0;
         if !follows(header.seq, self.last) {
             return;
-        }
-        if header.seq > mark.seq {
-            self.missing = self.missing.saturating_add(missing_between(self.last, header.seq));
         }
         self.last = Some(header.seq);
         if header.seq <= mark.seq || header.signal != self.signal || header.kind == Kind::Fragment {
             return;
         }
-        let lost_before = std::mem::take(&mut self.missing);
-        self.window.push_back(Item { header: *header, payload_offset, lost_before });
+        self.window.push_back(Item { header: *header, payload_offset });
+    }
+
+    /// Every frame in segments before this number was seen, and so was every block that is not in the window.
+    pub(super) fn seen_before(&self) -> u32 {
+        match self.head() {
+            Some(item) => item.header.seq.segment(),
+            None if self.seen_all => u32::MAX,
+            None => self.scanned.segment,
+        }
+    }
+
+    /// Whether something cannot be read, so that nothing is sent until [`Lane::resume`].
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// What could not be read may be tried again.
+    pub(super) fn resume(&mut self) {
+        self.stalled = false;
+    }
+
+    /// Segment `number` cannot be read where the walk stands. After many tries it is given up.
+    pub(super) fn stall_at(&mut self, number: u32) {
+        self.scan_tries += 1;
+        self.stalled = self.scan_tries < READ_TRIES_MAX;
+        if !self.stalled {
+            log::error!("queue: segment {number} cannot be read; {} in it are given up", self.signal);
+            self.scan_tries = 0;
+            self.scanned = Position::start_of(number.saturating_add(1));
+        }
+    }
+
+    /// The payload of the head cannot be read. Returns whether it is worth trying again, later.
+    pub(super) fn stall_at_payload(&mut self) -> bool {
+        self.payload_tries += 1;
+        self.stalled = self.payload_tries < READ_TRIES_MAX;
+        if !self.stalled {
+            self.payload_tries = 0;
+        }
+        self.stalled
+    }
+
+    /// The payload of the head was read.
+    pub(super) fn payload_read(&mut self) {
+        self.payload_tries = 0;
     }
 
     /// Forgets what lies in segment `number` and looks on behind it.
@@ -120,31 +218,13 @@ impl Lane {
         self.window.retain(|item| item.header.seq.segment() != number);
         if self.scanned.segment == number {
             self.scanned = Position::start_of(number.saturating_add(1));
-            self.missing = 0;
         }
     }
 }
 
-/// Frames of one segment that should stand between two that are there.
-fn missing_between(last: Option<Seq>, seq: Seq) -> u32 {
-    match last {
-        Some(last) if last.segment() == seq.segment() => {
-            seq.ordinal().saturating_sub(last.ordinal()).saturating_sub(1)
-        }
-        _ => seq.ordinal(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_frames_are_counted_within_a_segment() {
-        assert_eq!(missing_between(None, Seq::new(1, 0)), 0);
-        assert_eq!(missing_between(None, Seq::new(1, 2)), 2);
-        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(1, 3)), 0);
-        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(1, 6)), 3);
-        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(2, 0)), 0);
-    }
+/// Where a walk goes on after a segment.
+enum Following {
+    Segment(u32),
+    Uncounted(u32),
+    None,
 }

@@ -131,6 +131,17 @@ impl Ledger {
         }
     }
 
+    /// Takes over the counts of another ledger.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (signal, account) in other.accounts.iter() {
+            let ours = self.accounts.get_mut(signal);
+            let sums = ours.dropped.iter_mut().chain(&mut ours.reported);
+            for (sum, count) in sums.zip(account.dropped.iter().chain(&account.reported)) {
+                *sum = sum.saturating_add(*count);
+            }
+        }
+    }
+
     /// What was given up and not reported yet.
     pub fn unreported(&self) -> Vec<Tally> {
         let mut tallies = Vec::new();

@@ -26,6 +26,7 @@
 //! is not torn by SIGKILL; if it were, the other slot holds the state before it.
 
 mod block;
+mod budget;
 mod bytes;
 mod deliveries;
 mod disk;
@@ -34,6 +35,7 @@ mod frame;
 mod index;
 mod lane;
 mod ledger;
+mod open;
 mod scan;
 mod segments;
 mod send;

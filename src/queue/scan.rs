@@ -1,7 +1,7 @@
 //! Walks the frames of a segment, stepping over what is damaged.
 
 use super::frame::{HEADER_BYTES, Header, MAGIC, Seq};
-use super::segments::Segments;
+use super::segments::{Segments, StoreError};
 use super::state::FRAMES_START;
 
 /// How much is read at a time while looking for the next intact frame.
@@ -32,55 +32,80 @@ pub(super) enum Step {
     Damage(u64),
     /// Nothing more. Bytes that remain are a frame that was never finished.
     End,
+    /// The disk does not say what stands there. It may later: this is no evidence of anything.
+    Unreadable,
 }
 
 /// Reads what stands at `position` and moves it past that.
 pub(super) fn step(store: &mut Segments, position: &mut Position) -> Step {
     let Some(len) = store.len(position.segment) else { return Step::End };
-    match frame_at(store, *position, len) {
-        Some(header) => {
-            let payload = position.offset + HEADER_BYTES as u64;
-            position.offset += header.frame_len();
-            Step::Frame(header, payload)
+    let found = frame_at(store, *position, len).and_then(|frame| match frame {
+        Some(header) => Ok(Some((position.offset, Some(header)))),
+        None => Ok(next_frame(store, *position, len)?.map(|offset| (offset, None))),
+    });
+    match found {
+        Ok(Some((offset, Some(header)))) => {
+            position.offset = offset + header.frame_len();
+            Step::Frame(header, offset + HEADER_BYTES as u64)
         }
-        None => match next_frame(store, *position, len) {
-            Some(offset) => {
-                let skipped = offset - position.offset;
-                position.offset = offset;
-                Step::Damage(skipped)
-            }
-            None => Step::End,
-        },
+        Ok(Some((offset, None))) => {
+            let skipped = offset - position.offset;
+            position.offset = offset;
+            Step::Damage(skipped)
+        }
+        Ok(None) => Step::End,
+        // The rest of it is gone, and will not come back.
+        Err(error) if error.is_lasting() => Step::End,
+        Err(_) => Step::Unreadable,
     }
 }
 
-fn frame_at(store: &mut Segments, position: Position, len: u64) -> Option<Header> {
+/// Visits the intact frames of segment `number` in order. Returns whether all of it could be read.
+pub(super) fn walk(store: &mut Segments, number: u32, mut visit: impl FnMut(&Header)) -> bool {
+    let mut position = Position::start_of(number);
+    let mut last = None;
+    loop {
+        match step(store, &mut position) {
+            Step::Frame(header, _) if follows(header.seq, last) => {
+                last = Some(header.seq);
+                visit(&header);
+            }
+            Step::Frame(..) | Step::Damage(_) => {}
+            Step::End => return true,
+            Step::Unreadable => return false,
+        }
+    }
+}
+
+fn frame_at(store: &mut Segments, position: Position, len: u64) -> Result<Option<Header>, StoreError> {
     if position.offset + HEADER_BYTES as u64 > len {
-        return None;
+        return Ok(None);
     }
     let mut bytes = [0; HEADER_BYTES];
-    store.read(position.segment, &mut bytes, position.offset).ok()?;
-    let header = Header::decode(&bytes)?;
-    (header.seq.segment() == position.segment && position.offset + header.frame_len() <= len)
-        .then_some(header)
+    store.read_ahead(position.segment, &mut bytes, position.offset)?;
+    Ok(Header::decode(&bytes).filter(|header| {
+        header.seq.segment() == position.segment && position.offset + header.frame_len() <= len
+    }))
 }
 
-fn next_frame(store: &mut Segments, from: Position, len: u64) -> Option<u64> {
+fn next_frame(store: &mut Segments, from: Position, len: u64) -> Result<Option<u64>, StoreError> {
     let mut offset = from.offset + 1;
+    let mut bytes = Vec::new();
     while offset + HEADER_BYTES as u64 <= len {
-        let step = (len - offset).min(SEARCH_STEP_BYTES as u64);
-        let mut bytes = vec![0; usize::try_from(step).ok()?];
-        store.read(from.segment, &mut bytes, offset).ok()?;
+        let step =
+            usize::try_from(len - offset).map_or(SEARCH_STEP_BYTES, |left| left.min(SEARCH_STEP_BYTES));
+        bytes.resize(step, 0);
+        store.read(from.segment, &mut bytes, offset)?;
         for at in positions_of_magic(&bytes) {
             let found = Position { segment: from.segment, offset: offset + at as u64 };
-            if frame_at(store, found, len).is_some() {
-                return Some(found.offset);
+            if frame_at(store, found, len)?.is_some() {
+                return Ok(Some(found.offset));
             }
         }
         // A magic may straddle two steps.
-        offset += step.saturating_sub(MAGIC.len() as u64 - 1).max(1);
+        offset += step.saturating_sub(MAGIC.len() - 1).max(1) as u64;
     }
-    None
+    Ok(None)
 }
 
 fn positions_of_magic(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
@@ -121,7 +146,7 @@ mod tests {
             match step(&mut store, &mut position) {
                 Step::Frame(header, _) => ordinals.push(header.seq.ordinal()),
                 Step::Damage(bytes) => damaged += bytes,
-                Step::End => return (ordinals, damaged),
+                Step::End | Step::Unreadable => return (ordinals, damaged),
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Segment files: append-only but for the state at their head.
 //!
-//! A process begins a segment of its own with its first write, so a torn tail is never appended to. While the
-//! disk takes nothing, the newest segment is a buffer in memory with the same content a file would have; it
-//! becomes that file as soon as the disk is back.
+//! A new segment is begun at every open, so a torn tail is never appended to. While the disk takes nothing,
+//! the newest segment is a buffer in memory with the same content a file would have; it becomes that file as
+//! soon as the disk is back.
 
 use super::disk::{Disk, DiskFile};
-use super::state::{FRAMES_START, SLOT_BYTES, SLOTS, State};
+use super::frame::{self, MAGIC};
+use super::state::{self, FRAMES_START, SLOT_BYTES, SLOTS, State};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,11 @@ use thiserror::Error;
 const SUFFIX: &str = ".seg";
 /// Open files kept for reading: one for each signal's place in the queue.
 const OPEN_READERS_MAX: usize = 3;
-
-/// Reads up to this length are headers, which follow one another: they are served from what was read ahead.
-const HEADER_READ_MAX_BYTES: usize = 256;
-/// Read ahead for headers: some 25 of small frames in one call, and little wasted on large ones.
-const AHEAD_BYTES: u64 = 16 << 10;
+/// Read at a time while frames are walked: a score of small frames for one call, and little to copy in vain
+/// where frames are large.
+const READ_AHEAD_BYTES: u64 = 16 << 10;
+/// Names tried for a new segment while there is something in the way that is not ours.
+const BEGIN_TRIES_MAX: u32 = 64;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, Error)]
@@ -37,6 +38,18 @@ pub enum StoreError {
     MemoryFull,
 }
 
+impl StoreError {
+    /// Whether it is no use to try again: what was asked for is not there.
+    pub(super) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+            }
+            Self::Vanished | Self::Missing(_) | Self::MemoryFull => true,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Place {
     File,
@@ -48,6 +61,47 @@ struct Segment {
     /// Bytes that are whole: what was committed, or the file's length when it was found.
     len: u64,
     place: Place,
+    /// Which slot the next state goes to: never the one that holds the last good one.
+    next_slot: u64,
+    /// Bytes that were never committed could not be cut off.
+    torn: bool,
+}
+
+impl Segment {
+    fn new(len: u64, place: Place) -> Self {
+        Self { len, place, next_slot: HEAD_SLOT ^ 1, torn: false }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self.place, Place::File)
+    }
+}
+
+/// Bytes read ahead. Frames never change, so neither do these.
+#[derive(Debug, Default)]
+struct Ahead {
+    number: u32,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    fn copy_to(&self, number: u32, buf: &mut [u8], offset: u64) -> bool {
+        let found = (number == self.number)
+            .then(|| offset.checked_sub(self.offset))
+            .flatten()
+            .and_then(|start| self.bytes.get(usize::try_from(start).ok()?..)?.get(..buf.len()));
+        found.map(|bytes| buf.copy_from_slice(bytes)).is_some()
+    }
+}
+
+/// What stands at the head of a segment.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    /// The valid states.
+    pub states: Vec<State>,
+    /// It looks as if a later version of this program had written it.
+    pub newer: bool,
 }
 
 /// The segment that takes appends.
@@ -56,25 +110,6 @@ struct Active {
     next_ordinal: u32,
     /// `None` while the segment is in memory.
     file: Option<Box<dyn DiskFile>>,
-}
-
-/// A piece of a closed segment, which does not change any more.
-#[derive(Debug, Default)]
-struct Ahead {
-    segment: u32,
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-impl Ahead {
-    /// Fills `buf` if all of it was read.
-    fn copy(&self, segment: u32, buf: &mut [u8], offset: u64) -> bool {
-        let start = offset.checked_sub(self.offset).and_then(|start| usize::try_from(start).ok());
-        let found = start.and_then(|start| self.bytes.get(start..)?.get(..buf.len()));
-        let Some(found) = found.filter(|_| self.segment == segment) else { return false };
-        buf.copy_from_slice(found);
-        true
-    }
 }
 
 /// The segments of one queue directory.
@@ -87,6 +122,8 @@ pub(super) struct Segments {
     next_number: u32,
     readers: Vec<(u32, Box<dyn DiskFile>)>,
     ahead: Ahead,
+    /// The file that holds the latest state.
+    carrier: Option<u32>,
     /// Whether the directory's content is known. If not, nothing may be written there.
     listed: bool,
 }
@@ -104,6 +141,7 @@ impl Segments {
             next_number: 1,
             readers: Vec::new(),
             ahead: Ahead::default(),
+            carrier: None,
             listed: false,
         };
         let problem = store.find().err();
@@ -113,18 +151,70 @@ impl Segments {
     fn find(&mut self) -> Result<(), StoreError> {
         if let Err(error) = self.disk.prepare(&self.dir) {
             // Where there is no directory there are no segments either: it may be made later.
-            self.listed = error.kind() != io::ErrorKind::PermissionDenied
-                && error.kind() != io::ErrorKind::NotADirectory;
+            let listed = self.disk.list(&self.dir);
+            self.listed = listed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             return Err(error.into());
         }
         for (name, len) in self.disk.list(&self.dir)? {
             if let Some(number) = number_of(&name) {
-                self.by_number.insert(number, Segment { len, place: Place::File });
+                self.by_number.insert(number, Segment::new(len, Place::File));
                 self.next_number = self.next_number.max(number.saturating_add(1));
             }
         }
         self.listed = true;
         Ok(())
+    }
+
+    /// Whether it is known what is in the directory.
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Forgets what was found: the directory cannot be used now, and nothing may be written there.
+    pub(super) fn unlist(&mut self) {
+        self.by_number.clear();
+        self.readers.clear();
+        self.listed = false;
+    }
+
+    /// Looks at a directory again that could not be used before. What is in memory must have been taken out
+    /// of the store: it is forgotten.
+    ///
+    /// # Errors
+    /// If it still cannot be used; nothing has changed then.
+    pub(super) fn look_again(&mut self) -> Result<(), StoreError> {
+        let in_memory = std::mem::take(&mut self.by_number);
+        match self.find() {
+            Ok(()) => {
+                self.active = None;
+                self.ahead = Ahead::default();
+                Ok(())
+            }
+            Err(error) => {
+                self.by_number = in_memory;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a segment for somebody else's: it stays where it is, and is never read, counted or removed.
+    pub(super) fn leave_alone(&mut self, number: u32) {
+        self.by_number.remove(&number);
+    }
+
+    /// Names the file that holds the latest state.
+    pub(super) fn carried_by(&mut self, number: u32) {
+        self.carrier = Some(number);
+    }
+
+    /// Whether the latest state is in segment `number`, and nowhere else.
+    pub(super) fn carries_state(&self, number: u32) -> bool {
+        self.carrier == Some(number)
+    }
+
+    /// The number that the next new segment will have.
+    pub(super) fn next_number(&self) -> u32 {
+        self.next_number
     }
 
     /// Never hand out a segment number below `number`.
@@ -154,18 +244,50 @@ impl Segments {
 
     /// Bytes on disk.
     pub(super) fn disk_bytes(&self) -> u64 {
-        self.by_number.values().filter(|s| matches!(s.place, Place::File)).map(|s| s.len).sum()
+        self.by_number.values().filter(|segment| segment.is_file()).map(|segment| segment.len).sum()
     }
 
-    /// The valid states found in the head of segment `number`.
-    pub(super) fn states(&mut self, number: u32) -> Vec<State> {
-        let mut head = [0; SLOT_BYTES];
-        (0..SLOTS)
-            .filter_map(|slot| {
-                self.read(number, &mut head, slot * SLOT_BYTES as u64).ok()?;
-                State::decode(&head, number)
-            })
-            .collect()
+    /// What stands at the head of segment `number`.
+    ///
+    /// # Errors
+    /// If the file cannot be read just now. A head that is cut off or damaged is no error, but empty.
+    pub(super) fn head(&mut self, number: u32) -> Result<Head, StoreError> {
+        let len = self.len(number).unwrap_or(0);
+        let mut bytes = vec![0; len.min(FRAMES_START + MAGIC.len() as u64) as usize];
+        match self.read(number, &mut bytes, 0) {
+            Ok(()) => {}
+            Err(error) if error.is_lasting() => return Ok(Head::default()),
+            Err(error) => return Err(error),
+        }
+        let slots: Vec<_> = bytes.chunks_exact(SLOT_BYTES).map(|slot| State::decode(slot, number)).collect();
+        let newest =
+            (0..).zip(&slots).filter_map(|(slot, state)| Some((state.as_ref()?.generation, slot))).max();
+        if let (Some(segment), Some((_, slot))) = (self.by_number.get_mut(&number), newest) {
+            segment.next_slot = slot ^ 1;
+        }
+        let first_frame = bytes.get(SLOT_BYTES * SLOTS as usize..).unwrap_or_default();
+        let states: Vec<State> = slots.into_iter().flatten().collect();
+        let newer = states.is_empty() && bytes.chunks(SLOT_BYTES).any(state::is_newer)
+            || frame::is_newer(first_frame);
+        Ok(Head { states, newer })
+    }
+
+    /// Reads from a segment, and a little more for the next call.
+    ///
+    /// # Errors
+    /// As [`Segments::read`].
+    pub(super) fn read_ahead(&mut self, number: u32, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
+        if self.ahead.copy_to(number, buf, offset) {
+            return Ok(());
+        }
+        let left = self.len(number).ok_or(StoreError::Missing(number))?.saturating_sub(offset);
+        let mut ahead = std::mem::take(&mut self.ahead);
+        ahead.bytes.resize(left.min(READ_AHEAD_BYTES) as usize, 0);
+        if self.read(number, &mut ahead.bytes, offset).is_err() {
+            return self.read(number, buf, offset);
+        }
+        self.ahead = Ahead { number, offset, bytes: ahead.bytes };
+        if self.ahead.copy_to(number, buf, offset) { Ok(()) } else { Err(StoreError::Missing(number)) }
     }
 
     /// Reads from a segment.
@@ -191,35 +313,20 @@ impl Segments {
         {
             return Ok(file.read_exact_at(buf, offset)?);
         }
-        let len = segment.len;
-        if buf.len() > HEADER_READ_MAX_BYTES {
-            return self.read_closed(number, buf, offset);
-        }
-        if !self.ahead.copy(number, buf, offset) {
-            let mut ahead = std::mem::take(&mut self.ahead);
-            ahead.bytes.resize(usize::try_from(AHEAD_BYTES.min(len - offset)).unwrap_or_default(), 0);
-            if self.read_closed(number, &mut ahead.bytes, offset).is_err() {
-                // A file that was cut short behind our back may still hold what was asked for.
-                return self.read_closed(number, buf, offset);
-            }
-            self.ahead = Ahead { segment: number, offset, ..ahead };
-            self.ahead.copy(number, buf, offset);
-        }
-        Ok(())
-    }
-
-    /// Reads from a segment that takes no appends.
-    fn read_closed(&mut self, number: u32, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
         if let Some((_, file)) = self.readers.iter().find(|(open, _)| *open == number) {
             return Ok(file.read_exact_at(buf, offset)?);
         }
         let file = self.disk.open(&self.path(number))?;
         file.read_exact_at(buf, offset)?;
+        self.keep_reader(number, file);
+        Ok(())
+    }
+
+    fn keep_reader(&mut self, number: u32, file: Box<dyn DiskFile>) {
         if self.readers.len() == OPEN_READERS_MAX {
             self.readers.remove(0);
         }
         self.readers.push((number, file));
-        Ok(())
     }
 
     /// Where the next frame of the active segment goes: its segment and ordinal.
@@ -235,29 +342,49 @@ impl Segments {
         if !self.listed {
             return Err(StoreError::Vanished);
         }
-        let number = self.next_number;
         self.disk.prepare(&self.dir)?;
-        let path = self.path(number);
-        let file = self.disk.create(&path)?;
-        if let Err(error) = write_head(file.as_ref(), number, state) {
-            self.discard(&path);
+        self.trim();
+        let (number, file) = self.create()?;
+        if let Err(error) = file.write_all_at(&head(number, state), 0) {
+            self.discard(&self.path(number));
             return Err(error.into());
         }
-        self.by_number.insert(number, Segment { len: FRAMES_START, place: Place::File });
+        self.by_number.insert(number, Segment::new(FRAMES_START, Place::File));
         self.activate(number, Some(file));
+        self.carrier = Some(number);
         Ok(())
+    }
+
+    /// Makes the file of a new segment, with the next number that is free.
+    fn create(&mut self) -> Result<(u32, Box<dyn DiskFile>), StoreError> {
+        let mut tries = 0;
+        loop {
+            let number = self.next_number;
+            match self.disk.create(&self.path(number)) {
+                Ok(file) => return Ok((number, file)),
+                // Half of a segment that could not be removed, or nothing of ours.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < BEGIN_TRIES_MAX => {
+                    tries += 1;
+                    self.next_number = number.saturating_add(1);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Begins a new segment in memory.
     pub(super) fn begin_in_memory(&mut self, state: &State) {
         let number = self.next_number;
-        self.by_number
-            .insert(number, Segment { len: FRAMES_START, place: Place::Memory(head(number, state)) });
+        self.by_number.insert(number, Segment::new(FRAMES_START, Place::Memory(head(number, state))));
         self.activate(number, None);
     }
 
     fn activate(&mut self, number: u32, file: Option<Box<dyn DiskFile>>) {
-        self.active = Some(Active { number, next_ordinal: 0, file });
+        let before = self.active.replace(Active { number, next_ordinal: 0, file });
+        // An open file is readable even after its name was removed.
+        if let Some(Active { number, file: Some(file), .. }) = before {
+            self.keep_reader(number, file);
+        }
         self.next_number = number.saturating_add(1);
     }
 
@@ -281,8 +408,8 @@ impl Segments {
                     return Err(StoreError::Vanished);
                 }
                 if let Err(error) = file.write_all_at(bytes, offset) {
-                    // If this fails too, the torn frame stays behind: whoever scans the segment skips it.
-                    drop(file.set_len(offset));
+                    // If this fails too, it is tried again before the next segment is begun.
+                    segment.torn = file.set_len(offset).is_err();
                     return Err(error.into());
                 }
             }
@@ -293,31 +420,60 @@ impl Segments {
         Ok(offset)
     }
 
-    /// Writes `state` into the head of the active segment.
+    /// Writes `state` into the head of the active segment, or of the file that has the latest one.
     ///
     /// # Errors
-    /// If there is no active segment or the file cannot be written; the state before it stays valid.
+    /// If there is no segment or the file cannot be written; the state before it stays valid.
     pub(super) fn write_state(&mut self, state: &State) -> Result<(), StoreError> {
-        let active = self.active.as_ref().ok_or(StoreError::Missing(0))?;
-        let slot = state.encode(active.number);
-        let offset = state.slot_offset();
-        if let Some(file) = &active.file {
-            return Ok(file.write_all_at(&slot, offset)?);
+        if let Some(Active { number, file: Some(file), .. }) = &self.active {
+            let segment = self.by_number.get_mut(number).ok_or(StoreError::Missing(*number))?;
+            file.write_all_at(&state.encode(*number), segment.next_slot * SLOT_BYTES as u64)?;
+            segment.next_slot ^= 1;
+            self.carrier = Some(*number);
+            return Ok(());
         }
-        if let Some(Segment { place: Place::Memory(bytes), .. }) = self.by_number.get_mut(&active.number)
-            && let Ok(start) = usize::try_from(offset)
-            && let Some(found) = bytes.get_mut(start..).and_then(|rest| rest.get_mut(..slot.len()))
+        let mut written = false;
+        if let Some(active) = &self.active
+            && let Some(Segment { place: Place::Memory(bytes), .. }) = self.by_number.get_mut(&active.number)
+            && let Some(kept) = bytes.get_mut(..FRAMES_START as usize)
         {
-            found.copy_from_slice(&slot);
+            kept.copy_from_slice(&head(active.number, state));
+            written = true;
         }
-        // The files on disk should know as well: the newest of them carries the state of all.
-        let newest =
-            self.by_number.iter().rev().find(|(_, s)| matches!(s.place, Place::File)).map(|(n, _)| *n);
-        if let Some(number) = newest {
-            let file = self.disk.open(&self.path(number))?;
-            file.write_all_at(&state.encode(number), offset)?;
+        // The files on disk should know as well.
+        let newest = || self.by_number.iter().rev().find(|(_, segment)| segment.is_file()).map(|(n, _)| *n);
+        let carrier = self.carrier.filter(|number| self.by_number.contains_key(number));
+        if let Some(number) = carrier.or_else(newest)
+            && let Some(segment) = self.by_number.get_mut(&number)
+        {
+            let file = self.disk.open(&self.dir.join(file_name(number)))?;
+            file.write_all_at(&state.encode(number), segment.next_slot * SLOT_BYTES as u64)?;
+            segment.next_slot ^= 1;
+            self.carrier = Some(number);
+            written = true;
+        }
+        if written { Ok(()) } else { Err(StoreError::Missing(0)) }
+    }
+
+    /// Writes `state` into both slots of segment `number`: what was there is void.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn stamp(&mut self, number: u32, state: &State) -> Result<(), StoreError> {
+        let file = self.disk.open(&self.path(number))?;
+        for slot in 0..SLOTS {
+            file.write_all_at(&state.encode(number), slot * SLOT_BYTES as u64)?;
         }
         Ok(())
+    }
+
+    /// Cuts off what was never committed, where that failed before.
+    fn trim(&mut self) {
+        for (number, segment) in self.by_number.iter_mut().filter(|(_, segment)| segment.torn) {
+            let cut =
+                self.disk.open(&self.dir.join(file_name(*number))).and_then(|file| file.set_len(segment.len));
+            segment.torn = cut.is_err();
+        }
     }
 
     /// Turns the segment in memory into a file.
@@ -325,35 +481,30 @@ impl Segments {
     /// # Errors
     /// If the disk still takes nothing; the segment stays in memory then.
     pub(super) fn move_to_disk(&mut self) -> Result<(), StoreError> {
-        if !self.listed {
-            self.list_late()?;
-        }
         let Some(active) = self.active.as_mut().filter(|active| active.file.is_none()) else { return Ok(()) };
+        if !self.listed {
+            return Err(StoreError::Vanished);
+        }
         let Some(Segment { place: Place::Memory(bytes), .. }) = self.by_number.get(&active.number) else {
             return Err(StoreError::Missing(active.number));
         };
         self.disk.prepare(&self.dir)?;
         let path = self.dir.join(file_name(active.number));
-        let file = self.disk.create(&path)?;
-        if let Err(error) = file.write_all_at(bytes, 0) {
+        let file = match self.disk.create(&path) {
+            // Half of it, from an attempt that failed and could not be taken back.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.disk.open(&path)?,
+            made => made?,
+        };
+        if let Err(error) = file.set_len(0).and_then(|()| file.write_all_at(bytes, 0)) {
             drop(self.disk.remove(&path));
             return Err(error.into());
         }
         if let Some(segment) = self.by_number.get_mut(&active.number) {
             segment.place = Place::File;
         }
+        self.carrier = Some(active.number);
         active.file = Some(file);
-        Ok(())
-    }
-
-    /// A directory that could not be used at open may be used once it is known to hold no segments: those of others
-    /// could have our numbers. Segments that turn up late are found by the next start.
-    fn list_late(&mut self) -> Result<(), StoreError> {
-        self.disk.prepare(&self.dir)?;
-        if self.disk.list(&self.dir)?.iter().any(|(name, _)| number_of(name).is_some()) {
-            return Err(StoreError::Vanished);
-        }
-        self.listed = true;
+        self.trim();
         Ok(())
     }
 
@@ -361,9 +512,11 @@ impl Segments {
     /// done and tries again.
     pub(super) fn remove(&mut self, number: u32) {
         self.readers.retain(|(open, _)| *open != number);
-        self.ahead = Ahead::default();
         if self.active() == Some(number) {
             self.active = None;
+        }
+        if self.ahead.number == number {
+            self.ahead = Ahead::default();
         }
         if let Some(Segment { place: Place::File, .. }) = self.by_number.remove(&number) {
             let path = self.path(number);
@@ -384,20 +537,13 @@ impl Segments {
     }
 }
 
-fn head(number: u32, state: &State) -> Vec<u8> {
-    let mut head = vec![0; SLOT_BYTES];
-    let slot = state.encode(number);
-    // Into the slot that the next generation does not go to.
-    if state.slot_offset() == 0 {
-        head.splice(0..0, slot);
-    } else {
-        head.extend_from_slice(&slot);
-    }
-    head
-}
+/// The slot that a new head has its state in.
+const HEAD_SLOT: u64 = 0;
 
-fn write_head(file: &dyn DiskFile, number: u32, state: &State) -> io::Result<()> {
-    file.write_all_at(&head(number, state), 0)
+fn head(number: u32, state: &State) -> Vec<u8> {
+    let mut head = state.encode(number);
+    head.resize(FRAMES_START as usize, 0);
+    head
 }
 
 fn file_name(number: u32) -> String {
@@ -430,7 +576,7 @@ mod tests {
         let mut buf = [0; 5];
         reopened.read(1, &mut buf, offset).unwrap();
         assert_eq!(&buf, b"frame");
-        assert_eq!(reopened.states(1).iter().map(|s| s.generation).max(), Some(3));
+        assert_eq!(reopened.head(1).unwrap().states.iter().map(|s| s.generation).max(), Some(3));
         assert!(reopened.read(1, &mut buf, offset + 1).is_err());
     }
 
@@ -443,7 +589,7 @@ mod tests {
             store.write_state(&State { generation, ..State::default() }).unwrap();
         }
         assert_eq!(store.len(1), Some(FRAMES_START));
-        let mut generations: Vec<_> = store.states(1).iter().map(|s| s.generation).collect();
+        let mut generations: Vec<_> = store.head(1).unwrap().states.iter().map(|s| s.generation).collect();
         generations.sort_unstable();
         assert_eq!(generations, [6, 7]);
     }

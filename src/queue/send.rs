@@ -11,10 +11,36 @@ use super::types::{Encoding, Request};
 use crate::Signal;
 use crate::encode::WireFormat;
 use std::ops::Range;
+use thiserror::Error;
+
+/// Why a block cannot be sent.
+#[derive(Debug, Error)]
+pub(super) enum ReadError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is not what its header says.
+    #[error("the block is damaged")]
+    Damaged,
+    /// It does not inflate.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+}
+
+impl ReadError {
+    /// Whether it is no use to try again.
+    pub(super) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_lasting(),
+            Self::Damaged | Self::Block(_) => true,
+        }
+    }
+}
 
 impl Queue {
     /// Puts together a request of the oldest waiting blocks of `signal`: at least one, then as many as fit
-    /// into `max_bytes` plain bytes and `max_blocks`. `None` if nothing waits.
+    /// into `max_bytes` plain bytes and `max_blocks`. `None` if nothing waits, or if what waits cannot be read
+    /// now (see [`Queue::is_stalled`]).
     ///
     /// If the oldest block is done in part, the request holds the rest of that block only.
     pub fn assemble(
@@ -27,7 +53,7 @@ impl Queue {
     ) -> Option<Request> {
         loop {
             let done = self.state.marks.get(signal).records;
-            let head = self.fill(signal).head().copied()?;
+            let head = self.head(signal)?;
             if done > 0 {
                 match self.assemble_part(signal, wire, encoding, done..head.header.records) {
                     Some(request) => return Some(request),
@@ -39,11 +65,14 @@ impl Queue {
                 continue;
             }
             let items = self.run_of(signal, wire, max_bytes, max_blocks);
-            let (sent, body) = self.body_of(&items, wire, encoding);
+            let (sent, body, failure) = self.body_of(&items, wire, encoding);
             let Some(last) = sent.last() else {
-                self.lose_head(signal, "it is damaged");
+                if self.is_lost(signal, failure.as_ref()) {
+                    self.lose_head(signal, "it is damaged");
+                }
                 continue;
             };
+            self.lanes.get_mut(signal).payload_read();
             let to = Mark { seq: last.header.seq, records: 0 };
             self.lanes.get_mut(signal).flight = Some(Flight { to, orphaned: 0 });
             return Some(Request {
@@ -59,6 +88,18 @@ impl Queue {
                 head: head.header.seq,
             });
         }
+    }
+
+    /// The oldest block, if it can be read now.
+    fn head(&mut self, signal: Signal) -> Option<Item> {
+        self.fill(signal, u32::MAX);
+        let lane = self.lanes.get(signal);
+        lane.head().filter(|_| !lane.is_stalled()).copied()
+    }
+
+    /// Whether the head is lost, rather than not readable now.
+    fn is_lost(&mut self, signal: Signal, failure: Option<&ReadError>) -> bool {
+        failure.is_none_or(ReadError::is_lasting) || !self.lanes.get_mut(signal).stall_at_payload()
     }
 
     /// The oldest blocks of one wire format that fit together.
@@ -77,9 +118,15 @@ impl Queue {
             .collect()
     }
 
-    /// The body of a request, up to the first item that is damaged.
-    fn body_of(&mut self, items: &[Item], wire: &dyn WireFormat, encoding: Encoding) -> (Vec<Item>, Vec<u8>) {
+    /// The body of a request, up to the first item that cannot be read, and why not.
+    fn body_of(
+        &mut self,
+        items: &[Item],
+        wire: &dyn WireFormat,
+        encoding: Encoding,
+    ) -> (Vec<Item>, Vec<u8>, Option<ReadError>) {
         let framing = wire.framing();
+        let mut failure = None;
         let mut sent = Vec::with_capacity(items.len());
         match encoding {
             Encoding::Gzip => {
@@ -93,18 +140,25 @@ impl Queue {
                     let read = member.payload(item.header.plain_len, item.header.plain_crc, |out| {
                         self.read_payload(item, out)
                     });
-                    if read.is_err() {
+                    if let Err(error) = read {
+                        failure = Some(error);
                         break;
                     }
                     sent.push(*item);
                 }
                 member.stored(framing.suffix);
-                (sent, member.finish())
+                (sent, member.finish(), failure)
             }
             Encoding::Identity => {
                 let mut body = framing.prefix.to_vec();
                 for item in items {
-                    let Ok(plain) = self.plain(item) else { break };
+                    let plain = match self.plain(item) {
+                        Ok(plain) => plain,
+                        Err(error) => {
+                            failure = Some(error);
+                            break;
+                        }
+                    };
                     if !sent.is_empty() {
                         body.extend_from_slice(framing.separator);
                     }
@@ -112,24 +166,24 @@ impl Queue {
                     sent.push(*item);
                 }
                 body.extend_from_slice(framing.suffix);
-                (sent, body)
+                (sent, body, failure)
             }
         }
     }
 
-    fn read_payload(&mut self, item: &Item, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    fn read_payload(&mut self, item: &Item, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let number = item.header.seq.segment();
         let start = out.len();
         out.resize(start + item.header.stored_len as usize, 0);
         let payload = out.get_mut(start..).ok_or(StoreError::Missing(number))?;
         self.store.read(number, payload, item.payload_offset)?;
-        if crc32(payload) == item.header.stored_crc { Ok(()) } else { Err(StoreError::Missing(number)) }
+        if crc32(payload) == item.header.stored_crc { Ok(()) } else { Err(ReadError::Damaged) }
     }
 
-    pub(super) fn plain(&mut self, item: &Item) -> Result<Vec<u8>, BlockError> {
+    pub(super) fn plain(&mut self, item: &Item) -> Result<Vec<u8>, ReadError> {
         let mut payload = Vec::new();
-        self.read_payload(item, &mut payload).map_err(|_| BlockError::Inflate)?;
-        block::inflate(&payload, item.header.plain_len, item.header.plain_crc)
+        self.read_payload(item, &mut payload)?;
+        Ok(block::inflate(&payload, item.header.plain_len, item.header.plain_crc)?)
     }
 
     /// Puts together a request of some records of the oldest block of `signal`. The range begins where the
@@ -143,13 +197,19 @@ impl Queue {
         records: Range<u32>,
     ) -> Option<Request> {
         let mark = *self.state.marks.get(signal);
-        let head = self.fill(signal).head().copied()?;
+        let head = self.head(signal)?;
         let start = mark.records.min(head.header.records.saturating_sub(1));
         let end = records.end.clamp(start + 1, head.header.records.max(start + 1));
-        let Some(mut request) = self.subset(signal, &head, wire, encoding, start..end) else {
-            self.lose_head(signal, "it does not split into its records");
-            return None;
+        let mut request = match self.subset(signal, &head, wire, encoding, start..end) {
+            Ok(request) => request,
+            Err(error) => {
+                if self.is_lost(signal, Some(&error)) {
+                    self.lose_head(signal, "it does not split into its records");
+                }
+                return None;
+            }
         };
+        self.lanes.get_mut(signal).payload_read();
         if end < head.header.records {
             request.to = Mark { seq: mark.seq, records: end };
         }
@@ -166,14 +226,15 @@ impl Queue {
         encoding: Encoding,
     ) -> Option<Request> {
         let done = self.state.marks.get(signal).records;
-        let mut items = self.fill(signal).items().copied();
+        self.head(signal)?;
+        let mut items = self.lanes.get(signal).items();
         let head = items.next()?;
         let (item, place) = match done + 1 {
-            second if second < head.header.records => (head, second),
-            _ => (items.next()?, 0),
+            second if second < head.header.records => (*head, second),
+            _ => (*items.next()?, 0),
         };
         drop(items);
-        self.subset(signal, &item, wire, encoding, place..place + 1)
+        self.subset(signal, &item, wire, encoding, place..place + 1).ok()
     }
 
     /// A request of some records of one block.
@@ -184,24 +245,24 @@ impl Queue {
         wire: &dyn WireFormat,
         encoding: Encoding,
         records: Range<u32>,
-    ) -> Option<Request> {
+    ) -> Result<Request, ReadError> {
         if item.header.format != wire.id() {
-            return None;
+            return Err(ReadError::Damaged);
         }
-        let plain = self.plain(item).ok()?;
-        let parts = wire.parts(&plain).ok()?;
+        let plain = self.plain(item)?;
+        let parts = wire.parts(&plain).map_err(|_| ReadError::Damaged)?;
         if parts.records.len() != item.header.records as usize {
-            return None;
+            return Err(ReadError::Damaged);
         }
         let subset = wire.subset(&plain, &parts, records.start as usize..records.end as usize);
         let framing = wire.framing();
         let plain_body = [framing.prefix, &subset, framing.suffix].concat();
         let plain_bytes = plain_body.len() as u64;
         let body = match encoding {
-            Encoding::Gzip => block::gzip(&plain_body).ok()?,
+            Encoding::Gzip => block::gzip(&plain_body)?,
             Encoding::Identity => plain_body,
         };
-        Some(Request {
+        Ok(Request {
             signal,
             body,
             encoding,

@@ -84,11 +84,14 @@ impl State {
         state.fragment = Seq(fields.u64()?);
         Some(state)
     }
+}
 
-    /// The offset of the slot that this generation is written to.
-    pub fn slot_offset(&self) -> u64 {
-        self.generation % SLOTS * SLOT_BYTES as u64
-    }
+/// Whether a slot was written by a later version of this program.
+pub(super) fn is_newer(slot: &[u8]) -> bool {
+    let (name, version) = MAGIC.split_at(MAGIC.len() - 1);
+    slot.strip_prefix(name)
+        .and_then(<[u8]>::first)
+        .is_some_and(|found| found > version.first().unwrap_or(found))
 }
 
 const _: () = assert!(8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 16 + 4 <= SLOT_BYTES);
@@ -125,10 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn consecutive_generations_go_to_different_slots() {
-        let mut state = state();
-        let first = state.slot_offset();
-        state.generation += 1;
-        assert_ne!(first, state.slot_offset());
+    fn a_slot_of_a_later_version_is_told_from_damage() {
+        let mut slot = state().encode(12);
+        assert!(!is_newer(&slot));
+        slot[7] = b'2';
+        assert!(is_newer(&slot));
+        assert!(!is_newer(&[0; SLOT_BYTES]) && !is_newer(&[]));
     }
 }

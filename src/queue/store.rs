@@ -1,26 +1,18 @@
 //! [`Queue`]: segments, lanes, state and budget put together. The contract is in the module above.
-//! Here is how it opens, appends and keeps to its budget; `send` puts requests together, `fate` settles them.
+//! Here is how it appends; `open` finds what is there, `budget` makes room, `send` puts requests together,
+//! `fate` settles them.
 
 use super::deliveries::{Deliveries, Progress};
-use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
 use super::index::{Entry, Index, SegmentRow};
-use super::lane::Lane;
-use super::ledger::{Ledger, Reason, Tally};
-use super::scan::{Position, Step, step};
+use super::lane::{Filled, Lane};
+use super::ledger::Ledger;
 use super::segments::{Segments, StoreError};
-use super::state::{FRAMES_START, Mark, State};
-use super::types::{AppendError, Appended, Batch, Limits, Oldest, Opened, Overflow, Waiting};
+use super::state::{FRAMES_START, State};
+use super::types::{AppendError, Appended, Batch, Limits, Oldest, Waiting};
 use crate::{PerSignal, Signal};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::Path;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Segments whose frames are read at open, newest first, for the deliveries they name: what Lambda may repeat
-/// came last. The others are counted when there is time.
-const SEGMENTS_READ_AT_OPEN: usize = 2;
-/// Where the index lives, below the queue's directory.
-const INDEX_DIRECTORY: &str = "index";
 /// What a segment still has waiting, by signal, in whole blocks.
 pub(super) type Remaining = PerSignal<Waiting>;
 
@@ -33,109 +25,24 @@ pub struct Queue {
     pub(super) deliveries: Deliveries,
     pub(super) limits: Limits,
     /// What was written to the active segment, for the index.
-    written: Remaining,
+    pub(super) written: Remaining,
     /// Segments whose count was taken from the index and is to be made sure of before they go.
     pub(super) unverified: BTreeSet<u32>,
+    /// Segments that could not be read when they were to be counted.
+    pub(super) unreadable: BTreeSet<u32>,
     pub(super) index: Option<Index>,
+    /// How often the index was asked what it found.
+    pub(super) index_asked: u32,
+    /// The first segment number that this process may have given out.
+    pub(super) first_own: u32,
+    /// How often a directory that cannot be used was looked at.
+    pub(super) looks: u32,
     pub(super) degraded: bool,
+    /// The latest state is not on disk: what it speaks of may not be removed.
+    pub(super) unsaved: bool,
 }
 
 impl Queue {
-    /// Opens the queue in `dir`. Never fails: see [`Opened::problem`]. `queue_id` is used if there is none yet.
-    pub fn open(disk: Box<dyn Disk>, dir: &Path, limits: Limits, queue_id: u128) -> (Self, Opened) {
-        let (mut store, problem) = Segments::open(disk, dir, limits.memory_max_bytes);
-        let opened = Opened { problem, bytes: store.disk_bytes(), segments: store.all().count() };
-        let state = newest_state(&mut store, queue_id);
-        for (_, mark) in state.marks.iter() {
-            store.number_at_least(mark.seq.segment().saturating_add(1));
-        }
-        let first = store.first_from(0).unwrap_or(1);
-        let lanes = PerSignal::from_fn(|signal| Lane::new(signal, Position::start_of(first)));
-        let mut queue = Self {
-            store,
-            state,
-            lanes,
-            remaining: BTreeMap::new(),
-            deliveries: Deliveries::default(),
-            limits,
-            written: Remaining::default(),
-            unverified: BTreeSet::new(),
-            index: None,
-            degraded: false,
-        };
-        queue.read_newest();
-        (queue, opened)
-    }
-
-    /// Puts an index beside the segments in `dir`. It is not waited for: see [`Queue::consult_index`].
-    pub fn attach_index(&mut self, dir: &Path) {
-        self.index = Some(Index::new(dir.join(INDEX_DIRECTORY)));
-    }
-
-    /// Notes what the newest segments say of deliveries, reports and fragments.
-    fn read_newest(&mut self) {
-        let mut newest: Vec<u32> =
-            self.store.all().rev().take(SEGMENTS_READ_AT_OPEN).map(|(number, _)| number).collect();
-        newest.reverse();
-        let mut fragment = self.state.fragment;
-        let mut joins = Vec::new();
-        for number in newest {
-            for header in self.count(number) {
-                self.deliveries.note(&header);
-                match header.kind {
-                    Kind::Report(tally) if header.seq > self.state.reported => {
-                        self.state.ledger.report(tally);
-                        self.state.reported = header.seq;
-                    }
-                    Kind::Fragment if header.seq > fragment => fragment = header.seq,
-                    Kind::Block { joins: Some(seq) } => joins.push((seq, header.delivery)),
-                    _ => {}
-                }
-            }
-        }
-        let joined = joins.iter().any(|(seq, delivery)| {
-            *seq == fragment && self.deliveries.get(*delivery).is_some_and(|progress| progress.is_whole())
-        });
-        self.state.fragment = if joined { Seq::default() } else { fragment };
-    }
-
-    /// Counts what waits in segment `number` by walking its frames, and returns their headers.
-    pub(super) fn count(&mut self, number: u32) -> Vec<Header> {
-        let mut remaining = Remaining::default();
-        let mut headers = Vec::new();
-        let mut position = Position::start_of(number);
-        loop {
-            match step(&mut self.store, &mut position) {
-                Step::Frame(header, _) => {
-                    let mark = *self.state.marks.get(header.signal);
-                    if header.kind != Kind::Fragment && header.seq > mark.seq {
-                        remaining.get_mut(header.signal).add(&header);
-                    }
-                    headers.push(header);
-                }
-                Step::Damage(_) => {}
-                Step::End => break,
-            }
-        }
-        self.unverified.remove(&number);
-        self.remaining.insert(number, remaining);
-        headers
-    }
-
-    /// Counts one segment that was not counted yet, oldest first. Returns whether there was one: call again
-    /// until there is none, when nothing else is to be done.
-    pub fn count_one(&mut self) -> bool {
-        let next = self.store.all().map(|(n, _)| n).find(|number| !self.remaining.contains_key(number));
-        let Some(number) = next else { return false };
-        for header in self.count(number) {
-            if self.deliveries.get(header.delivery).is_none() {
-                self.deliveries.note(&header);
-            }
-        }
-        self.retire();
-        true
-    }
-
     /// What the queue has of the delivery with this hash.
     pub fn known(&self, delivery: u128) -> Option<Progress> {
         self.deliveries.get(delivery)
@@ -163,52 +70,6 @@ impl Queue {
         }
     }
 
-    /// Takes over what the index knows, once it has opened. Call now and then until it returns true: nothing
-    /// is missing before, but counts may be incomplete and a repeat may go unnoticed.
-    pub fn consult_index(&mut self) -> bool {
-        self.consult_index_within(Duration::ZERO)
-    }
-
-    /// [`consult_index`](Self::consult_index), waiting for the index to open at most so long.
-    pub fn consult_index_within(&mut self, wait: Duration) -> bool {
-        let Some(index) = &mut self.index else { return true };
-        let Some(found) = index.take_found(wait) else { return !index.is_opening() };
-        // What was not flushed before a SIGKILL is known from the segments alone, until those are removed.
-        let flushed: HashSet<u128> = found.deliveries.iter().copied().collect();
-        for delivery in self.deliveries.all().filter(|delivery| !flushed.contains(delivery)) {
-            index.note(Entry::Delivery(delivery));
-        }
-        for delivery in found.deliveries {
-            if self.deliveries.get(delivery).is_none() {
-                self.deliveries.note_whole(delivery);
-            }
-        }
-        if let Some(state) = found.state.filter(|state| state.queue_id == self.state.queue_id) {
-            self.catch_up_with(&state);
-        }
-        // With the state the deliveries are flushed; the next delivery to the backend may be a long time off.
-        self.note(Entry::State(Box::new(self.state)));
-        for (number, row) in found.segments {
-            // A mark within the segment or past it: only its frames tell what waits.
-            let untouched = self.state.marks.iter().all(|(_, mark)| mark.seq.segment() < number);
-            if untouched && self.store.len(number) == Some(row.len) && !self.remaining.contains_key(&number) {
-                self.remaining.insert(number, row.written);
-                self.unverified.insert(number);
-            }
-        }
-        true
-    }
-
-    /// The index may have seen what could not be written into a segment.
-    fn catch_up_with(&mut self, state: &State) {
-        let ours = self.store.position().map_or(u32::MAX, |(number, _)| number);
-        for (signal, mark) in state.marks.iter() {
-            if *mark > *self.state.marks.get(signal) && mark.seq.segment() < ours && !self.in_flight(signal) {
-                self.advance(signal, *mark);
-            }
-        }
-    }
-
     /// The queue's state, for the index beside it.
     pub fn state(&self) -> &State {
         &self.state
@@ -228,10 +89,14 @@ impl Queue {
         sum
     }
 
-    /// The oldest block of `signal` that is not done; `None` if none waits.
+    /// The oldest block of `signal` that is not done. `None` if none waits, if nothing can be read now (see
+    /// [`Queue::is_stalled`]), or if none was found yet: until all is counted ([`Queue::count_one`]), a signal's
+    /// first block may still come to light.
     pub fn oldest(&mut self, signal: Signal) -> Option<Oldest> {
+        self.fill(signal, 1);
+        let lane = self.lanes.get(signal);
+        let header = lane.head().filter(|_| !lane.is_stalled())?.header;
         let done = self.state.marks.get(signal).records;
-        let header = self.fill(signal).head()?.header;
         Some(Oldest {
             seq: header.seq,
             records: header.records.saturating_sub(done),
@@ -245,10 +110,37 @@ impl Queue {
         self.lanes.get(signal).flight.is_some()
     }
 
-    pub(super) fn fill(&mut self, signal: Signal) -> &mut Lane {
-        let lane = self.lanes.get_mut(signal);
-        lane.fill(&mut self.store, *self.state.marks.get(signal));
-        lane
+    /// Brings the blocks of `signal` into sight, counting at most `counts_max` segments for it.
+    pub(super) fn fill(&mut self, signal: Signal, counts_max: u32) {
+        let mut counts = 0;
+        while !self.lanes.get(signal).is_stalled() {
+            let counted = |remaining: &BTreeMap<u32, Remaining>, unverified: &BTreeSet<u32>, number: u32| {
+                remaining
+                    .get(&number)
+                    .filter(|_| !unverified.contains(&number))
+                    .map(|r| r.get(signal).blocks > 0)
+            };
+            let (remaining, unverified) = (&self.remaining, &self.unverified);
+            let lane = self.lanes.get_mut(signal);
+            let mark = *self.state.marks.get(signal);
+            match lane.fill(&mut self.store, mark, |number| counted(remaining, unverified, number)) {
+                Filled::Enough | Filled::All => return,
+                Filled::Uncounted(number) => {
+                    if lane.head().is_some() || counts == counts_max {
+                        return;
+                    }
+                    counts += 1;
+                    if !self.count(number) {
+                        self.lanes.get_mut(signal).stall_at(number);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether something cannot be read just now. [`Queue::try_disk`] tries again.
+    pub fn is_stalled(&self) -> bool {
+        !self.unreadable.is_empty() || self.lanes.iter().any(|(_, lane)| lane.is_stalled())
     }
 
     // === Appending ===
@@ -264,18 +156,16 @@ impl Queue {
         }
         let size: u64 = batch.blocks.iter().map(|b| (HEADER_BYTES + b.payload.len()) as u64).sum();
         if !self.make_room(size) {
-            self.turn_away(batch);
-            return Ok(Appended::Dropped);
+            return self.turn_away(batch).map(|()| Appended::Dropped);
         }
-        match self.write(batch, size) {
-            Ok(()) => {}
-            Err(error) => {
-                self.degrade(&error);
-                match self.write(batch, size) {
-                    Ok(()) => {}
-                    Err(_) => return Err(AppendError::NoRoom),
-                }
-            }
+        let mut written = self.write(batch, size);
+        if let (Err(StoreError::Vanished), false) = (&written, self.degraded) {
+            log::error!("queue: its directory was removed by somebody else; it is made again");
+            written = self.begin_segment().and_then(|()| self.write(batch, size));
+        }
+        if let Err(error) = written {
+            self.degrade(&error);
+            self.write(batch, size).map_err(|_| AppendError::NoRoom)?;
         }
         Ok(if self.degraded { Appended::InMemory } else { Appended::OnDisk })
     }
@@ -330,6 +220,7 @@ impl Queue {
             self.store.begin_in_memory(&self.state);
         } else {
             self.store.begin(&self.state)?;
+            self.unsaved = false;
         }
         let written = std::mem::take(&mut self.written);
         if let Some((number, len)) = closed {
@@ -341,15 +232,8 @@ impl Queue {
         Ok(())
     }
 
-    /// The directory cannot be used, as [`Opened::problem`] says: go on in memory without another word.
-    pub fn stand_in(&mut self) {
-        self.degraded = true;
-        // In memory this cannot fail.
-        drop(self.begin_segment());
-    }
-
     /// The disk takes nothing: go on in memory.
-    fn degrade(&mut self, error: &StoreError) {
+    pub(super) fn degrade(&mut self, error: &StoreError) {
         if self.degraded {
             return;
         }
@@ -360,147 +244,42 @@ impl Queue {
         self.stand_in();
     }
 
-    /// Tries to bring what is in memory to the disk. Call now and then while [`Queue::is_degraded`].
+    /// The directory cannot be used, as [`Opened::problem`](super::Opened) says: go on in memory without another
+    /// word.
+    pub fn stand_in(&mut self) {
+        self.degraded = true;
+        // In memory this cannot fail.
+        drop(self.begin_segment());
+    }
+
+    /// Tries what failed before: to bring what is in memory to the disk, and to read what could not be read.
+    /// Call now and then while [`Queue::is_degraded`] or [`Queue::is_stalled`]. Returns whether appends go to
+    /// the disk.
     pub fn try_disk(&mut self) -> bool {
+        self.unreadable.clear();
+        for signal in Signal::ALL {
+            self.lanes.get_mut(signal).resume();
+        }
+        if self.unsaved {
+            drop(self.save_state());
+        }
         if !self.degraded {
             return true;
         }
-        match self.store.move_to_disk() {
-            Ok(()) => {
-                self.degraded = false;
-                log::warn!("queue: the disk takes data again; what was in memory is on disk");
-                self.save_state();
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    // === The budget ===
-
-    /// Whether `size` more bytes fit, if need be by giving up the oldest segments.
-    fn make_room(&mut self, size: u64) -> bool {
-        let needed = size + FRAMES_START;
-        if needed > self.limits.max_bytes {
+        let moved =
+            if self.store.is_listed() { self.store.move_to_disk().is_ok() } else { self.look_again() };
+        if !moved || self.degraded && !self.store.is_listed() {
             return false;
         }
-        while !self.degraded && self.disk_bytes() + needed > self.limits.max_bytes {
-            if self.limits.overflow == Overflow::DropNewest {
-                return false;
-            }
-            if !self.drop_oldest() {
-                // Nothing of ours is left to give up: the rest belongs to the index.
-                break;
-            }
-        }
+        self.degraded = false;
+        log::warn!("queue: the disk takes data again; what was in memory is on disk");
+        drop(self.save_state());
+        self.retire();
         true
-    }
-
-    fn turn_away(&mut self, batch: &Batch) {
-        let mut dropped = 0;
-        for (header, _) in headers_of(batch, 0, 0).iter().zip(&batch.blocks) {
-            let tally = Tally {
-                signal: header.signal,
-                reason: Reason::OverflowNewest,
-                records: header.user_records(),
-            };
-            dropped += tally.records;
-            self.state.ledger.drop(tally);
-            // Counted with what was to join it.
-            if header.kind == (Kind::Block { joins: Some(self.state.fragment) }) {
-                self.state.fragment = Seq::default();
-            }
-        }
-        self.deliveries.note_whole(batch.delivery);
-        self.save_state();
-        log::warn!("queue full: {dropped} new records dropped");
-    }
-
-    /// Gives up the oldest segment. Returns whether there was one to give up.
-    fn drop_oldest(&mut self) -> bool {
-        let reason = Reason::Overflow;
-        let Some(number) = self.store.first_from(0) else { return false };
-        if self.store.active() == Some(number) {
-            let empty = self.store.len(number).is_none_or(|len| len <= FRAMES_START);
-            if empty || self.begin_segment().is_err() {
-                return false;
-            }
-        }
-        let headers = self.count(number);
-        let mut total = 0;
-        for signal in Signal::ALL {
-            let dropped = self.drop_of(signal, number, &headers, reason);
-            total += dropped;
-        }
-        if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
-            self.state.ledger.drop(Tally { signal: Signal::Logs, reason, records: 1 });
-            self.state.fragment = Seq::default();
-            total += 1;
-        }
-        self.save_state();
-        self.forget(number);
-        if total > 0 {
-            log::warn!("queue full: the oldest {total} records dropped");
-        }
-        true
-    }
-
-    /// Moves `signal`'s mark past segment `number` and counts what is given up by that.
-    fn drop_of(&mut self, signal: Signal, number: u32, headers: &[Header], reason: Reason) -> u64 {
-        let mark = *self.state.marks.get(signal);
-        let past = Mark { seq: Seq::new(number, u32::MAX), records: 0 };
-        let waiting: Vec<&Header> = headers
-            .iter()
-            .filter(|h| h.signal == signal && h.seq > mark.seq && h.kind != Kind::Fragment)
-            .collect();
-        // Records of a block that was being sent in parts are done already.
-        let done = if waiting.is_empty() { 0 } else { u64::from(mark.records) };
-        let records = waiting.iter().map(|h| h.user_records()).sum::<u64>().saturating_sub(done);
-        for header in &waiting {
-            if let Kind::Report(tally) = header.kind {
-                self.state.ledger.unreport(tally);
-            }
-        }
-        let lane = self.lanes.get_mut(signal);
-        if let Some(flight) = &mut lane.flight {
-            let whole =
-                waiting.iter().filter(|h| h.seq <= flight.to.seq).map(|h| h.user_records()).sum::<u64>();
-            let sent_in_part = waiting.first().is_some_and(|h| h.seq > flight.to.seq);
-            // They are in this segment, and in no other.
-            let in_part = if sent_in_part { std::mem::take(&mut flight.to.records) } else { 0 };
-            flight.orphaned += (whole + u64::from(in_part)).saturating_sub(done);
-        }
-        lane.leave(number);
-        // Where nothing waits the mark stays: it may say how much of a later block is done.
-        if !waiting.is_empty() {
-            *self.state.marks.get_mut(signal) = past;
-        }
-        self.state.ledger.drop(Tally { signal, reason, records });
-        records
     }
 }
 
-/// The state that counts: of the queue whose segment is the newest, the highest generation. Without any,
-/// everything found is waiting.
-fn newest_state(store: &mut Segments, queue_id: u128) -> State {
-    let numbers: Vec<u32> = store.all().rev().map(|(number, _)| number).collect();
-    let mut newest: Option<State> = None;
-    for number in numbers {
-        for state in store.states(number) {
-            match &newest {
-                Some(found) if found.queue_id != state.queue_id => {
-                    log::warn!("queue: segment {number} belongs to another queue: all of it will be sent");
-                    return State { queue_id, ledger: found.ledger, ..State::default() };
-                }
-                Some(found) if found.generation >= state.generation => {}
-                _ => newest = Some(state),
-            }
-        }
-    }
-    newest.unwrap_or(State { queue_id, ..State::default() })
-}
-
-fn headers_of(batch: &Batch, number: u32, first: u32) -> Vec<Header> {
+pub(super) fn headers_of(batch: &Batch, number: u32, first: u32) -> Vec<Header> {
     let parts = batch.parts_before.saturating_add(batch.blocks.len() as u16);
     batch
         .blocks

@@ -1,0 +1,129 @@
+//! Keeping to the byte budget: what gives way when the queue is full.
+
+use super::frame::{Header, Kind, Seq};
+use super::ledger::{Reason, Tally};
+use super::scan::walk;
+use super::state::{FRAMES_START, Mark};
+use super::store::{Queue, headers_of};
+use super::types::{AppendError, Batch, Overflow};
+use crate::Signal;
+
+impl Queue {
+    /// Whether `size` more bytes fit, if need be by giving up the oldest segments.
+    pub(super) fn make_room(&mut self, size: u64) -> bool {
+        let needed = size + FRAMES_START;
+        if needed > self.limits.max_bytes {
+            return false;
+        }
+        while !self.degraded && self.disk_bytes() + needed > self.limits.max_bytes {
+            if self.limits.overflow == Overflow::DropNewest {
+                return false;
+            }
+            if !self.drop_oldest() {
+                // Nothing of ours is left to give up: the rest belongs to the index.
+                break;
+            }
+        }
+        true
+    }
+
+    /// Counts a batch as given up.
+    ///
+    /// # Errors
+    /// [`AppendError::NoRoom`] if the count cannot be kept either.
+    pub(super) fn turn_away(&mut self, batch: &Batch) -> Result<(), AppendError> {
+        let before = (self.state.ledger, self.state.fragment);
+        let mut dropped = 0;
+        for header in headers_of(batch, 0, 0) {
+            let records = header.user_records();
+            dropped += records;
+            self.state.ledger.drop(Tally { signal: header.signal, reason: Reason::OverflowNewest, records });
+            // Counted with what was to join it.
+            if header.kind == (Kind::Block { joins: Some(self.state.fragment) }) {
+                self.state.fragment = Seq::default();
+            }
+        }
+        if self.save_state().is_err() {
+            (self.state.ledger, self.state.fragment) = before;
+            return Err(AppendError::NoRoom);
+        }
+        self.deliveries.note_whole(batch.delivery);
+        log::warn!("queue full: {dropped} new records dropped");
+        Ok(())
+    }
+
+    /// Gives up the oldest segment. Returns whether there was one to give up.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(number) = self.store.first_from(0) else { return false };
+        if self.store.active() == Some(number) {
+            let empty = self.store.len(number).is_none_or(|len| len <= FRAMES_START);
+            if empty || self.begin_segment().is_err() {
+                return false;
+            }
+        }
+        let counted = self.remaining.contains_key(&number) && !self.unverified.contains(&number);
+        if !counted && !self.count(number) {
+            // How much it holds is not known, so it cannot be counted as given up.
+            return false;
+        }
+        let marks = self.state.marks;
+        let mut waiting = Vec::new();
+        // If it can be read in part only, its count is known all the same.
+        walk(&mut self.store, number, |header| {
+            if header.kind != Kind::Fragment && header.seq > marks.get(header.signal).seq {
+                waiting.push(*header);
+            }
+        });
+        let mut total: u64 =
+            Signal::ALL.into_iter().map(|signal| self.drop_of(signal, number, &waiting)).sum();
+        if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
+            let reason = Reason::Overflow;
+            self.state.ledger.drop(Tally { signal: Signal::Logs, reason, records: 1 });
+            self.state.fragment = Seq::default();
+            total += 1;
+        }
+        if let Err(error) = self.save_state() {
+            // It stays until the count of what it held is on disk.
+            self.degrade(&error);
+            return false;
+        }
+        self.forget(number);
+        if total > 0 {
+            log::warn!("queue full: the oldest {total} records dropped");
+        }
+        true
+    }
+
+    /// Moves `signal`'s mark past segment `number` and counts what is given up by that.
+    fn drop_of(&mut self, signal: Signal, number: u32, waiting: &[Header]) -> u64 {
+        let waiting: Vec<&Header> = waiting.iter().filter(|header| header.signal == signal).collect();
+        let held = self.remaining.get_mut(&number).map(|remaining| std::mem::take(remaining.get_mut(signal)));
+        let held = held.unwrap_or_default();
+        if held.blocks == 0 {
+            // The mark stays: it may say how much of a later block is done.
+            self.lanes.get_mut(signal).leave(number);
+            return 0;
+        }
+        // Records of a block that was being sent in parts are done already.
+        let done = u64::from(self.state.marks.get(signal).records);
+        let records = held.records.saturating_sub(done);
+        for header in &waiting {
+            if let Kind::Report(tally) = header.kind {
+                self.state.ledger.unreport(tally);
+            }
+        }
+        let lane = self.lanes.get_mut(signal);
+        if let Some(flight) = &mut lane.flight {
+            let whole =
+                waiting.iter().filter(|h| h.seq <= flight.to.seq).map(|h| h.user_records()).sum::<u64>();
+            let sent_in_part = waiting.first().is_some_and(|h| h.seq > flight.to.seq);
+            // They are in this segment, and in no other.
+            let in_part = if sent_in_part { std::mem::take(&mut flight.to.records) } else { 0 };
+            flight.orphaned += (whole + u64::from(in_part)).saturating_sub(done);
+        }
+        lane.leave(number);
+        *self.state.marks.get_mut(signal) = Mark { seq: Seq::new(number, u32::MAX), records: 0 };
+        self.state.ledger.drop(Tally { signal, reason: Reason::Overflow, records });
+        records
+    }
+}

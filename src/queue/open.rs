@@ -1,0 +1,378 @@
+//! Finding what is there: the segments and their latest state, what the newest frames say, and how much waits.
+
+use super::deliveries::Deliveries;
+use super::disk::Disk;
+use super::frame::{HEADER_BYTES, Header, Kind, Seq};
+use super::index::{Entry, Index};
+use super::lane::Lane;
+use super::scan::{Position, Step, step, walk};
+use super::segments::{Segments, StoreError};
+use super::state::{FRAMES_START, Mark, State};
+use super::store::{Queue, Remaining};
+use super::types::{Limits, Opened};
+use crate::{PerSignal, Signal};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+use std::time::Duration;
+
+/// Segments whose frames are read at open, newest first, for the deliveries they name: what Lambda may repeat
+/// came last. The others are counted when there is time.
+const SEGMENTS_READ_AT_OPEN: usize = 2;
+/// Where the index lives, below the queue's directory.
+const INDEX_DIRECTORY: &str = "index";
+/// How often the index is asked what it found before the queue goes on without.
+const INDEX_ASKED_MAX: u32 = 4;
+/// How often a directory is looked at before segments in it that cannot be read are left out.
+const LOOKS_MAX: u32 = 20;
+
+/// A frame, taken out of its segment.
+type Stored = (Header, Vec<u8>);
+
+impl Queue {
+    /// Opens the queue in `dir`. Never fails: see [`Opened::problem`]. `queue_id` is used if there is none yet.
+    pub fn open(disk: Box<dyn Disk>, dir: &Path, limits: Limits, queue_id: u128) -> (Self, Opened) {
+        let (mut store, mut problem) = Segments::open(disk, dir, limits.memory_max_bytes);
+        let state = newest_state(&mut store, queue_id, false).unwrap_or_else(|error| {
+            store.unlist();
+            problem = Some(error);
+            State { queue_id, ..State::default() }
+        });
+        let opened = Opened { problem, bytes: store.disk_bytes(), segments: store.all().count() };
+        let mut queue = Self {
+            first_own: store.next_number(),
+            store,
+            state,
+            lanes: new_lanes(),
+            remaining: BTreeMap::new(),
+            deliveries: Deliveries::default(),
+            limits,
+            written: Remaining::default(),
+            unverified: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
+            index: None,
+            index_asked: 0,
+            looks: 0,
+            degraded: false,
+            unsaved: false,
+        };
+        queue.read_newest();
+        (queue, opened)
+    }
+
+    /// Puts an index beside the segments in `dir`. It is not waited for: see [`Queue::consult_index`].
+    pub fn attach_index(&mut self, dir: &Path) {
+        self.index = Some(Index::new(dir.join(INDEX_DIRECTORY)));
+    }
+
+    /// Notes what the newest segments say of deliveries, reports and fragments.
+    fn read_newest(&mut self) {
+        let mut newest: Vec<u32> =
+            self.store.all().rev().take(SEGMENTS_READ_AT_OPEN).map(|(number, _)| number).collect();
+        newest.reverse();
+        let mut fragment = self.state.fragment;
+        let mut joins = Vec::new();
+        for number in newest {
+            let Self { store, state, deliveries, .. } = self;
+            walk(store, number, |header| {
+                deliveries.note(header);
+                match header.kind {
+                    Kind::Report(tally) if header.seq > state.reported => {
+                        state.ledger.report(tally);
+                        state.reported = header.seq;
+                    }
+                    Kind::Fragment if header.seq > fragment => fragment = header.seq,
+                    Kind::Block { joins: Some(seq) } => joins.push((seq, header.delivery)),
+                    _ => {}
+                }
+            });
+        }
+        let joined = joins.iter().any(|(seq, delivery)| {
+            *seq == fragment && self.deliveries.get(*delivery).is_some_and(|progress| progress.is_whole())
+        });
+        self.state.fragment = if joined { Seq::default() } else { fragment };
+    }
+
+    /// Counts what waits in segment `number` by walking its frames. Returns whether it could be read.
+    pub(super) fn count(&mut self, number: u32) -> bool {
+        let mut remaining = Remaining::default();
+        let mut last = None;
+        let mut missing = 0;
+        let Self { store, state, deliveries, .. } = self;
+        let whole = walk(store, number, |header| {
+            deliveries.note_older(header);
+            // A frame that is missing is counted with the one after it, as the record it held at least.
+            missing += u64::from(missing_between(last, header.seq));
+            last = Some(header.seq);
+            if header.seq <= state.marks.get(header.signal).seq {
+                missing = 0;
+            } else if header.kind != Kind::Fragment {
+                let waiting = remaining.get_mut(header.signal);
+                waiting.add(header);
+                let missing = std::mem::take(&mut missing);
+                waiting.blocks += missing;
+                waiting.records += missing;
+            }
+        });
+        if whole {
+            self.unverified.remove(&number);
+            self.remaining.insert(number, remaining);
+        } else {
+            self.unreadable.insert(number);
+        }
+        whole
+    }
+
+    /// Counts one segment that was not counted yet, oldest first. Returns whether there was one: call again
+    /// until there is none, when nothing else is to be done.
+    pub fn count_one(&mut self) -> bool {
+        let uncounted =
+            |number: &u32| !self.remaining.contains_key(number) && !self.unreadable.contains(number);
+        let Some(number) = self.store.all().map(|(number, _)| number).find(uncounted) else { return false };
+        if self.count(number) {
+            self.retire();
+        }
+        true
+    }
+
+    /// Takes over what the index knows, once it has opened. Call now and then until it returns true: nothing
+    /// is missing before, but counts may be incomplete and a repeat may go unnoticed.
+    pub fn consult_index(&mut self) -> bool {
+        self.consult_index_within(Duration::ZERO)
+    }
+
+    /// [`consult_index`](Self::consult_index), waiting for the index to open at most so long.
+    pub fn consult_index_within(&mut self, wait: Duration) -> bool {
+        let Some(index) = &mut self.index else { return true };
+        self.index_asked = self.index_asked.saturating_add(1);
+        let Some(found) = index.take_found(wait) else {
+            // It may hang for ever.
+            return !index.is_opening() || self.index_asked >= INDEX_ASKED_MAX;
+        };
+        // What was not flushed before a SIGKILL is known from the segments alone, until those are removed.
+        let flushed: HashSet<u128> = found.deliveries.iter().copied().collect();
+        for delivery in self.deliveries.all().filter(|delivery| !flushed.contains(delivery)) {
+            index.note(Entry::Delivery(delivery));
+        }
+        for delivery in found.deliveries.into_iter().rev() {
+            self.deliveries.note_older_whole(delivery);
+        }
+        if let Some(state) = found.state.filter(|state| state.queue_id == self.state.queue_id) {
+            self.catch_up_with(&state);
+        }
+        // With the state the deliveries are flushed; the next delivery to the backend may be a long time off.
+        self.note(Entry::State(Box::new(self.state)));
+        for (number, row) in found.segments {
+            // A mark within the segment or past it: only its frames tell what waits.
+            let untouched = self.state.marks.iter().all(|(_, mark)| mark.seq.segment() < number);
+            if untouched && self.store.len(number) == Some(row.len) && !self.remaining.contains_key(&number) {
+                self.remaining.insert(number, row.written);
+                self.unverified.insert(number);
+            }
+        }
+        true
+    }
+
+    /// The index may have seen what could not be written into a segment.
+    fn catch_up_with(&mut self, state: &State) {
+        // It may speak of segments that were in memory only, whose numbers were given out again since.
+        let all_found = Mark { seq: Seq::new(self.first_own.saturating_sub(1), u32::MAX), records: 0 };
+        for (signal, mark) in state.marks.iter() {
+            let to = (*mark).min(all_found);
+            if to > *self.state.marks.get(signal) && !self.in_flight(signal) {
+                self.advance(signal, to);
+                // Counted when the mark was elsewhere.
+                let first_own = self.first_own;
+                self.remaining.retain(|number, _| *number >= first_own);
+                self.unverified.clear();
+            }
+        }
+    }
+
+    /// Looks again at a directory that could not be used, and brings what memory holds behind what is found
+    /// there. Returns whether the directory can be used.
+    pub(super) fn look_again(&mut self) -> bool {
+        // What is under way is known by its place in memory.
+        let settled = |(signal, mark): (Signal, &Mark)| mark.records == 0 && !self.in_flight(signal);
+        if !self.state.marks.iter().all(settled) {
+            return false;
+        }
+        let Some((frames, fragment)) = self.frames_in_memory() else { return false };
+        self.looks = self.looks.saturating_add(1);
+        if self.store.look_again().is_err() {
+            return false;
+        }
+        self.lanes = new_lanes();
+        self.remaining.clear();
+        let found = newest_state(&mut self.store, self.state.queue_id, self.looks >= LOOKS_MAX);
+        let Ok(mut state) = found else {
+            self.store.unlist();
+            self.state.marks = PerSignal::default();
+            drop(self.begin_segment());
+            self.put_back(frames, fragment);
+            return false;
+        };
+        state.ledger.add(&self.state.ledger);
+        state.generation = state.generation.max(self.state.generation);
+        self.state = state;
+        self.first_own = self.store.next_number();
+        self.read_newest();
+        self.degraded = false;
+        if let Err(error) = self.begin_segment() {
+            self.degrade(&error);
+        }
+        self.put_back(frames, fragment);
+        true
+    }
+
+    /// The frames in memory that are not done, and which of them is a fragment that waits.
+    fn frames_in_memory(&mut self) -> Option<(Vec<Stored>, Option<usize>)> {
+        let mut frames = Vec::new();
+        let mut fragment = None;
+        for number in self.store.all().map(|(number, _)| number).collect::<Vec<_>>() {
+            let mut position = Position::start_of(number);
+            while let Step::Frame(header, offset) = step(&mut self.store, &mut position) {
+                if header.seq == self.state.fragment {
+                    fragment = Some(frames.len());
+                } else if header.kind == Kind::Fragment
+                    || header.seq <= self.state.marks.get(header.signal).seq
+                {
+                    continue;
+                }
+                let mut payload = vec![0; header.stored_len as usize];
+                self.store.read(number, &mut payload, offset).ok()?;
+                frames.push((header, payload));
+            }
+        }
+        Some((frames, fragment))
+    }
+
+    /// Appends frames once more, in a new place.
+    fn put_back(&mut self, frames: Vec<Stored>, fragment: Option<usize>) {
+        for (index, (mut header, payload)) in frames.into_iter().enumerate() {
+            if let Kind::Block { joins } = &mut header.kind {
+                *joins = None;
+            }
+            if let Err(error) = self.put(&mut header, &payload) {
+                self.degrade(&error);
+                // It was in memory before, so there is room.
+                drop(self.put(&mut header, &payload));
+            }
+            if fragment == Some(index) {
+                self.state.fragment = header.seq;
+            }
+            if let Kind::Report(_) = header.kind {
+                self.state.reported = header.seq;
+            }
+        }
+    }
+
+    fn put(&mut self, header: &mut Header, payload: &[u8]) -> Result<(), StoreError> {
+        let (number, ordinal) = self.store.position().ok_or(StoreError::Missing(0))?;
+        header.seq = Seq::new(number, ordinal);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+        bytes.extend_from_slice(&header.encode());
+        bytes.extend_from_slice(payload);
+        self.store.append(&bytes, 1)?;
+        if header.kind != Kind::Fragment {
+            self.remaining.entry(number).or_default().get_mut(header.signal).add(header);
+            self.written.get_mut(header.signal).add(header);
+        }
+        Ok(())
+    }
+}
+
+fn new_lanes() -> PerSignal<Lane> {
+    PerSignal::from_fn(|signal| Lane::new(signal, Position::start_of(0)))
+}
+
+/// The state that counts: of the queue whose segment is the newest, the highest generation. Without any,
+/// everything found is waiting.
+///
+/// # Errors
+/// If a head cannot be read just now and `give_up` is not set.
+fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) -> Result<State, StoreError> {
+    let mut newest: Option<(u32, State)> = None;
+    let mut strange = false;
+    for number in store.all().rev().map(|(number, _)| number).collect::<Vec<_>>() {
+        let head = match store.head(number) {
+            Ok(head) => head,
+            Err(error) if give_up => {
+                log::error!("queue: segment {number} cannot be read and is left where it is: {error}");
+                store.leave_alone(number);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if head.newer && !has_frames(store, number) {
+            log::warn!("queue: segment {number} is in a format of a later version and is left where it is");
+            store.leave_alone(number);
+            continue;
+        }
+        for state in head.states {
+            match &newest {
+                Some((_, found)) if found.queue_id != state.queue_id => strange = true,
+                Some((_, found)) if found.generation >= state.generation => {}
+                _ => newest = Some((number, state)),
+            }
+        }
+    }
+    let Some((carrier, mut state)) = newest else { return Ok(State { queue_id, ..State::default() }) };
+    store.carried_by(carrier);
+    if strange {
+        log::warn!("queue: segments of several queues lie together: all of them will be sent");
+        state = State { queue_id, ledger: state.ledger, generation: state.generation, ..State::default() };
+        adopt(store, &state);
+    }
+    for (_, mark) in state.marks.iter() {
+        store.number_at_least(mark.seq.segment().saturating_add(1));
+    }
+    Ok(state)
+}
+
+/// Makes all segments there are those of one queue, so that what is done from now on counts at the next open.
+fn adopt(store: &mut Segments, state: &State) {
+    for number in store.all().map(|(number, _)| number).collect::<Vec<_>>() {
+        // One with half a head has no state that could disagree.
+        if store.len(number).is_some_and(|len| len >= FRAMES_START)
+            && let Err(error) = store.stamp(number, state)
+        {
+            log::warn!("queue: segment {number} cannot be adopted: {error}");
+        }
+    }
+}
+
+/// Whether segment `number` holds a frame that we understand.
+fn has_frames(store: &mut Segments, number: u32) -> bool {
+    let mut position = Position::start_of(number);
+    loop {
+        match step(store, &mut position) {
+            Step::Frame(..) => return true,
+            Step::Damage(_) => {}
+            Step::End | Step::Unreadable => return false,
+        }
+    }
+}
+
+/// Frames of one segment that should stand between two that are there.
+fn missing_between(last: Option<Seq>, seq: Seq) -> u32 {
+    match last {
+        Some(last) if last.segment() == seq.segment() => {
+            seq.ordinal().saturating_sub(last.ordinal()).saturating_sub(1)
+        }
+        _ => seq.ordinal(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_frames_are_counted_within_a_segment() {
+        assert_eq!(missing_between(None, Seq::new(1, 0)), 0);
+        assert_eq!(missing_between(None, Seq::new(1, 2)), 2);
+        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(1, 3)), 0);
+        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(1, 6)), 3);
+        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(2, 0)), 0);
+    }
+}
