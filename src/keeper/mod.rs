@@ -38,7 +38,7 @@ pub use pipeline::{About, Noted, token};
 /// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
 /// and their bodies are bounded by the listener.
 const DELIVERIES_WAITING_MAX: usize = 8;
-/// How often the disk is tried while it takes nothing, and what is left to count is counted.
+/// How often the disk is tried while it takes or gives nothing, and what is left to count is counted.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 /// Deliveries and jobs handled before a segment is counted in between, so that counting never starves.
 const CHORE_INTERVAL_TURNS: u32 = 16;
@@ -380,11 +380,12 @@ impl Worker {
     }
 
     fn has_chores(&self) -> bool {
-        !self.index_consulted || !self.counted || self.intake.queue.is_degraded()
+        let queue = &self.intake.queue;
+        !self.index_consulted || !self.counted || queue.is_degraded() || queue.is_stalled()
     }
 
     fn chore(&mut self) {
-        if self.intake.queue.is_degraded() {
+        if self.intake.queue.is_degraded() || self.intake.queue.is_stalled() {
             self.intake.queue.try_disk();
         }
         if !self.index_consulted {

@@ -18,6 +18,9 @@ const OPEN_READERS_MAX: usize = 3;
 /// Read at a time while frames are walked: a score of small frames for one call, and little to copy in vain
 /// where frames are large.
 const READ_AHEAD_BYTES: u64 = 16 << 10;
+/// A file with a higher number is not ours: we would have had to write some hundred terabytes. Numbers must not
+/// run out because of it.
+const FOUND_NUMBER_MAX: u32 = 1 << 31;
 /// Names tried for a new segment while there is something in the way that is not ours.
 const BEGIN_TRIES_MAX: u32 = 64;
 
@@ -552,7 +555,8 @@ fn file_name(number: u32) -> String {
 
 fn number_of(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(SUFFIX)?;
-    (digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    let ours = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|number| ours && *number <= FOUND_NUMBER_MAX)
 }
 
 #[cfg(test)]

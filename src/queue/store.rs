@@ -129,6 +129,11 @@ impl Queue {
                     if lane.head().is_some() || counts == counts_max {
                         return;
                     }
+                    // That the index knows of none is no proof, but reason enough not to look in a hurry.
+                    let expected = || self.remaining.values().any(|r| r.get(signal).blocks > 0);
+                    if counts_max != u32::MAX && self.unverified.contains(&number) && !expected() {
+                        return;
+                    }
                     counts += 1;
                     if !self.count(number) {
                         self.lanes.get_mut(signal).stall_at(number);
