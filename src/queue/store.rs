@@ -173,6 +173,7 @@ impl Queue {
     pub fn consult_index_within(&mut self, wait: Duration) -> bool {
         let Some(index) = &mut self.index else { return true };
         let Some(found) = index.take_found(wait) else { return !index.is_opening() };
+        log::debug!("index: open, {} deliveries in it", found.deliveries.len());
         // What was not flushed before a SIGKILL is known from the segments alone, until those are removed.
         let flushed: HashSet<u128> = found.deliveries.iter().copied().collect();
         for delivery in self.deliveries.all().filter(|delivery| !flushed.contains(delivery)) {
