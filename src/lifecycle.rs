@@ -15,7 +15,7 @@ use crate::drain::executor::{Executor, Landed};
 use crate::drain::policy::{Action, Event, Policy, Settings};
 use crate::encode::WireFormat;
 use crate::health::Health;
-use crate::keeper::{Fate, Job, Keeper, Noted, Notice, Summary, token};
+use crate::keeper::{Fate, Job, Keeper, Level, Levels, Noted, Notice, Summary, land, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::{PerSignal, Signal, logging};
 use std::sync::Arc;
@@ -26,6 +26,10 @@ use tokio::sync::{mpsc, oneshot};
 const SHUTDOWN_BUDGET: Duration = Duration::from_millis(1300);
 /// The last line is worth waiting so long for the keeper.
 const SUMMARY_WAIT: Duration = Duration::from_millis(50);
+
+/// SHUTDOWN begins so much later, at most, for what the keeper held back. It takes a millisecond; longer only if
+/// the keeper is busy, which will be noticed later, or its disk hangs.
+const FINISH_WAIT: Duration = Duration::from_millis(30);
 
 /// What the lifecycle is made of.
 pub struct Parts {
@@ -62,6 +66,7 @@ pub async fn run(parts: Parts) {
         landings,
         settled,
         settlements,
+        levels: Levels::default(),
         health: Health::default(),
         arn: String::new(),
     };
@@ -105,8 +110,9 @@ struct Conductor {
     keeper: Keeper,
     executor: Executor,
     landings: mpsc::UnboundedReceiver<Landed>,
-    settled: mpsc::UnboundedSender<Event>,
-    settlements: mpsc::UnboundedReceiver<Event>,
+    settled: mpsc::UnboundedSender<(Signal, Level)>,
+    settlements: mpsc::UnboundedReceiver<(Signal, Level)>,
+    levels: Levels,
     health: Health,
     arn: String,
 }
@@ -116,7 +122,7 @@ enum Happened {
     Lambda(Received),
     Notice(Notice),
     Landed(Box<Landed>),
-    Settled(Event),
+    Settled(Signal, Level),
     Time,
 }
 
@@ -148,15 +154,18 @@ impl Conductor {
             biased;
             received = self.poller.event() => Happened::Lambda(received),
             Some(landed) = self.landings.recv() => Happened::Landed(Box::new(landed)),
-            Some(event) = self.settlements.recv() => Happened::Settled(event),
+            Some((signal, level)) = self.settlements.recv() => Happened::Settled(signal, level),
             Some(notice) = self.keeper.notices.recv() => Happened::Notice(notice),
             () = until(now, wake) => Happened::Time,
         };
         match happened {
-            Happened::Lambda(received) => self.received(&received),
+            Happened::Lambda(received) => self.received(&received).await,
             Happened::Notice(notice) => self.notice(notice),
             Happened::Landed(landed) => self.landed(*landed),
-            Happened::Settled(event) => self.tell(event),
+            Happened::Settled(signal, level) => {
+                let left = self.levels.newest(signal, level);
+                self.tell(Event::Settled { signal, left });
+            }
             Happened::Time => {}
         }
         Some(())
@@ -167,7 +176,7 @@ impl Conductor {
         self.policy.on(now, event);
     }
 
-    fn received(&mut self, received: &Received) {
+    async fn received(&mut self, received: &Received) {
         let now = self.clock.now();
         let deadline = received.budget().map(|budget| now.saturating_add(budget));
         match &received.event {
@@ -180,12 +189,11 @@ impl Conductor {
             }
             LambdaEvent::Shutdown { reason, .. } => {
                 let deadline = deadline.unwrap_or(now.saturating_add(SHUTDOWN_BUDGET));
-                self.policy.on(now, Event::Shutdown { deadline });
                 // After a reset the second half of a cut record may still come; after spindown nothing does.
                 if !matches!(reason, ShutdownReason::Timeout | ShutdownReason::Failure) {
-                    let (reply, _) = oneshot::channel();
-                    self.keeper.ask(Job::Finish(reply));
+                    self.finish().await;
                 }
+                self.tell(Event::Shutdown { deadline });
             }
             LambdaEvent::Unknown(kind) => {
                 log::warn!("Lambda sent an event of the unknown type {kind}");
@@ -194,9 +202,27 @@ impl Conductor {
         }
     }
 
+    /// Has the keeper bring out what it held back, before the policy judges whether there is anything to wait for:
+    /// after spindown nobody else will send it.
+    async fn finish(&mut self) {
+        let (reply, finished) = oneshot::channel();
+        self.keeper.ask(Job::Finish(reply));
+        tokio::select! {
+            biased;
+            _ = finished => {}
+            () = clock::sleep(FINISH_WAIT) => {}
+        }
+        while let Ok(notice) = self.keeper.notices.try_recv() {
+            self.notice(notice);
+        }
+    }
+
     fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Level(signal, level) => self.tell(Event::Backlog { signal, level }),
+            Notice::Level(signal, level) => {
+                let level = self.levels.newest(signal, level);
+                self.tell(Event::Backlog { signal, level });
+            }
             Notice::Noted(Noted::Started(request)) => self.tell(Event::FunctionStarted { request }),
             Notice::Noted(Noted::Done(request, ran)) => self.tell(Event::FunctionDone { request, ran }),
             Notice::Noted(Noted::Reported(request)) => self.tell(Event::Reported { request }),
@@ -206,6 +232,7 @@ impl Conductor {
 
     fn landed(&mut self, landed: Landed) {
         let Landed { signal, attempt, sent, outcome, verdict, left } = landed;
+        let left = self.levels.newest(signal, left);
         let now = self.clock.now();
         if let Some(verdict) = verdict {
             self.health.note(now, &verdict, left.blocks);
@@ -237,13 +264,12 @@ impl Conductor {
     }
 
     fn settle(&self, signal: Signal, fate: Fate) {
-        let (reply, level) = oneshot::channel();
-        self.keeper.ask(Job::Land { signal, fate, reply });
+        let level = land(&self.keeper.asker(), signal, fate);
         let settled = self.settled.clone();
         tokio::spawn(async move {
-            if let Ok(left) = level.await {
+            if let Some(level) = level.await {
                 // Nobody listens any more once it is over.
-                let _unheard = settled.send(Event::Settled { signal, left }).err();
+                let _unheard = settled.send((signal, level)).err();
             }
         });
     }
@@ -274,5 +300,19 @@ async fn until(now: Time, wake: Option<Time>) {
     match wake {
         Some(wake) => clock::sleep(wake.saturating_sub(now)).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn compression_is_what_the_user_set() {
+        for (value, gzip) in [("gzip", true), ("none", false)] {
+            let loaded = config::load([("OUTLAST_COMPRESSION", value)]);
+            assert_eq!(settings(&loaded.config, false, true).gzip, gzip);
+        }
     }
 }

@@ -1,18 +1,14 @@
 //! The `outlast` extension: read the settings, register, listen, subscribe, run until SHUTDOWN.
 
-use outlast::clock::{self, Clock};
+use outlast::clock::Clock;
 use outlast::config::{self, Config};
 use outlast::encode::Otlp;
-use outlast::keeper::{About, Keeper, Setup};
-use outlast::lambda::{
-    EventKind, LambdaError, Poller, Registration, RuntimeApi, Subscription, extension_name,
-};
+use outlast::lambda::{EventKind, LambdaError, Poller, Registration, RuntimeApi, extension_name};
 use outlast::lifecycle::{self, Parts};
-use outlast::listen::Listener;
-use outlast::queue::Limits;
-use outlast::{Signal, logging};
+use outlast::{Signal, logging, start};
 use std::env;
 use std::process::ExitCode;
+use tokio::runtime;
 
 /// Threads for what blocks: building TLS, and looking up the backend's name (which may hang).
 const BLOCKING_THREADS_MAX: usize = 2;
@@ -23,12 +19,12 @@ fn main() -> ExitCode {
     for problem in &loaded.problems {
         log::warn!("{problem}");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run(loaded.config)).map_err(|error| error.to_string()),
+        Ok(runtime) => start::complete(runtime, run(loaded.config)).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     match ended {
@@ -67,7 +63,7 @@ async fn work(config: Config, mut api: RuntimeApi, registration: Registration, c
             log::error!("nowhere to send: set OUTLAST_ENDPOINT; the function runs without telemetry");
             None
         }
-        Some(_) => listen(&config, &mut api, &registration, continuous).await,
+        Some(_) => start::listen(&config, &mut api, &registration, continuous).await,
     };
     let poller = match Poller::start(api, &registration.identifier) {
         Ok(poller) => poller,
@@ -76,48 +72,4 @@ async fn work(config: Config, mut api: RuntimeApi, registration: Registration, c
     let Some((keeper, subscribed)) = ready else { return lifecycle::idle(poller).await };
     let wire = Box::new(Otlp);
     lifecycle::run(Parts { config, poller, keeper, wire, clock, continuous, subscribed }).await;
-}
-
-/// Starts the keeper and the listener, and subscribes. `None` if that is not possible.
-async fn listen(
-    config: &Config,
-    api: &mut RuntimeApi,
-    registration: &Registration,
-    concurrent: bool,
-) -> Option<(Keeper, bool)> {
-    let setup = Setup {
-        dir: config.queue_dir.clone(),
-        limits: Limits::new(config.queue_max_bytes, config.overflow),
-        wire: Box::new(Otlp),
-        about: about(config, registration),
-        epoch_unix_nanos: clock::unix_now_nanos(),
-        concurrent,
-    };
-    let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
-    let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
-    tokio::spawn(listener.serve(keeper.inbox.clone()));
-    let subscribed = match api.subscribe(&registration.identifier, &config.telemetry, port).await {
-        Ok(Subscription::Active { .. }) => true,
-        Ok(Subscription::NotSupported) => false,
-        Err(error) => {
-            log::error!("cannot subscribe to telemetry: {error}");
-            false
-        }
-    };
-    Some((keeper, subscribed))
-}
-
-fn about(config: &Config, registration: &Registration) -> About {
-    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    About {
-        function_name: named(&registration.function_name).or(env::var("AWS_LAMBDA_FUNCTION_NAME").ok()),
-        function_version: named(&registration.function_version),
-        region: env::var("AWS_REGION").ok(),
-        account_id: registration.account_id.clone(),
-        memory_mb: env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse().ok()),
-        invoked_function_arn: None,
-        instance_id: None,
-        service_name: config.service_name.clone(),
-        resource_attributes: config.resource_attributes.clone(),
-    }
 }

@@ -1,4 +1,4 @@
-//! The HTTP client.
+//! The HTTP client: built when it is first needed, with a pool of connections that can be forgotten as a whole.
 
 use std::error::Error;
 use std::fmt;

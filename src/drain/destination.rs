@@ -39,12 +39,23 @@ struct Ramp {
     pause: Duration,
 }
 
+/// What is expected of the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// That it is answered.
+    Usual,
+    /// Nothing is known of the backend yet, and what an earlier process left suggests that it is away.
+    Doubted,
+    /// That it fails: the breaker is open.
+    Open,
+}
+
 /// What is known of the backend.
 #[derive(Debug)]
 pub(super) struct Destination {
     failures: u32,
     last_failure: Option<Time>,
-    open: bool,
+    trust: Trust,
     retry: Retry,
     probe_at: Time,
     ramp: Option<Ramp>,
@@ -60,7 +71,7 @@ impl Destination {
         Self {
             failures: 0,
             last_failure: None,
-            open: false,
+            trust: Trust::Usual,
             retry: Retry::new(settings.retry_initial, settings.retry_max),
             probe_at: Time::ZERO,
             ramp: None,
@@ -73,7 +84,7 @@ impl Destination {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.open
+        self.trust == Trust::Open
     }
 
     /// When the next probe may go out, while open.
@@ -88,7 +99,12 @@ impl Destination {
 
     /// Blocks per request, at most.
     pub(super) fn blocks_max(&self) -> u64 {
-        if self.open { 1 } else { self.ramp.map_or(u64::MAX, |ramp| ramp.blocks) }
+        if self.is_open() { 1 } else { self.ramp.map_or(u64::MAX, |ramp| ramp.blocks) }
+    }
+
+    /// Whether an earlier process may have met an outage that goes on.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.trust == Trust::Doubted
     }
 
     pub(super) fn gzip(&self) -> bool {
@@ -101,6 +117,7 @@ impl Destination {
 
     /// Starts slowly without having failed: a backlog was inherited, perhaps from an outage that goes on.
     pub(super) fn start_ramped_down(&mut self) {
+        self.trust = Trust::Doubted;
         self.ramp = Some(Ramp { blocks: 1, pause: Duration::ZERO });
     }
 
@@ -121,9 +138,11 @@ impl Destination {
             self.failures = self.failures.saturating_add(1);
             self.last_failure = Some(now);
         }
-        self.open |= self.failures >= FAILURES_TO_OPEN;
+        if self.failures >= FAILURES_TO_OPEN {
+            self.trust = Trust::Open;
+        }
         let ceiling = if known { None } else { Some(self.retry.next_ceiling()) };
-        ceiling.filter(|_| self.open)
+        ceiling.filter(|_| self.is_open())
     }
 
     /// Puts the next probe off until `at`.
@@ -133,11 +152,11 @@ impl Destination {
 
     /// The backend answered, and not with a failure. True if that closed the breaker.
     pub(super) fn answered(&mut self, lane_failures: u32) -> bool {
-        let was_open = self.open;
+        let was_open = self.is_open();
         if was_open || lane_failures >= FAILURES_TO_RAMP {
             self.ramp = Some(Ramp { blocks: 1, pause: self.pause_initial });
         }
-        self.open = false;
+        self.trust = Trust::Usual;
         self.failures = 0;
         self.last_failure = None;
         self.retry.reset();

@@ -210,7 +210,7 @@ pub enum Action {
         signal: Signal,
         /// The sequence number of the block that must be the head.
         head: u64,
-        /// The first so many records that are not done are given up: counted, reported, handed to the fallback.
+        /// The first so many records that are not done are given up: counted and reported.
         refused: u64,
         /// The so many records after those were delivered already (as an alibi). May reach into the next block.
         delivered: u64,

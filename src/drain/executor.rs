@@ -4,11 +4,11 @@
 //! of it, and without a pause between the two, so that a request which is given up has either been noted or
 //! counts as unknown.
 
-use super::policy::{Backlog, Outcome, Portion, Sent};
+use super::policy::{Outcome, Portion, Sent};
 use crate::config::Config;
 use crate::deliver::{Client, Outgoing, Verdict};
 use crate::encode::WireFormat;
-use crate::keeper::{Fate, Job};
+use crate::keeper::{Fate, Job, Level, land};
 use crate::queue::{Encoding, Request};
 use crate::{PerSignal, Signal};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ pub struct Landed {
     /// The same in the backend's words; `None` if no request was made.
     pub verdict: Option<Verdict>,
     /// What the lane has waiting now.
-    pub left: Backlog,
+    pub left: Level,
 }
 
 /// Where requests of one signal go.
@@ -120,7 +120,7 @@ struct Flight {
 
 impl Flight {
     /// `None` if the keeper is gone, and the process with it.
-    async fn fly(self) -> Option<(Sent, Outcome, Option<Verdict>, Backlog)> {
+    async fn fly(self) -> Option<(Sent, Outcome, Option<Verdict>, Level)> {
         let Some(request) = self.assemble().await? else {
             return Some((Sent::default(), Outcome::NotSent, None, self.land(Fate::Kept).await?));
         };
@@ -168,10 +168,8 @@ impl Flight {
             .await
     }
 
-    async fn land(&self, fate: Fate) -> Option<Backlog> {
-        let (reply, level) = oneshot::channel();
-        self.jobs.send(Job::Land { signal: self.signal, fate, reply }).ok()?;
-        level.await.ok()
+    async fn land(&self, fate: Fate) -> Option<Level> {
+        land(&self.jobs, self.signal, fate).await
     }
 }
 

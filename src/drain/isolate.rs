@@ -6,11 +6,11 @@
 //! single record refused on its own is given up. Everything goes out from the front, so the order holds.
 //!
 //! A 500 may mean the same, or an outage. After [`SERVER_ERRORS_BEFORE_DOUBT`] in a row for the same head
-//! the same search is made, at the pace of the backoff. A single record that gets 500 on its own is only *suspected*:
-//! the record after it is sent as an alibi. If that fails too, it is an outage: everything is kept, and the doubt
-//! begins anew. If it is accepted (or refused with a 400: the backend judges content again), the suspect is tried once more, for the outage may
-//! have ended between the two; only with a 500 again is it given up. If it is accepted now, the two changed places:
-//! the price of not losing it.
+//! the same search is made, at the pace of the backoff. A single record that gets 500 on its own is only
+//! *suspected*: the record after it is sent as an alibi. If that fails too, it is an outage: everything is kept,
+//! and the doubt begins anew. If it is accepted (or refused with a 400: the backend judges content again), the
+//! suspect is tried once more, for the outage may have ended between the two; only with a 500 again is it given
+//! up. If it is accepted now, the two changed places: the price of not losing it.
 
 use super::event::{Backlog, Portion, Sent};
 

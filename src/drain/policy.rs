@@ -131,7 +131,14 @@ impl Policy {
             Event::FunctionStarted { request } => self.invocations.started(request),
             Event::FunctionDone { request, ran } => self.invocations.done(now, request, ran, &self.settings),
             Event::Reported { request } => self.invocations.reported(request),
-            Event::Backlog { signal, level } => self.lane(signal).level_changed(level),
+            Event::Backlog { signal, level } => {
+                // What an earlier process left may become known only after the start.
+                let inherited = level.blocks > 0 && level.oldest.is_none();
+                if inherited && self.attempts == 0 {
+                    self.destination.start_ramped_down();
+                }
+                self.lane(signal).level_changed(level);
+            }
             Event::Answer { signal, attempt, sent, outcome, left } => {
                 let current = self.lane(signal).flight.filter(|flight| flight.attempt == attempt);
                 if let Some(flight) = current {
@@ -300,7 +307,9 @@ impl Policy {
     /// Whether anything but its own history speaks against holding an invocation that begins now.
     fn may_hold(&self, now: Time) -> bool {
         let settings = &self.settings;
-        let healthy = !self.destination.is_open() && self.lanes.iter().all(|lane| lane.failures == 0);
+        let healthy = !self.destination.is_open()
+            && !self.destination.is_doubted()
+            && self.lanes.iter().all(|lane| lane.failures == 0);
         let slow = self.latency.get().is_some_and(|latency| latency > settings.hold_max);
         let stuck = self.lanes.iter().filter_map(|lane| lane.flight.as_ref());
         let stuck = stuck.map(|flight| flight.age(now)).any(|age| age > settings.hold_max);

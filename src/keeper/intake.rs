@@ -228,6 +228,8 @@ impl Intake {
                 self.queue.keep(signal);
             }
             Fate::Settled { head, refused, delivered } => {
+                // It judged content, so it works; and what it refused may be all there was to send.
+                self.backend_takes = true;
                 if self.queue.oldest(signal).is_some_and(|oldest| oldest.seq.0 == head) {
                     self.delivered += delivered;
                     self.queue.settle(signal, refused, delivered);

@@ -12,8 +12,11 @@
 //! A panic while one of them is worked on costs that one only: the queue is opened anew from the disk.
 
 mod intake;
+mod level;
 mod pipeline;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use crate::clock;
 use crate::drain::policy::{Backlog, Head, Portion};
@@ -29,6 +32,7 @@ use std::thread;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
+pub use level::{Level, Levels};
 pub use pipeline::{About, Noted, token};
 
 /// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
@@ -80,11 +84,13 @@ pub enum Job {
         /// What became of it.
         fate: Fate,
         /// Takes the level.
-        reply: oneshot::Sender<Backlog>,
+        reply: oneshot::Sender<Level>,
     },
+    /// What the signal has waiting.
+    Level(Signal, oneshot::Sender<Level>),
     /// The function was invoked by this ARN.
     Invoked(String),
-    /// SHUTDOWN is near its end: what waits for a second half waits no longer.
+    /// SHUTDOWN has come: what waits for a second half waits no longer, and every drop is reported.
     Finish(oneshot::Sender<()>),
     /// What there is to say at the end.
     Summary(oneshot::Sender<Summary>),
@@ -121,7 +127,7 @@ pub enum Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// What a signal has waiting changed.
-    Level(Signal, Backlog),
+    Level(Signal, Level),
     /// A delivery that was kept said so.
     Noted(Noted),
     /// The disk takes nothing, or takes data again.
@@ -181,12 +187,36 @@ impl Keeper {
     }
 }
 
+/// Has the fate of a request noted, and gives what the signal has waiting then. The keeper is told before this
+/// returns. `None` if the keeper is gone.
+pub fn land(
+    jobs: &mpsc::UnboundedSender<Job>,
+    signal: Signal,
+    fate: Fate,
+) -> impl Future<Output = Option<Level>> + Send + use<> {
+    let (reply, level) = oneshot::channel();
+    let told = jobs.send(Job::Land { signal, fate, reply });
+    let jobs = jobs.clone();
+    async move {
+        told.ok()?;
+        if let Ok(level) = level.await {
+            return Some(level);
+        }
+        // The job came to grief and the queue was opened anew: what counts is what waits now.
+        let (reply, level) = oneshot::channel();
+        jobs.send(Job::Level(signal, reply)).ok()?;
+        level.await.ok()
+    }
+}
+
 /// Runs on the keeper's thread.
 struct Worker {
     setup: OpenSetup,
     intake: Intake,
     notify: mpsc::UnboundedSender<Notice>,
     told_degraded: bool,
+    /// Of the last level told.
+    revision: u64,
     index_consulted: bool,
     /// How long the next delivery waits for it.
     index_wait: Duration,
@@ -221,7 +251,7 @@ impl OpenSetup {
     }
 
     /// What `signal` has waiting, in the terms of the drain.
-    fn level(&self, queue: &mut Queue, signal: Signal) -> Backlog {
+    fn backlog(&self, queue: &mut Queue, signal: Signal) -> Backlog {
         let oldest = queue.oldest(signal);
         let waiting = queue.waiting(signal);
         let Some(oldest) = oldest else { return Backlog::default() };
@@ -250,6 +280,7 @@ impl Worker {
             intake,
             notify,
             told_degraded: false,
+            revision: 0,
             index_consulted: false,
             index_wait: INDEX_WAIT,
             counted: false,
@@ -260,16 +291,20 @@ impl Worker {
 
     async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>, mut deliveries: mpsc::Receiver<Delivery>) {
         let mut turns = 0u32;
-        loop {
+        let (mut asked, mut fed) = (true, true);
+        while asked || fed {
             let chores = self.has_chores();
             tokio::select! {
                 biased;
-                job = jobs.recv() => match job {
+                job = jobs.recv(), if asked => match job {
                     Some(job) => self.guarded(|worker| worker.work(job)),
-                    // The lifecycle is gone: so is the process.
-                    None => return,
+                    // The lifecycle has failed. What is kept now is sent by the next process.
+                    None => asked = false,
                 },
-                Some(delivery) = deliveries.recv() => self.guarded(|worker| worker.take(delivery)),
+                delivery = deliveries.recv(), if fed => match delivery {
+                    Some(delivery) => self.guarded(|worker| worker.take(delivery)),
+                    None => fed = false,
+                },
                 () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
                 () = pause(), if chores => self.guarded(Self::chore),
             }
@@ -324,11 +359,12 @@ impl Worker {
             Job::Land { signal, fate, reply } => {
                 self.intake.land(signal, fate);
                 self.intake.report_drops();
-                answer(reply, self.setup.level(&mut self.intake.queue, signal));
+                answer(reply, self.level(signal));
                 if signal != Signal::Logs {
                     self.tell_level(Signal::Logs);
                 }
             }
+            Job::Level(signal, reply) => answer(reply, self.level(signal)),
             Job::Invoked(arn) => self.intake.pipeline.invoked(&arn),
             Job::Finish(reply) => {
                 self.intake.finish();
@@ -376,8 +412,13 @@ impl Worker {
     }
 
     fn tell_level(&mut self, signal: Signal) {
-        let level = self.setup.level(&mut self.intake.queue, signal);
+        let level = self.level(signal);
         self.tell(Notice::Level(signal, level));
+    }
+
+    fn level(&mut self, signal: Signal) -> Level {
+        self.revision += 1;
+        Level { revision: self.revision, backlog: self.setup.backlog(&mut self.intake.queue, signal) }
     }
 }
 

@@ -1,10 +1,10 @@
 //! From the events of a delivery to blocks: parse, enrich, encode, deflate.
 
 use super::inputs;
-use crate::Signal;
 use crate::encode::WireFormat;
 use crate::queue::{BlockError, Deflater, Kind, NewBlock};
 use crate::record::{Context, Event, Fact, LogRecord, Piece, Resource};
+use crate::{Signal, clock};
 use std::time::Duration;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
@@ -234,7 +234,9 @@ impl Pipeline {
                 self.become_instance(&instance);
             }
             Fact::RestoreStart(instance) => {
-                // Another environment may go on from the same snapshot.
+                // Another environment may go on from the same snapshot, in which the generator's state is.
+                let id = token(instance.id.as_deref().unwrap_or_default());
+                fastrand::seed(fastrand::u64(..) ^ clock::unix_now_nanos() ^ id);
                 self.nonce = fastrand::u64(..);
                 self.running = None;
                 self.become_instance(&instance);

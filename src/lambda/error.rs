@@ -74,3 +74,10 @@ pub enum LambdaError {
         limit: Duration,
     },
 }
+
+impl LambdaError {
+    /// Whether Lambda may have acted upon the call all the same: it was sent, and no answer says that it failed.
+    pub fn may_have_succeeded(&self) -> bool {
+        matches!(self, Self::Http { .. } | Self::Body { .. } | Self::TimedOut { .. })
+    }
+}

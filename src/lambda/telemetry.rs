@@ -234,7 +234,8 @@ mod tests {
         let (result, requests) =
             subscribe(Script::answers(["HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"]))
                 .await;
-        assert!(matches!(result, Err(LambdaError::Refused { status: 500, .. })));
+        assert!(matches!(&result, Err(LambdaError::Refused { status: 500, .. })));
+        assert!(!result.unwrap_err().may_have_succeeded());
         assert_eq!(requests.len(), 1);
     }
 
@@ -250,7 +251,8 @@ mod tests {
             body: bytes::Bytes::new(),
         };
         let result = api.answer_within(Duration::from_millis(20), &call).await;
-        assert!(matches!(result, Err(LambdaError::TimedOut { call: CALL, .. })));
+        assert!(matches!(&result, Err(LambdaError::TimedOut { call: CALL, .. })));
+        assert!(result.unwrap_err().may_have_succeeded());
         // The connection went with the call: the server sees it close.
         assert_eq!(server.finish().await.len(), 1);
     }

@@ -19,8 +19,9 @@
 //!
 //! # Freezes
 //! A timer that was running when Lambda froze the environment is overdue on thaw, though the peer was frozen
-//! too. The watch over a connection (`watch.rs`) therefore takes a timer that fires much too late for the sign of a freeze, and starts over;
-//! and a connection is served before its timer is looked at, so bytes that wait in the socket always count.
+//! too. The watch over a connection (`watch.rs`) therefore takes a timer that fires much too late for the sign
+//! of a freeze, and starts over; and a connection is served before its timer is looked at, so bytes that wait in
+//! the socket always count.
 //!
 //! # Logging
 //! A subscription to `extension` telemetry delivers our own log to us. So nothing here logs per delivery.

@@ -1,8 +1,8 @@
 //! Segment files: append-only but for the state at their head.
 //!
-//! A new segment is begun at every open, so a torn tail is never appended to. While the disk takes nothing,
-//! the newest segment is a buffer in memory with the same content a file would have; it becomes that file as
-//! soon as the disk is back.
+//! A process begins a segment of its own with its first write, so a torn tail is never appended to. While the
+//! disk takes nothing, the newest segment is a buffer in memory with the same content a file would have; it
+//! becomes that file as soon as the disk is back.
 
 use super::disk::{Disk, DiskFile};
 use super::state::{FRAMES_START, SLOT_BYTES, SLOTS, State};
@@ -14,6 +14,11 @@ use thiserror::Error;
 const SUFFIX: &str = ".seg";
 /// Open files kept for reading: one for each signal's place in the queue.
 const OPEN_READERS_MAX: usize = 3;
+
+/// Reads up to this length are headers, which follow one another: they are served from what was read ahead.
+const HEADER_READ_MAX_BYTES: usize = 256;
+/// Read ahead for headers: some 25 of small frames in one call, and little wasted on large ones.
+const AHEAD_BYTES: u64 = 16 << 10;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, Error)]
@@ -53,6 +58,25 @@ struct Active {
     file: Option<Box<dyn DiskFile>>,
 }
 
+/// A piece of a closed segment, which does not change any more.
+#[derive(Debug, Default)]
+struct Ahead {
+    segment: u32,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    /// Fills `buf` if all of it was read.
+    fn copy(&self, segment: u32, buf: &mut [u8], offset: u64) -> bool {
+        let start = offset.checked_sub(self.offset).and_then(|start| usize::try_from(start).ok());
+        let found = start.and_then(|start| self.bytes.get(start..)?.get(..buf.len()));
+        let Some(found) = found.filter(|_| self.segment == segment) else { return false };
+        buf.copy_from_slice(found);
+        true
+    }
+}
+
 /// The segments of one queue directory.
 pub(super) struct Segments {
     disk: Box<dyn Disk>,
@@ -62,6 +86,7 @@ pub(super) struct Segments {
     active: Option<Active>,
     next_number: u32,
     readers: Vec<(u32, Box<dyn DiskFile>)>,
+    ahead: Ahead,
     /// Whether the directory's content is known. If not, nothing may be written there.
     listed: bool,
 }
@@ -78,6 +103,7 @@ impl Segments {
             active: None,
             next_number: 1,
             readers: Vec::new(),
+            ahead: Ahead::default(),
             listed: false,
         };
         let problem = store.find().err();
@@ -165,6 +191,25 @@ impl Segments {
         {
             return Ok(file.read_exact_at(buf, offset)?);
         }
+        let len = segment.len;
+        if buf.len() > HEADER_READ_MAX_BYTES {
+            return self.read_closed(number, buf, offset);
+        }
+        if !self.ahead.copy(number, buf, offset) {
+            let mut ahead = std::mem::take(&mut self.ahead);
+            ahead.bytes.resize(usize::try_from(AHEAD_BYTES.min(len - offset)).unwrap_or_default(), 0);
+            if self.read_closed(number, &mut ahead.bytes, offset).is_err() {
+                // A file that was cut short behind our back may still hold what was asked for.
+                return self.read_closed(number, buf, offset);
+            }
+            self.ahead = Ahead { segment: number, offset, ..ahead };
+            self.ahead.copy(number, buf, offset);
+        }
+        Ok(())
+    }
+
+    /// Reads from a segment that takes no appends.
+    fn read_closed(&mut self, number: u32, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
         if let Some((_, file)) = self.readers.iter().find(|(open, _)| *open == number) {
             return Ok(file.read_exact_at(buf, offset)?);
         }
@@ -316,6 +361,7 @@ impl Segments {
     /// done and tries again.
     pub(super) fn remove(&mut self, number: u32) {
         self.readers.retain(|(open, _)| *open != number);
+        self.ahead = Ahead::default();
         if self.active() == Some(number) {
             self.active = None;
         }

@@ -407,6 +407,10 @@ impl Queue {
             };
             dropped += tally.records;
             self.state.ledger.drop(tally);
+            // Counted with what was to join it.
+            if header.kind == (Kind::Block { joins: Some(self.state.fragment) }) {
+                self.state.fragment = Seq::default();
+            }
         }
         self.deliveries.note_whole(batch.delivery);
         self.save_state();

@@ -7,9 +7,10 @@
 use flate2::read::GzDecoder;
 use outlast::Signal;
 use outlast::encode::{Framing, Parts, SplitError, WireFormat};
-use outlast::queue::{Batch, Deflater, Kind, NewBlock, Request};
+use outlast::queue::{Batch, Deflater, Encoding, Kind, NewBlock, Queue, Request};
 use std::io::Read;
 use std::ops::Range;
+use std::path::Path;
 
 /// A wire format of lines: each record is a number.
 pub struct Lines;
@@ -78,10 +79,10 @@ pub fn batch(delivery: u128, blocks: Vec<NewBlock>) -> Batch {
 pub fn numbers(request: &Request) -> Vec<u64> {
     let mut text = String::new();
     match request.encoding {
-        outlast::queue::Encoding::Gzip => {
+        Encoding::Gzip => {
             GzDecoder::new(&request.body[..]).read_to_string(&mut text).unwrap();
         }
-        outlast::queue::Encoding::Identity => text = String::from_utf8(request.body.clone()).unwrap(),
+        Encoding::Identity => text = String::from_utf8(request.body.clone()).unwrap(),
     }
     text.strip_prefix('<')
         .and_then(|rest| rest.strip_suffix('>'))
@@ -90,4 +91,31 @@ pub fn numbers(request: &Request) -> Vec<u64> {
         .lines()
         .map(|line| line.split(' ').next().unwrap().parse().unwrap())
         .collect()
+}
+
+/// Everything that waits, by signal, oldest first, taken out by delivering it.
+pub fn drain(queue: &mut Queue) -> [Vec<u64>; 3] {
+    Signal::ALL.map(|signal| {
+        let mut all = Vec::new();
+        loop {
+            while queue.count_one() {}
+            let Some(request) = queue.assemble(signal, &Lines, Encoding::Gzip, 32 << 10, 64) else { break };
+            all.extend(numbers(&request));
+            queue.done(signal, request.to);
+        }
+        all
+    })
+}
+
+/// Copies the files of one directory into another.
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

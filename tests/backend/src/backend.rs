@@ -15,11 +15,13 @@ use tokio::{
 };
 
 use crate::{
-    connection::{self, Body, Shared, lock, note},
+    body::{Body, note},
+    connection,
     door::{Door, Doorway},
     received::{Received, Repeat, Request, Timeout},
     record::{Keep, Record, Signal},
     script::{Behaviour, Script},
+    shared::{Shared, lock},
 };
 
 /// When the records of a request are decoded.

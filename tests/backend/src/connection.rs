@@ -1,108 +1,32 @@
 //! One connection: reads a request, asks the script, does what it says, and goes on to the next.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message;
 use tokio::{
     net::TcpStream,
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     time::sleep,
 };
 
 use crate::{
     backend::Decode,
-    decode, gzip,
+    body::{Arrived, Body, note},
     http::{Head, HttpError, Io, Read},
-    received::{Received, Request, Verdict},
-    record::{Record, Signal},
-    script::{Answer, Behaviour, BodyFacts, Facts, Fate, Reset, Script, Truth},
+    received::{Request, Verdict},
+    record::Signal,
+    script::{Answer, Behaviour, Facts, Fate, Reset, Truth},
+    shared::{Open, Shared, lock},
 };
 
 /// Bodies up to this many bytes on the wire are decoded in place: that takes well under a millisecond
 /// and saves the way to another thread. Longer ones would hold up the other connections.
 const DECODE_IN_PLACE_MAX_BYTES: usize = 16 * 1024;
 const PROTOBUF: &str = "application/x-protobuf";
-
-/// What all connections share.
-pub(crate) struct Shared {
-    pub(crate) decode: Decode,
-    pub(crate) script: Mutex<Script>,
-    pub(crate) received: Mutex<Received>,
-    /// Ticks whenever `received` or `open` has changed.
-    pub(crate) changed: watch::Sender<u64>,
-    /// Ticks when held requests are let go.
-    pub(crate) released: watch::Sender<u64>,
-    pub(crate) open: Mutex<HashMap<u64, Open>>,
-    /// Bodies to decode after their answer, in order.
-    pub(crate) later: mpsc::UnboundedSender<(u64, Signal, Body)>,
-}
-
-/// An open connection, as the others see it.
-pub(crate) struct Open {
-    pub(crate) idle: bool,
-    pub(crate) cut: Arc<Notify>,
-}
-
-/// The data are plain counts and lists that no panic leaves half changed.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut Received) -> R) -> R {
-        let result = change(&mut lock(&self.received));
-        self.tick();
-        result
-    }
-
-    fn tick(&self) {
-        self.changed.send_modify(|count| *count += 1);
-    }
-
-    fn amend(&self, number: u64, change: impl FnOnce(&mut Request)) {
-        self.update(|received| {
-            if let Some(request) = received.request(number) {
-                change(request);
-            }
-        });
-    }
-
-    fn set_idle(&self, connection: u64, idle: bool) {
-        if let Some(open) = lock(&self.open).get_mut(&connection) {
-            open.idle = idle;
-        }
-        self.tick();
-    }
-}
-
-/// A request's body as received.
-pub(crate) struct Body {
-    pub(crate) wire: Bytes,
-    pub(crate) gzip: bool,
-}
-
-impl Body {
-    /// The plain length and the records, or what is wrong.
-    pub(crate) fn decode(&self, signal: Signal, number: u64) -> Result<(usize, Vec<Record>), String> {
-        let plain = self.plain().map_err(|error| error.to_string())?;
-        let plain: &[u8] = plain.as_deref().unwrap_or(&self.wire);
-        match decode::records(signal, number, plain) {
-            Ok(records) => Ok((plain.len(), records)),
-            Err(error) => Err(format!("not an OTLP {signal} request: {error}")),
-        }
-    }
-
-    /// Inflated, if it has to be.
-    fn plain(&self) -> Result<Option<Vec<u8>>, gzip::GzipError> {
-        self.gzip.then(|| gzip::decode(&self.wire)).transpose()
-    }
-}
 
 /// What is to become of the connection.
 enum Next {
@@ -182,12 +106,6 @@ struct Exchange<'a> {
     number: &'a mut Option<u64>,
     /// Between the bytes of the answer.
     pause: Option<Duration>,
-}
-
-/// A body that was read, and its records once something asked for them.
-struct Arrived {
-    body: Body,
-    decoded: Option<Result<(usize, Vec<Record>), String>>,
 }
 
 impl Exchange<'_> {
@@ -446,29 +364,6 @@ impl Exchange<'_> {
         }
         self.amend(|request| request.answered_at = Some(Instant::now()));
         Ok(if keep_alive { Next::Keep } else { Next::Close })
-    }
-}
-
-impl Arrived {
-    fn facts(&self) -> BodyFacts<'_> {
-        let decoded = self.decoded.as_ref();
-        // A body that cannot be decoded has no records; the leaf that would keep them refuses it.
-        let (plain_bytes, records) = match decoded {
-            Some(Ok((plain_bytes, records))) => (Some(*plain_bytes), Some(records.as_slice())),
-            Some(Err(_)) => (Some(0), Some(Default::default())),
-            None => ((!self.body.gzip).then_some(self.body.wire.len()), None),
-        };
-        BodyFacts { wire_bytes: self.body.wire.len(), plain_bytes, records }
-    }
-}
-
-/// Writes down what decoding a body found.
-pub(crate) fn note(request: &mut Request, decoded: &Result<(usize, Vec<Record>), String>) {
-    match decoded {
-        Ok((plain_bytes, records)) => {
-            (request.plain_bytes, request.records) = (*plain_bytes, records.len());
-        }
-        Err(defect) => request.defect = Some(defect.clone()),
     }
 }
 

@@ -28,7 +28,8 @@
 //! | [`script`] | what the answer to a request is, and what decides it |
 //! | [`received`] | what arrived, and how it compares with what was expected |
 //! | [`record`], `decode` | one log record, data point or span, as the wire said it |
-//! | `connection`, `http` | one connection, byte by byte |
+//! | `connection`, `http`, `body` | one connection, byte by byte |
+//! | `shared` | what connections and the handle share |
 //! | [`gzip`] | RFC 1952, strictly |
 //! | [`command`] | the script as text, for the binary |
 //! | [`real`] | an OpenTelemetry collector nobody here wrote |
@@ -39,6 +40,7 @@
 )]
 
 pub mod backend;
+mod body;
 pub mod command;
 mod connection;
 mod decode;
@@ -49,6 +51,7 @@ pub mod real;
 pub mod received;
 pub mod record;
 pub mod script;
+mod shared;
 
 pub use backend::{Backend, BackendError, Builder, Decode};
 pub use door::Door;

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::connection::lock;
+use crate::shared::lock;
 
 /// Where parts are installed, unless it is `$HOME/.cache/outlast-parts`.
 const PARTS_DIR: &str = "PARTS_DIR";

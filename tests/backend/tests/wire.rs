@@ -317,7 +317,7 @@ async fn an_early_answer_comes_before_the_body() {
 #[tokio::test]
 async fn a_delayed_answer_is_given_up_when_the_sender_leaves() {
     let (backend, mut client) = backend().await;
-    backend.next(Behaviour::healthy().after(Duration::from_hours(1)));
+    backend.next(Behaviour::healthy().after(Duration::from_secs(1_000)));
     client.send(&logs(&["left"]), None).await;
     backend.wait_for(|received| received.requests().len() == 1, PATIENCE).await.unwrap();
     drop(client);

@@ -1,7 +1,7 @@
 //! AWS's own Lambda Runtime Interface Emulator, driven for tests: the same extension binary runs there as in the
 //! simulated [`Sandbox`](crate::Sandbox).
 //!
-//! It wants the emulator (`tests/simulator/parts/get.sh rie`), `unshare`, root (for namespaces), `python3` for the
+//! It wants the emulator (`tests/parts/get.sh rie`), `unshare`, root (for namespaces), `python3` for the
 //! scripted runtime and `curl`. Where something is missing a test skips itself, unless `OUTLAST_REQUIRE_PARTS=1`
 //! makes that a failure:
 //!
@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
-const PARTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/parts");
+const PARTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../parts");
 const EMULATOR: &str = "rie/aws-lambda-rie-x86_64";
 const INVOKE_URL: &str = "http://127.0.0.1:8080/2015-03-31/functions/function/invocations";
 
@@ -62,10 +62,7 @@ pub fn usable() -> Result<bool, EmulatorError> {
 fn missing() -> Option<String> {
     let emulator = emulator_path();
     if !emulator.is_file() {
-        return Some(format!(
-            "no Lambda emulator at {}: run tests/simulator/parts/get.sh rie",
-            emulator.display()
-        ));
+        return Some(format!("no Lambda emulator at {}: run tests/parts/get.sh rie", emulator.display()));
     }
     if !rustix::process::geteuid().is_root() {
         return Some("the Lambda emulator's namespaces need root".into());
@@ -96,7 +93,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Ordinary mode: Extensions API without telemetry. The function is `parts/bootstrap.py`, whose event says what to
+    /// Ordinary mode: Extensions API without telemetry. The function is `tests/parts/bootstrap.py`, whose event says what to
     /// do: `{"do": "sleep", "s": 1}`, `{"do": "exit", "code": 3}`, `{"do": "loud", "n": 100, "len": 200}`,
     /// `{"do": "error"}`; anything else answers at once.
     pub fn new(extension: impl Into<PathBuf>) -> Self {
@@ -113,7 +110,7 @@ impl Emulator {
         self.env("AWS_LAMBDA_MAX_CONCURRENCY", "1")
     }
 
-    /// Another runtime than `parts/bootstrap.py`.
+    /// Another runtime than `tests/parts/bootstrap.py`.
     pub fn bootstrap(mut self, bootstrap: impl Into<PathBuf>) -> Self {
         self.bootstrap = bootstrap.into();
         self

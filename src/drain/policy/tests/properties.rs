@@ -96,7 +96,7 @@ fn perform(world: &mut World, step: &Step, unseen: &mut u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happened_before_everything_is_delivered_or_given_up_once_when_the_backend_is_well(

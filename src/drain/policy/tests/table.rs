@@ -182,6 +182,21 @@ fn a_backend_slower_than_the_hold_is_not_held_for() {
 }
 
 #[test]
+fn a_request_that_is_older_than_the_hold_ends_it_and_forbids_the_next() {
+    let mut world = World::started(settings(), |_| hang());
+    world.tell(invoke(1));
+    world.tell(Event::FunctionStarted { request: 1 });
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(150));
+    assert!(!world.next_pending);
+    world.run_for(ms(1));
+    assert!(world.next_pending, "although the function runs on");
+    world.tell(done(1));
+    world.tell(invoke(2));
+    assert!(world.next_pending, "the request is still stuck");
+}
+
+#[test]
 fn an_open_breaker_is_not_held_for() {
     let mut world = World::started(settings(), |_| reply(ms(10), UNAVAILABLE));
     world.append(Signal::Logs, 1, 100);
@@ -190,6 +205,20 @@ fn an_open_breaker_is_not_held_for() {
         world.tell(invoke(request));
         assert!(world.next_pending);
     }
+}
+
+#[test]
+fn what_an_earlier_process_left_is_no_reason_to_hold_until_the_backend_takes_some_of_it() {
+    let mut world = World::started(settings(), |_| hang());
+    world.inherit(Signal::Logs, 3, 10, 100);
+    world.tell(invoke(1));
+    assert!(world.next_pending);
+
+    let mut world = World::healthy(settings(), ms(10));
+    world.inherit(Signal::Logs, 1, 10, 100);
+    world.run_until_empty(10);
+    world.tell(invoke(1));
+    assert!(!world.next_pending);
 }
 
 // === What a request carries, and when
@@ -370,6 +399,15 @@ fn denied_keeps_the_data_and_probes_slowly() {
     answer.set(Outcome::Delivered);
     world.run_until_empty(100);
     assert_eq!(world.refused, []);
+}
+
+#[test]
+fn without_compression_every_request_goes_as_identity() {
+    let mut world = World::healthy(Settings { gzip: false, ..settings() }, ms(10));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(11));
+    assert!(world.is_empty());
+    assert_eq!(world.count(|action| matches!(action, Action::Send { gzip: false, .. })), 1);
 }
 
 #[test]
@@ -603,6 +641,19 @@ fn the_first_request_lost_to_a_freeze_is_no_failure_of_the_backend() {
     world.freeze(ms(60_000));
     world.run_for(ms(11));
     assert!(world.is_empty(), "sent again at once");
+}
+
+#[test]
+fn a_second_request_lost_to_a_freeze_without_a_delivery_is_a_failure() {
+    let mut world = World::started(settings(), |_| hang());
+    world.append(Signal::Logs, 1, 64 << 10);
+    for losses in 1..=2 {
+        world.run_for(ms(20));
+        world.freeze(ms(5_000));
+        world.run_for(ms(300));
+        assert_eq!(world.count(|action| matches!(action, Action::Abort { .. })), losses);
+        assert_eq!(world.in_flight(), usize::from(losses == 1), "after {losses}");
+    }
 }
 
 #[test]

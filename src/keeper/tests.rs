@@ -1,0 +1,309 @@
+//! What becomes of deliveries, over a real queue directory, read back as a receiver would.
+
+use super::intake::Intake;
+use super::*;
+use crate::encode::Otlp;
+use crate::queue::Overflow;
+use flate2::read::GzDecoder;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message;
+use std::io::Read;
+use std::path::Path;
+
+const SECOND_NANOS: u64 = 1_000_000_000;
+
+fn open_with(dir: &Path, max_bytes: u64) -> Intake {
+    open_limited(dir, Limits::new(max_bytes, Overflow::DropOldest))
+}
+
+fn open_limited(dir: &Path, limits: Limits) -> Intake {
+    let (queue, opened) = Queue::open(Box::new(RealDisk), dir, limits, 1);
+    assert!(opened.problem.is_none());
+    Intake::new(queue, Box::new(Otlp), About::default(), false)
+}
+
+fn open(dir: &Path) -> Intake {
+    open_with(dir, 64 << 20)
+}
+
+fn take(intake: &mut Intake, body: &[u8], received: u64) -> Receipt {
+    intake.take(body, received).receipt
+}
+
+/// Delivers everything and returns it.
+fn drain(intake: &mut Intake) -> Vec<LogRecord> {
+    let mut records = Vec::new();
+    let run = Portion::Run { max_blocks: 100, max_bytes: 1 << 20 };
+    while let Some(request) = intake.assemble(Signal::Logs, run, Encoding::Gzip) {
+        let mut plain = Vec::new();
+        GzDecoder::new(&request.body[..]).read_to_end(&mut plain).unwrap();
+        let decoded = ExportLogsServiceRequest::decode(&plain[..]).unwrap();
+        for scope in decoded.resource_logs.into_iter().flat_map(|resource| resource.scope_logs) {
+            records.extend(scope.log_records);
+        }
+        let fate = Fate::Delivered {
+            to: request.to,
+            records: u64::from(request.records),
+            reports: u64::from(request.reports),
+            rejected: 0,
+        };
+        intake.land(Signal::Logs, fate);
+        intake.report_drops();
+    }
+    records
+}
+
+fn text(record: &LogRecord) -> String {
+    match record.body.as_ref().and_then(|body| body.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn attribute<'a>(record: &'a LogRecord, name: &str) -> Option<&'a Value> {
+    record.attributes.iter().find(|pair| pair.key == name)?.value.as_ref()?.value.as_ref()
+}
+
+fn texts(records: &[LogRecord]) -> Vec<String> {
+    records.iter().map(text).collect()
+}
+
+fn line(text: &str) -> String {
+    format!(r#"{{"time":"2026-10-08T07:30:27.768Z","type":"function","record":"{text}"}}"#)
+}
+
+fn body(lines: impl IntoIterator<Item = String>) -> Vec<u8> {
+    format!("[{}]", lines.into_iter().collect::<Vec<_>>().join(",")).into_bytes()
+}
+
+/// The two halves of a cut record.
+const HEAD: &[u8] = br#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":{"message":"AAAA}]"#;
+const TAIL: &[u8] = br#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":BBBB"}}]"#;
+
+#[test]
+fn a_repeated_delivery_is_recognised_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let delivery = body([line("one"), line("two")]);
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, &delivery, 1), Receipt::Kept);
+    assert_eq!(take(&mut intake, &delivery, 2), Receipt::Repeated);
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, &delivery, 3), Receipt::Repeated);
+    assert_eq!(texts(&drain(&mut intake)), ["one", "two"]);
+    assert_eq!(take(&mut intake, &delivery, 4), Receipt::Repeated);
+}
+
+#[test]
+fn a_delivery_that_was_cut_short_by_a_kill_is_completed_without_repeats() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = fastrand::Rng::with_seed(5);
+    let padding: String = (0..1000).map(|_| rng.alphanumeric()).collect();
+    let expected: Vec<String> = (0..900).map(|n| format!("{n} {padding}")).collect();
+    let delivery = body(expected.iter().map(|text| line(text)));
+    assert_eq!(take(&mut open(dir.path()), &delivery, 1), Receipt::Kept);
+    // The write of the last block did not happen.
+    let segment = dir.path().join("0000000001.seg");
+    let len = std::fs::metadata(&segment).unwrap().len();
+    std::fs::File::options().write(true).open(&segment).unwrap().set_len(len - 10).unwrap();
+
+    let mut intake = open(dir.path());
+    let kept = intake.queue.waiting(Signal::Logs).records;
+    assert!(kept > 0 && kept < 900, "{kept}");
+    assert_eq!(take(&mut intake, &delivery, 2), Receipt::Kept);
+    assert_eq!(texts(&drain(&mut intake)), expected);
+    assert_eq!(take(&mut intake, &delivery, 3), Receipt::Repeated);
+}
+
+#[test]
+fn the_halves_of_a_cut_record_are_joined_also_across_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, &body([line("before")]), 1), Receipt::Kept);
+    assert_eq!(take(&mut intake, HEAD, 2), Receipt::Kept);
+    assert_eq!(take(&mut intake, HEAD, 3), Receipt::Repeated);
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, HEAD, 4), Receipt::Repeated);
+    assert_eq!(take(&mut intake, TAIL, 5), Receipt::Kept);
+    assert_eq!(take(&mut intake, TAIL, 6), Receipt::Repeated);
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, &body([line("after")]), 7), Receipt::Kept);
+    assert_eq!(texts(&drain(&mut intake)), ["before", "AAAABBBB", "after"]);
+}
+
+#[test]
+fn half_a_record_whose_rest_never_comes_is_delivered_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, HEAD, SECOND_NANOS), Receipt::Kept);
+    assert_eq!(take(&mut intake, &body([line("soon")]), 2 * SECOND_NANOS), Receipt::Kept);
+    assert_eq!(texts(&drain(&mut intake)), ["soon"]);
+    assert_eq!(take(&mut intake, &body([line("late")]), 60 * SECOND_NANOS), Receipt::Kept);
+    let records = drain(&mut intake);
+    assert_eq!(records.len(), 2);
+    assert!(text(&records[0]).contains("AAAA"), "{}", text(&records[0]));
+    assert_eq!(attribute(&records[0], "outlast.cut"), Some(&Value::BoolValue(true)));
+    assert_eq!(text(&records[1]), "late");
+    assert!(intake.queue.fragment().is_none());
+    // Nor is it found again.
+    assert!(open(dir.path()).queue.fragment().is_none());
+}
+
+#[test]
+fn at_shutdown_half_a_record_waits_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, HEAD, 1), Receipt::Kept);
+    intake.finish();
+    assert_eq!(drain(&mut intake).len(), 1);
+}
+
+#[test]
+fn what_is_no_telemetry_is_counted_and_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    for garbage in [&b"hello"[..], b"", b"{\"time\":1}", b"\xff\xfe"] {
+        assert_eq!(take(&mut intake, garbage, 1), Receipt::Unreadable, "{garbage:?}");
+    }
+    intake.report_drops();
+    let records = drain(&mut intake);
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].event_name, report::EVENT_NAME);
+    assert_eq!(attribute(&records[0], "outlast.dropped.records"), Some(&Value::IntValue(4)));
+    assert_eq!(
+        attribute(&records[0], "outlast.dropped.reason"),
+        Some(&Value::StringValue("unreadable".into()))
+    );
+    // Told once, also to the next process.
+    let mut intake = open(dir.path());
+    intake.report_drops();
+    assert_eq!(drain(&mut intake), []);
+}
+
+#[test]
+fn an_empty_delivery_is_kept_as_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, b"[]", 1), Receipt::Kept);
+    assert_eq!(drain(&mut intake), []);
+}
+
+#[test]
+fn what_overflows_is_reported_when_the_backend_is_back_and_adds_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_with(dir.path(), 2 << 20);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut sent = Vec::new();
+    intake.land(Signal::Logs, Fate::Kept);
+    for n in 0..60u32 {
+        let padding: String = (0..90_000).map(|_| rng.alphanumeric()).collect();
+        let text = format!("{n} {padding}");
+        assert_eq!(take(&mut intake, &body([line(&text)]), u64::from(n)), Receipt::Kept);
+        sent.push(text);
+        intake.report_drops();
+    }
+    let dropped = intake.queue.ledger().dropped(Signal::Logs);
+    assert!(dropped > 10, "{dropped}");
+    let records = drain(&mut intake);
+    let (reports, logs): (Vec<_>, Vec<_>) = records.iter().partition(|r| r.event_name == report::EVENT_NAME);
+    let logs: Vec<String> = logs.into_iter().map(text).collect();
+    assert_eq!(logs, sent[usize::try_from(dropped).unwrap()..]);
+    assert_eq!(reports.len(), 1);
+    assert_eq!(
+        attribute(reports[0], "outlast.dropped.records"),
+        Some(&Value::IntValue(i64::try_from(dropped).unwrap()))
+    );
+}
+
+#[test]
+fn facts_are_noted_once_per_delivery_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    let delivery = br#"[{"time":"2026-10-08T07:30:27.768Z","type":"platform.start","record":{"requestId":"r"}},
+        {"time":"2026-10-08T07:30:27.768Z","type":"platform.runtimeDone","record":{"requestId":"r","status":"success","metrics":{"durationMs":12.5}}}]"#;
+    let noted = intake.take(delivery, 1).noted;
+    let ran = Some(Duration::from_micros(12_500));
+    assert_eq!(noted, [Noted::Started(token("r")), Noted::Done(token("r"), ran)]);
+    assert_eq!(intake.take(delivery, 1).noted, []);
+}
+
+#[tokio::test]
+async fn a_level_comes_back_also_when_the_job_came_to_grief() {
+    let (jobs, mut inbox) = mpsc::unbounded_channel();
+    let keeper = async {
+        // A panic drops the reply.
+        assert!(matches!(inbox.recv().await, Some(Job::Land { signal: Signal::Logs, .. })));
+        let Some(Job::Level(Signal::Logs, reply)) = inbox.recv().await else { panic!("not asked again") };
+        answer(reply, Level { revision: 7, backlog: Backlog::default() });
+    };
+    let (level, ()) = tokio::join!(land(&jobs, Signal::Logs, Fate::Kept), keeper);
+    assert_eq!(level.map(|level| level.revision), Some(7));
+}
+
+#[test]
+fn half_a_record_that_finds_the_queue_full_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_limited(dir.path(), Limits::new(256 << 10, Overflow::DropNewest));
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut text = || -> String { (0..20_000).map(|_| rng.alphanumeric()).collect() };
+    let head = String::from_utf8_lossy(HEAD).replace("AAAA", &text());
+    assert_eq!(take(&mut intake, head.as_bytes(), 0), Receipt::Kept);
+    while intake.queue.ledger().dropped(Signal::Logs) == 0 {
+        take(&mut intake, &body([line(&text())]), SECOND_NANOS);
+    }
+    for n in 0..5 {
+        take(&mut intake, &body([line(&text())]), (60 + n) * SECOND_NANOS);
+    }
+    // The half, once, and each of the six.
+    assert_eq!(intake.queue.ledger().dropped(Signal::Logs), 7);
+}
+
+#[test]
+fn a_refusal_is_reported_without_waiting_for_a_delivery() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    take(&mut intake, &body([line("poison")]), 1);
+    let run = Portion::Run { max_blocks: 1, max_bytes: 1 << 20 };
+    let request = intake.assemble(Signal::Logs, run, Encoding::Gzip).unwrap();
+    intake.land(Signal::Logs, Fate::Kept);
+    intake.land(Signal::Logs, Fate::Settled { head: request.head.0, refused: 1, delivered: 0 });
+    intake.report_drops();
+    assert_eq!(drain(&mut intake).len(), 1);
+}
+
+#[tokio::test]
+async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let keeper = Keeper::start(Setup {
+        dir: dir.path().to_path_buf(),
+        limits: Limits::new(64 << 20, Overflow::DropOldest),
+        wire: Box::new(Otlp),
+        about: About::default(),
+        epoch_unix_nanos: 0,
+        concurrent: false,
+    })
+    .unwrap();
+    let inbox = keeper.inbox.clone();
+    drop(keeper);
+    let (reply, receipt) = oneshot::channel();
+    let body = body([line("kept")]).into();
+    inbox.send(Delivery { body, received_unix_nanos: 1, reply }).await.unwrap();
+    assert_eq!(receipt.await, Ok(Receipt::Kept));
+}
+
+#[test]
+fn copies_of_a_snapshot_name_their_records_apart() {
+    let uid = |instance: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        fastrand::seed(1);
+        let mut intake = open(dir.path());
+        let restored = format!(
+            r#"[{{"time":"2026-10-08T07:30:27.768Z","type":"platform.restoreStart","record":{{"instanceId":"{instance}"}}}}]"#
+        );
+        take(&mut intake, restored.as_bytes(), 1);
+        take(&mut intake, &body([line("the same in both")]), 2);
+        attribute(&drain(&mut intake)[1], "log.record.uid").cloned()
+    };
+    assert_ne!(uid("a"), uid("b"));
+}

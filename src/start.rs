@@ -1,0 +1,92 @@
+//! Between registration and the first event: the keeper and the listener are started, telemetry is subscribed to.
+
+use crate::clock;
+use crate::config::Config;
+use crate::encode::Otlp;
+use crate::keeper::{About, Keeper, Setup};
+use crate::lambda::{Registration, RuntimeApi, Subscription};
+use crate::listen::Listener;
+use crate::queue::Limits;
+use std::env;
+use tokio::runtime::Runtime;
+
+/// Runs `work`, and leaves behind what still blocks a thread: a name lookup can hang for far longer than SHUTDOWN
+/// allows, and dropping the runtime would wait for it.
+pub fn complete<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
+/// Starts the keeper and the listener, and subscribes. With the keeper comes whether telemetry is to be expected;
+/// `None` if nothing can be taken in at all.
+pub async fn listen(
+    config: &Config,
+    api: &mut RuntimeApi,
+    registration: &Registration,
+    concurrent: bool,
+) -> Option<(Keeper, bool)> {
+    let setup = Setup {
+        dir: config.queue_dir.clone(),
+        limits: Limits::new(config.queue_max_bytes, config.overflow),
+        wire: Box::new(Otlp),
+        about: about(config, registration),
+        epoch_unix_nanos: clock::unix_now_nanos(),
+        concurrent,
+    };
+    let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
+    let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
+    tokio::spawn(listener.serve(keeper.inbox.clone()));
+    let subscribed = match api.subscribe(&registration.identifier, &config.telemetry, port).await {
+        Ok(Subscription::Active { .. }) => true,
+        Ok(Subscription::NotSupported) => false,
+        Err(error) => {
+            log::error!("cannot subscribe to telemetry: {error}");
+            // If nothing comes after all, that is noticed at the first invocation.
+            error.may_have_succeeded()
+        }
+    };
+    Some((keeper, subscribed))
+}
+
+/// What the telemetry is about, from the registration, the settings and the environment variables of Lambda.
+fn about(config: &Config, registration: &Registration) -> About {
+    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    About {
+        function_name: named(&registration.function_name).or(env::var("AWS_LAMBDA_FUNCTION_NAME").ok()),
+        function_version: named(&registration.function_version),
+        region: env::var("AWS_REGION").ok(),
+        account_id: registration.account_id.clone(),
+        memory_mb: env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse().ok()),
+        invoked_function_arn: None,
+        instance_id: None,
+        service_name: config.service_name.clone(),
+        resource_attributes: config.resource_attributes.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use tokio::runtime;
+
+    #[test]
+    fn a_thread_that_hangs_does_not_keep_the_process() {
+        let (release, hanging) = mpsc::channel::<()>();
+        let (report, ended) = mpsc::channel();
+        let main = std::thread::spawn(move || {
+            complete(runtime::Builder::new_current_thread().build().unwrap(), async move {
+                tokio::task::spawn_blocking(move || hanging.recv());
+                // Once this has begun the one before it has, too: there is a thread for each.
+                tokio::task::spawn_blocking(|| {}).await.unwrap();
+            });
+            report.send(()).unwrap();
+        });
+        // Far longer than it takes, and the only way to tell waiting from hanging.
+        let in_time = ended.recv_timeout(std::time::Duration::from_secs(20)).is_ok();
+        drop(release);
+        main.join().unwrap();
+        assert!(in_time, "it waited for the hanging thread");
+    }
+}

@@ -1,0 +1,195 @@
+//! The page: the result, the timeline, the table. One file, nothing fetched, light and dark.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    chart::{self, escape, join},
+    ledger::Counts,
+    spread::{mib, ms, thousands},
+    story::{PhaseRow, Story},
+};
+
+/// Written into the directory; gives the page's path.
+pub(crate) fn write(story: &Story, directory: &Path) -> io::Result<PathBuf> {
+    fs::create_dir_all(directory)?;
+    fs::write(directory.join("data.json"), serde_json::to_vec_pretty(story)?)?;
+    let page = directory.join("index.html");
+    fs::write(&page, html(story))?;
+    Ok(page)
+}
+
+const STYLE: &str = "
+:root { --paper: #fbfaf8; --ink: #23262b; --soft: #6c727b; --rule: #dcdad5; --outage: #f6e3dd; --fine: #eef2ec;
+  --wait: #b5532f; --ack: #8a8f98; --done: #2f7a5d; --dot: #3d62a8; --mark: #8b2f5c; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #16181b; --ink: #e4e3df; --soft: #9a9fa8; --rule: #34373d; --outage: #33211d; --fine: #1b211d;
+    --wait: #e08b62; --ack: #868c96; --done: #6cc3a0; --dot: #86a8ea; --mark: #e08bb5; --bad: #ff8a80; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 66rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.05rem; margin: 2.5rem 0 .75rem; }
+p { margin: .25rem 0; } .soft { color: var(--soft); } .bad { color: var(--bad); font-weight: 600; }
+.tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1px; margin: 1.75rem 0;
+  background: var(--rule); border: 1px solid var(--rule); }
+.tiles div { background: var(--paper); padding: .8rem 1rem; } .tiles b { display: block; font-size: 1.45rem; font-weight: 600; }
+.tiles span { color: var(--soft); font-size: .85rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .86rem; }
+th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { font-weight: 500; color: var(--soft); }
+tr.outage td:first-child { box-shadow: inset 3px 0 var(--wait); } tr:last-child td { font-weight: 600; border: 0; }
+svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
+svg .label { fill: var(--soft); } svg .title { font-weight: 600; } svg .phase { font-weight: 600; font-size: 12px; }
+rect { stroke: var(--paper); } .outage { fill: var(--outage); } .fine { fill: var(--fine); } .axis { stroke: var(--soft); }
+.grid { stroke: var(--rule); stroke-dasharray: 2 4; } polyline { fill: none; stroke-width: 1.75; }
+.waiting { stroke: var(--wait); } .lost { stroke: var(--bad); } .waiting-area { fill: var(--wait); opacity: .22; }
+.acknowledged { stroke: var(--ack); } svg .acknowledged-text { fill: var(--ack); }
+.delivered { stroke: var(--done); } svg .delivered-text { fill: var(--done); } .memory { stroke: var(--dot); }
+.dot { fill: var(--dot); opacity: .55; } .first { fill: none; stroke: var(--dot); opacity: .8; }
+.mark { stroke: var(--mark); stroke-dasharray: 4 3; } svg .mark-text { fill: var(--mark); }
+pre { overflow-x: auto; font-size: .8rem; color: var(--soft); }
+";
+
+fn html(story: &Story) -> String {
+    let verdict = if story.problems.is_empty() {
+        "<p>Nothing that was acknowledged was lost.</p>".to_owned()
+    } else {
+        join(story.problems.iter().map(|problem| format!("<p class=bad>{}</p>", escape(problem))))
+    };
+    format!(
+        "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n\
+         <meta name=viewport content=\"width=device-width, initial-scale=1\">\n\
+         <title>outlast: telemetry through an outage</title>\n<style>{STYLE}</style>\n\
+         <h1>Telemetry through an outage</h1>\n{verdict}\n<p class=soft>{}.</p>\n\
+         {}\n{}\n<h2>Phase by phase</h2>\n{}\n{}\n<h2>How it was measured</h2>\n{}\n{}</html>\n",
+        escape(&story.headline()),
+        tiles(story),
+        chart::svg(story),
+        table(story),
+        "<p class=soft>Added: from the end of the function until the extension asked for the next event, in \
+         milliseconds; 0 where it had asked before. The first ten invocations of every environment, that is after the \
+         start, the time-out and the SIGKILL, are counted apart. Lines belong to the phase of the invocation that logged \
+         them; delivered, repeated, lost and misordered are as of the end.</p>",
+        method(story),
+        said(story),
+    )
+}
+
+fn tiles(story: &Story) -> String {
+    let start = story.starts.first().map_or_else(|| "-".to_owned(), |start| ms(start.first_next_us));
+    let first = story.first_acknowledgement_us.map_or_else(|| "-".to_owned(), ms);
+    let caught_up =
+        story.caught_up_ms.and_then(|at| usize::try_from(at).ok()).map_or_else(|| "-".to_owned(), thousands);
+    let tiles = [
+        (format!("{} ms", ms(story.added.median_us)), "added per invocation, median"),
+        (format!("{} ms", ms(story.added.p99_us)), "added per invocation, 99th percentile"),
+        (thousands(story.totals.lost), "log lines lost"),
+        (thousands(story.totals.repeated), "log lines repeated"),
+        (format!("{caught_up} ms"), "from the backend's return until the backlog was gone"),
+        (format!("{start} ms"), "from start to first next"),
+        (format!("{first} ms"), "from first telemetry to its 200"),
+        (format!("{} MiB", mib(story.memory.most_rss_kib)), "memory at most (VmHWM)"),
+    ];
+    let tiles =
+        join(tiles.iter().map(|(figure, what)| format!("<div><b>{figure}</b><span>{what}</span></div>\n")));
+    format!("<div class=tiles>\n{tiles}</div>")
+}
+
+fn table(story: &Story) -> String {
+    let heads = [
+        "phase",
+        "invocations",
+        "added median",
+        "p99",
+        "max",
+        "first 10 median",
+        "max",
+        "acknowledged",
+        "delivered",
+        "repeated",
+        "lost",
+        "misordered",
+        "waiting at its end",
+    ];
+    let heads = join(heads.iter().map(|head| format!("<th>{head}")));
+    let rows = join(story.phases.iter().map(row));
+    let total = PhaseRow {
+        name: "all".to_owned(),
+        what: String::new(),
+        outage: false,
+        from_ms: 0,
+        to_ms: 0,
+        invocations: story.invocations.len(),
+        added: story.added,
+        added_first: story.added_first,
+        counts: story.totals,
+        waiting_at_end: story.totals.waiting(),
+        requests: story.requests,
+    };
+    format!("<div class=scroll><table>\n<tr>{heads}\n{rows}{}</table></div>", row(&total))
+}
+
+fn row(phase: &PhaseRow) -> String {
+    let Counts { acknowledged, delivered, repeated, lost, misordered } = phase.counts;
+    let first = |us| if phase.added_first.count > 0 { ms(us) } else { "-".to_owned() };
+    let cells = [
+        thousands(phase.invocations),
+        ms(phase.added.median_us),
+        ms(phase.added.p99_us),
+        ms(phase.added.max_us),
+        first(phase.added_first.median_us),
+        first(phase.added_first.max_us),
+        thousands(acknowledged),
+        thousands(delivered),
+        thousands(repeated),
+        thousands(lost),
+        thousands(misordered),
+        thousands(phase.waiting_at_end),
+    ];
+    let cells = join(cells.iter().map(|cell| format!("<td>{cell}")));
+    let class = if phase.outage { " class=outage" } else { "" };
+    let (name, what) = (escape(&phase.name), escape(&phase.what));
+    format!("<tr{class}><td title=\"{what}\">{name}{cells}\n")
+}
+
+fn method(story: &Story) -> String {
+    let settings = &story.settings;
+    let variables: Vec<_> = settings
+        .variables
+        .iter()
+        .map(|(name, value)| format!("<code>{}={}</code>", escape(name), escape(value)))
+        .collect();
+    let shutdown = match story.shutdown.left_us {
+        Some(left) => format!(
+            "At SHUTDOWN {} lines were waiting; the extension was gone by itself {} ms after it, {} ms before the deadline.",
+            thousands(story.shutdown.waiting_before),
+            ms(story.shutdown.took_us),
+            ms(left),
+        ),
+        None => "At SHUTDOWN the extension had to be killed at the deadline.".to_owned(),
+    };
+    format!(
+        "<p>A simulated Lambda environment ran the real extension process: the function took {} ms and logged {} lines in \
+         each of {} invocations, {} ms apart, {}{}. Of every line the environment knows whether the extension acknowledged \
+         it, and the backend whether it came: all figures are computed from these two lists and from the times at which the \
+         extension asked for its next event. {shutdown} The machine has {} cores, which the environment, the backend and \
+         the extension share.</p>\n<p class=soft>Settings of the extension: {}. Data: <a href=data.json>data.json</a>.</p>",
+        settings.run_ms,
+        settings.logs,
+        thousands(story.invocations.len()),
+        settings.gap_ms,
+        if settings.freeze { "stopped in between" } else { "running in between" },
+        if settings.cut_idle { " with its idle connections reset" } else { "" },
+        settings.cores,
+        variables.join(" "),
+    )
+}
+
+fn said(story: &Story) -> String {
+    if story.said.is_empty() {
+        return String::new();
+    }
+    format!("<h2>What the extension said</h2>\n<pre>{}</pre>\n", escape(&story.said.join("\n")))
+}

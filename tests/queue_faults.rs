@@ -1,0 +1,511 @@
+//! Every file operation of the queue fails once, in turn: for a while, for good, or as the last one before the
+//! process dies. Whatever fails, no acknowledged record may be missing without being counted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+
+mod common;
+
+use common::{Lines, batch, block, numbers};
+use outlast::Signal;
+use outlast::queue::{
+    AppendError, Appended, Deflater, Disk, DiskFile, Encoding, Limits, Overflow, Queue, RealDisk, Reason,
+};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// Kinds of file operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    Directory,
+    Create,
+    Open,
+    Read,
+    Write,
+    Truncate,
+    Remove,
+}
+
+/// Which operations fail, and how.
+#[derive(Clone, Debug)]
+struct Plan {
+    /// The first one that fails, counted from 0 over those that match.
+    first: u64,
+    /// How many fail from there on.
+    count: u64,
+    /// Only these fail; others are not counted.
+    ops: &'static [Op],
+    error: i32,
+    /// A failing write writes half of its bytes, and cannot be taken back.
+    torn: bool,
+}
+
+const EVERY: &[Op] = &[Op::Directory, Op::Create, Op::Open, Op::Read, Op::Write, Op::Truncate, Op::Remove];
+const FOR_GOOD: u64 = u64::MAX;
+
+#[derive(Debug)]
+struct Faults {
+    plan: Plan,
+    seen: u64,
+    healed: bool,
+}
+
+impl Faults {
+    fn fails(&mut self, op: Op) -> bool {
+        if self.healed || !self.plan.ops.contains(&op) {
+            // What cannot be written cannot be cut off either.
+            return op == Op::Truncate && self.plan.torn && !self.healed && self.seen > self.plan.first;
+        }
+        let at = self.seen;
+        self.seen += 1;
+        at >= self.plan.first && at - self.plan.first < self.plan.count
+    }
+}
+
+/// The real disk, but for what is planned.
+#[derive(Clone)]
+struct FaultyDisk(Arc<Mutex<Faults>>);
+
+impl FaultyDisk {
+    fn new(plan: Plan) -> Self {
+        Self(Arc::new(Mutex::new(Faults { plan, seen: 0, healed: false })))
+    }
+
+    fn check(&self, op: Op) -> io::Result<()> {
+        let mut faults = self.0.lock().unwrap();
+        if faults.fails(op) { Err(io::Error::from_raw_os_error(faults.plan.error)) } else { Ok(()) }
+    }
+
+    /// Whether anything has failed yet.
+    fn struck(&self) -> bool {
+        let faults = self.0.lock().unwrap();
+        faults.seen > faults.plan.first
+    }
+
+    fn heal(&self) {
+        self.0.lock().unwrap().healed = true;
+    }
+
+    fn torn(&self) -> bool {
+        self.0.lock().unwrap().plan.torn
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn prepare(&self, dir: &Path) -> io::Result<()> {
+        self.check(Op::Directory)?;
+        RealDisk.prepare(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        self.check(Op::Directory)?;
+        RealDisk.list(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.check(Op::Create)?;
+        Ok(Box::new(FaultyFile { disk: self.clone(), file: RealDisk.create(path)? }))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.check(Op::Open)?;
+        Ok(Box::new(FaultyFile { disk: self.clone(), file: RealDisk.open(path)? }))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.check(Op::Remove)?;
+        RealDisk.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check(Op::Directory)?;
+        RealDisk.rename(from, to)
+    }
+    fn remove_all(&self, path: &Path) -> io::Result<()> {
+        self.check(Op::Remove)?;
+        RealDisk.remove_all(path)
+    }
+}
+
+struct FaultyFile {
+    disk: FaultyDisk,
+    file: Box<dyn DiskFile>,
+}
+
+impl DiskFile for FaultyFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.check(Op::Read)?;
+        self.file.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let checked = self.disk.check(Op::Write);
+        if checked.is_err() && self.disk.torn() {
+            self.file.write_all_at(&buf[..buf.len() / 2], offset)?;
+        }
+        checked?;
+        self.file.write_all_at(buf, offset)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.check(Op::Truncate)?;
+        self.file.set_len(len)
+    }
+    fn is_linked(&self) -> io::Result<bool> {
+        self.disk.check(Op::Read)?;
+        self.file.is_linked()
+    }
+}
+
+/// How a scenario ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The disk recovers, and the process lives on.
+    Recovery,
+    /// The process dies at the first failure, and another one finds what it left.
+    Death,
+}
+
+struct Run {
+    dir: tempfile::TempDir,
+    disk: FaultyDisk,
+    queue: Queue,
+    deflater: Deflater,
+    end: End,
+    next: u64,
+    deliveries: u128,
+    acknowledged: [BTreeSet<u64>; 3],
+    /// Delivered, in the order of delivery.
+    delivered: [Vec<u64>; 3],
+    /// Acknowledged while memory stood in for the disk: all of it is lost if the process dies.
+    in_memory: [BTreeSet<u64>; 3],
+    /// Told to be delivered or given up by a call that did not return.
+    open: [BTreeSet<u64>; 3],
+    died: bool,
+    context: String,
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_bytes: 24 << 10,
+        segment_bytes: 6 << 10,
+        memory_max_bytes: 16 << 10,
+        overflow: Overflow::DropOldest,
+    }
+}
+
+impl Run {
+    fn new(plan: Plan, end: End) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let context = format!("{plan:?} {end:?}");
+        let disk = FaultyDisk::new(plan);
+        let (queue, _) = Queue::open(Box::new(disk.clone()), &dir.path().join("queue"), limits(), 1);
+        let mut run = Self {
+            dir,
+            disk,
+            queue,
+            deflater: Deflater::default(),
+            end,
+            next: 0,
+            deliveries: 0,
+            acknowledged: Default::default(),
+            delivered: Default::default(),
+            in_memory: Default::default(),
+            open: Default::default(),
+            died: false,
+            context,
+        };
+        run.live();
+        run
+    }
+
+    /// Whether the process is still there after the call that was just made.
+    fn live(&mut self) -> bool {
+        self.died |= self.end == End::Death && self.disk.struck();
+        !self.died
+    }
+
+    fn append(&mut self, blocks: &[(Signal, u64)], padding: usize) {
+        if self.died {
+            return;
+        }
+        self.deliveries += 1;
+        let mut made = Vec::new();
+        let mut ids = Vec::new();
+        for (signal, records) in blocks {
+            let numbers: Vec<u64> = (self.next..self.next + records).collect();
+            self.next += records;
+            made.push(block(&mut self.deflater, *signal, &numbers, padding));
+            ids.push((*signal, numbers));
+        }
+        let batch = batch(self.deliveries, made);
+        let kept = self.queue.append(&batch);
+        let alive = self.live();
+        match kept {
+            Ok(kept) => {
+                for (signal, numbers) in ids {
+                    if !alive {
+                        self.open[signal.index()].extend(&numbers);
+                        continue;
+                    }
+                    self.acknowledged[signal.index()].extend(&numbers);
+                    if kept == Appended::InMemory {
+                        self.in_memory[signal.index()].extend(&numbers);
+                    }
+                }
+            }
+            Err(AppendError::NoRoom) => {
+                assert!(self.disk.struck(), "{}: no room on a disk that works", self.context);
+                // A sender would keep it and send it again; this one gives up. Some may be on disk.
+                ids.iter().for_each(|(signal, numbers)| self.open[signal.index()].extend(numbers));
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        signal: Signal,
+        blocks: u32,
+        fate: impl FnOnce(&mut Self, outlast::queue::Mark, Vec<u64>),
+    ) {
+        if self.died {
+            return;
+        }
+        if let Some(request) = self.queue.assemble(signal, &Lines, Encoding::Identity, 1 << 20, blocks)
+            && self.live()
+        {
+            fate(self, request.to, numbers(&request));
+        }
+    }
+
+    fn deliver(&mut self, signal: Signal, blocks: u32) {
+        self.send(signal, blocks, |run, to, ids| {
+            run.queue.done(signal, to);
+            // Whether it was noted when the process died or not: the backend has them.
+            run.delivered[signal.index()].extend(&ids);
+            if !run.live() {
+                run.open[signal.index()].extend(ids);
+            }
+        });
+    }
+
+    fn deliver_part(&mut self, signal: Signal, records: u32) {
+        if self.died {
+            return;
+        }
+        if let Some(request) = self.queue.assemble_part(signal, &Lines, Encoding::Gzip, 0..records)
+            && self.live()
+        {
+            let ids = numbers(&request);
+            self.queue.done(signal, request.to);
+            self.delivered[signal.index()].extend(&ids);
+            if !self.live() {
+                self.open[signal.index()].extend(ids);
+            }
+        }
+    }
+
+    fn refuse(&mut self, signal: Signal) {
+        self.send(signal, 1, |run, to, ids| {
+            run.queue.refuse(signal, to, Reason::Refused);
+            if !run.live() {
+                run.open[signal.index()].extend(ids);
+            }
+        });
+    }
+
+    fn reopen(&mut self, disk: Box<dyn Disk>) {
+        // What only memory had is gone now.
+        for (memory, acknowledged) in self.in_memory.iter_mut().zip(&mut self.acknowledged) {
+            memory.iter().for_each(|id| {
+                acknowledged.remove(id);
+            });
+        }
+        let (queue, _) = Queue::open(disk, &self.dir.path().join("queue"), limits(), 2);
+        self.queue = queue;
+        for (open, memory) in self.open.iter_mut().zip(&mut self.in_memory) {
+            open.append(memory);
+        }
+        self.live();
+    }
+
+    fn chores(&mut self) {
+        if self.died {
+            return;
+        }
+        self.queue.count_one();
+        self.retry();
+    }
+
+    fn retry(&mut self) {
+        if self.queue.try_disk() && self.live() {
+            self.in_memory = Default::default();
+        }
+    }
+
+    /// A little of everything.
+    fn live_through(&mut self) {
+        use Signal::{Logs, Metrics, Traces};
+        self.append(&[(Logs, 3), (Metrics, 2)], 300);
+        self.append(&[(Traces, 2), (Logs, 4)], 500);
+        self.deliver(Logs, 1);
+        self.chores();
+        self.append(&[(Logs, 4)], 600);
+        self.refuse(Metrics);
+        self.append(&[(Logs, 5), (Logs, 5)], 400);
+        self.deliver_part(Logs, 2);
+        self.chores();
+        self.append(&[(Metrics, 5), (Traces, 5)], 400);
+        self.deliver(Logs, 3);
+        self.chores();
+        // Over the budget, with a request under way.
+        self.append(&[(Logs, 6)], 700);
+        self.append(&[(Traces, 6)], 700);
+        self.send(Traces, 2, |run, to, ids| {
+            run.append(&[(Logs, 6)], 900);
+            run.append(&[(Logs, 6)], 900);
+            run.append(&[(Logs, 6)], 900);
+            if run.live() {
+                run.queue.done(Traces, to);
+                run.delivered[Traces.index()].extend(&ids);
+                run.open[Traces.index()].extend(&ids);
+            }
+        });
+        self.chores();
+        if !self.died && self.end == End::Death {
+            self.reopen(Box::new(self.disk.clone()));
+        }
+        self.append(&[(Logs, 3), (Metrics, 2)], 300);
+        self.deliver(Metrics, 9);
+        self.chores();
+        self.deliver(Logs, 9);
+        self.append(&[(Logs, 1)], 10);
+        self.chores();
+    }
+
+    /// The disk works again, or another process starts: everything comes out, and the books agree.
+    fn settle(mut self) {
+        self.disk.heal();
+        if self.died {
+            self.reopen(Box::new(RealDisk));
+        }
+        for _ in 0..3 {
+            self.retry();
+        }
+        assert!(!self.queue.is_degraded(), "{}: the disk works, but the queue does not use it", self.context);
+        self.died = false;
+        self.end = End::Recovery;
+        let kept = self.next;
+        self.append(&[(Signal::Logs, 2)], 10);
+        assert!(self.acknowledged[0].contains(&kept), "{}: nothing is taken", self.context);
+        assert!(self.in_memory[0].is_empty(), "{}: it stays in memory", self.context);
+        for signal in Signal::ALL {
+            while self.queue.count_one() {}
+            loop {
+                let before = self.delivered[signal.index()].len();
+                self.deliver(signal, 5);
+                if self.delivered[signal.index()].len() == before {
+                    break;
+                }
+            }
+            self.check(signal);
+        }
+    }
+
+    fn check(&self, signal: Signal) {
+        let (at, context) = (signal.index(), &self.context);
+        let delivered: BTreeSet<u64> = self.delivered[at].iter().copied().collect();
+        let missing: Vec<u64> = self.acknowledged[at].difference(&delivered).copied().collect();
+        let counted = self.queue.ledger().dropped(signal);
+        // Nothing goes without being counted. More may be counted only where the fate of records was open.
+        let open = self.open[at].len() as u64;
+        assert!(
+            (missing.len() as u64..=missing.len() as u64 + open).contains(&counted),
+            "{context}: {signal}: {counted} counted, {open} open, missing {missing:?}"
+        );
+        let mut repeats = 0;
+        let mut seen = BTreeSet::new();
+        for id in &self.delivered[at] {
+            repeats += u64::from(!seen.insert(*id));
+        }
+        assert!(
+            repeats <= open,
+            "{context}: {signal}: {repeats} repeats, {open} open: {:?}",
+            self.delivered[at]
+        );
+        if repeats == 0 {
+            assert!(
+                self.delivered[at].is_sorted(),
+                "{context}: {signal}: out of order {:?}",
+                self.delivered[at]
+            );
+        }
+        assert_eq!(self.queue.waiting(signal).records, 0, "{context}: {signal} waits for ever");
+    }
+}
+
+/// Runs the scenario with the first, the second, … operation failing, until none does.
+fn each_operation_fails(plan: &Plan, end: End) {
+    for first in 0.. {
+        let mut run = Run::new(Plan { first, ..plan.clone() }, end);
+        run.live_through();
+        let struck = run.disk.struck();
+        run.settle();
+        if !struck {
+            assert!(first > 0, "nothing to fail");
+            return;
+        }
+    }
+}
+
+fn plan(ops: &'static [Op], error: i32, count: u64) -> Plan {
+    Plan { first: 0, count, ops, error, torn: false }
+}
+
+#[test]
+fn no_failure_of_one_operation_loses_a_record() {
+    for error in [libc::EIO, libc::EACCES] {
+        each_operation_fails(&plan(EVERY, error, 1), End::Recovery);
+    }
+}
+
+#[test]
+fn no_run_of_failures_loses_a_record() {
+    for count in [2, 3, 7, 40, FOR_GOOD] {
+        each_operation_fails(&plan(EVERY, libc::EIO, count), End::Recovery);
+    }
+}
+
+#[test]
+fn a_full_disk_loses_no_record() {
+    for count in [1, 4, FOR_GOOD] {
+        each_operation_fails(&plan(&[Op::Write, Op::Create], libc::ENOSPC, count), End::Recovery);
+    }
+}
+
+#[test]
+fn torn_writes_that_cannot_be_cut_off_lose_no_record() {
+    for count in [1, 2, 9, FOR_GOOD] {
+        let plan = Plan { torn: true, ..plan(&[Op::Write], libc::ENOSPC, count) };
+        each_operation_fails(&plan, End::Recovery);
+    }
+}
+
+#[test]
+fn files_that_cannot_be_removed_lose_no_record() {
+    for count in [1, FOR_GOOD] {
+        each_operation_fails(&plan(&[Op::Remove, Op::Truncate], libc::EACCES, count), End::Recovery);
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_for_a_while_lose_no_record() {
+    for count in [1, 5, FOR_GOOD] {
+        each_operation_fails(&plan(&[Op::Read, Op::Open], libc::EIO, count), End::Recovery);
+    }
+}
+
+#[test]
+fn death_at_any_operation_loses_no_record() {
+    each_operation_fails(&plan(EVERY, libc::EIO, FOR_GOOD), End::Death);
+}
+
+#[test]
+fn death_within_any_write_loses_no_record() {
+    let plan = Plan { torn: true, ..plan(&[Op::Write], libc::EIO, FOR_GOOD) };
+    each_operation_fails(&plan, End::Death);
+}
