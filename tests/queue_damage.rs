@@ -244,7 +244,7 @@ fn a_segment_that_may_not_be_read_stays_and_is_tried_again() {
     for name in backlog.segments() {
         let copy = backlog.copy();
         let path = copy.path().join(&name);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         let readable = fs::File::open(&path).is_ok();
         let limits = Limits::new(1 << 20, Overflow::DropOldest);
         let (mut queue, opened) = Queue::open(Box::new(RealDisk), copy.path(), limits, 1);

@@ -18,7 +18,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::drain::policy::{Backlog, Head, Portion};
 use crate::encode::WireFormat;
 use crate::listen::{Delivery, Receipt};
@@ -40,8 +40,6 @@ pub use pipeline::{About, Noted, token};
 const DELIVERIES_WAITING_MAX: usize = 8;
 /// How often the disk is tried while it takes or gives nothing, and what is left to count is counted.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
-/// Deliveries and jobs handled before a segment is counted in between, so that counting never starves.
-const CHORE_INTERVAL_TURNS: u32 = 16;
 
 /// How long the first delivery after a restart waits for the index, which takes 50 to 90 ms to open in a debug build (and
 /// nothing at all in a new environment, which has none): Lambda waits for the answer, the function does not.
@@ -290,10 +288,12 @@ impl Worker {
     }
 
     async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>, mut deliveries: mpsc::Receiver<Delivery>) {
-        let mut turns = 0u32;
+        let mut clock = Clock::start();
+        let mut chore_at = HOUSEKEEPING_INTERVAL;
         let (mut asked, mut fed) = (true, true);
         while asked || fed {
             let chores = self.has_chores();
+            let rest = chore_at.saturating_sub(clock.now());
             tokio::select! {
                 biased;
                 job = jobs.recv(), if asked => match job {
@@ -306,13 +306,20 @@ impl Worker {
                     None => fed = false,
                 },
                 () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
-                () = pause(), if chores => self.guarded(Self::chore),
+                () = clock::sleep(rest), if chores && !self.is_unsettled() => {}
             }
-            turns = turns.wrapping_add(1);
-            if chores && turns.is_multiple_of(CHORE_INTERVAL_TURNS) {
+            // By the clock, so that a busy keeper does its chores as well.
+            if chores && clock.now() >= chore_at && !self.is_unsettled() {
                 self.guarded(Self::chore);
+                chore_at = clock.now().saturating_add(HOUSEKEEPING_INTERVAL);
             }
         }
+    }
+
+    /// A request is under way while the disk takes nothing: the queue's place on disk cannot change before it lands.
+    fn is_unsettled(&self) -> bool {
+        let queue = &self.intake.queue;
+        queue.is_degraded() && Signal::ALL.iter().any(|signal| queue.in_flight(*signal))
     }
 
     /// Runs `work`; if it panics, the queue is what the disk says it is.
@@ -431,10 +438,6 @@ fn answer<T>(reply: oneshot::Sender<T>, value: T) {
 /// Ready when nothing else is.
 async fn idle() {
     tokio::task::yield_now().await;
-}
-
-async fn pause() {
-    clock::sleep(HOUSEKEEPING_INTERVAL).await;
 }
 
 /// The parts of [`About`] as the resource wants them.

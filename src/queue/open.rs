@@ -148,6 +148,7 @@ impl Queue {
             // It may hang for ever.
             return !index.is_opening() || self.index_asked >= INDEX_ASKED_MAX;
         };
+        log::debug!("index: open, {} deliveries in it", found.deliveries.len());
         // What was not flushed before a SIGKILL is known from the segments alone, until those are removed.
         let flushed: HashSet<u128> = found.deliveries.iter().copied().collect();
         for delivery in self.deliveries.all().filter(|delivery| !flushed.contains(delivery)) {

@@ -5,7 +5,7 @@ use crate::support::{
 };
 use flate2::{Compression, write::GzEncoder};
 use outlast_backend::Behaviour;
-use outlast_simulator::{Cut, Invocation, Manner, OnFailure, Repeats};
+use outlast_simulator::{Cut, Invocation, Manner, OnFailure, Repeats, Sandbox};
 use std::io::Write;
 
 const HEAD: &str = r#"[{"time":"2026-01-02T03:04:05.678Z","type":"function","record":"#;
@@ -14,6 +14,13 @@ const HEAD: &str = r#"[{"time":"2026-01-02T03:04:05.678Z","type":"function","rec
 fn cut(parts: &[&str]) -> Vec<Vec<u8>> {
     let frame = |part: &&str| format!("{HEAD}{part}}}]").into_bytes();
     parts.iter().map(frame).collect()
+}
+
+/// Waits until the index has been opened in so many processes. (The first delivery waits for that a little, but a machine
+/// can be busier than that.)
+async fn until_index_is_open(lambda: &Sandbox, processes: usize) {
+    let opened = |lambda: &Sandbox| (lines_with(lambda, "index: open") >= processes).then_some(());
+    within("the index to open", lambda.until(opened)).await;
 }
 
 /// Waits until the index has the delivery on disk.
@@ -45,14 +52,16 @@ async fn deliveries_that_lambda_repeats_are_taken_once() {
 async fn a_delivery_that_still_waits_is_known_after_a_sigkill() {
     let world = World::new().await;
     world.backend.behave(Behaviour::status(503));
-    let lambda = world.lambda().start().await.unwrap();
+    let lambda = world.lambda().env("OUTLAST_LOG", "debug").start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(5)).await;
     let body = format!(r#"{HEAD}"told twice"}},{}"#, &HEAD[1..]) + r#""and its neighbour"}]"#;
     assert_eq!(lambda.inject(body.as_bytes()).await.unwrap(), 200);
+    eventually("the index", || world.queue().join("index/db").exists()).await;
     // The second process knows it from the newest segments, later ones from the index.
-    for _ in 0..3 {
+    for restarts in 1..=3 {
         lambda.kill().await;
         invoke(&lambda, Invocation::new().logs(5)).await;
+        until_index_is_open(&lambda, restarts).await;
         assert_eq!(lambda.inject(body.as_bytes()).await.unwrap(), 200);
         until_noted(&world, body.as_bytes()).await;
     }
@@ -69,17 +78,19 @@ async fn a_delivery_that_still_waits_is_known_after_a_sigkill() {
 #[tokio::test]
 async fn a_delivery_that_is_delivered_and_gone_is_known_after_a_sigkill() {
     let world = World::new().await;
-    let lambda = world.lambda().start().await.unwrap();
+    let lambda = world.lambda().env("OUTLAST_LOG", "debug").start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(5)).await;
     let body = format!(r#"{HEAD}"told twice"}}]"#);
     assert_eq!(lambda.inject(body.as_bytes()).await.unwrap(), 200);
     // The second process knows it from the segments, which go when they are delivered; the third from the index.
-    for _ in 0..2 {
+    eventually("the index", || world.queue().join("index/db").exists()).await;
+    for restarts in 1..=2 {
         lambda.kill().await;
         for _ in 0..2 {
             invoke(&lambda, Invocation::new().logs(5)).await;
             world.until_delivered(&lambda).await;
         }
+        until_index_is_open(&lambda, restarts).await;
         assert_eq!(lambda.inject(body.as_bytes()).await.unwrap(), 200);
         until_noted(&world, body.as_bytes()).await;
     }
