@@ -11,12 +11,12 @@
 
 use super::bytes::crc32;
 use super::disk::bytes_on_disk_below;
-use super::state::State;
+use super::state::{SLOT_BYTES, State};
 use super::types::Waiting;
 use crate::{PerSignal, Signal};
 use bincode::config::standard;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,8 +30,10 @@ use thiserror::Error;
 
 /// Entries on their way to the index. If so many pile up it hangs, and is given up until the next start.
 const PENDING_ENTRIES_MAX: usize = 4096;
-/// Deliveries kept; as many as the queue remembers.
-const DELIVERIES_KEPT: u64 = super::REMEMBERED_DELIVERIES_MAX as u64;
+/// Deliveries kept at least; as many as the queue remembers.
+const DELIVERIES_KEPT: usize = super::REMEMBERED_DELIVERIES_MAX;
+/// Deliveries in one row, which then stays below 4 KiB.
+pub(super) const DELIVERIES_PER_ROW_MAX: usize = 250;
 /// A larger index is written anew. Its live rows take some 200 KiB at most.
 const INDEX_MAX_BYTES: u64 = 768 << 10;
 /// sled's IO threads let go of the lock a little after their handle is dropped (seen: up to 2.3 ms).
@@ -87,8 +89,8 @@ pub enum Entry {
     Closed(u32, SegmentRow),
     /// A segment was removed.
     Removed(u32),
-    /// A delivery was kept.
-    Delivery(u128),
+    /// Deliveries that are kept, or were; at most [`DELIVERIES_PER_ROW_MAX`].
+    Deliveries(Vec<u128>),
 }
 
 /// What the index knew when it was opened.
@@ -131,8 +133,12 @@ impl Index {
     fn start(&mut self) {
         let (entries, inbox) = sync_channel(PENDING_ENTRIES_MAX);
         let (tell, found) = sync_channel(1);
-        let worker =
-            Worker { dir: self.dir.clone(), bytes: Arc::clone(&self.bytes), found: tell, next_delivery: 0 };
+        let worker = Worker {
+            dir: self.dir.clone(),
+            bytes: Arc::clone(&self.bytes),
+            found: tell,
+            delivery_rows: VecDeque::new(),
+        };
         match thread::Builder::new().name("index".into()).spawn(move || worker.run(&inbox)) {
             Ok(_) => {
                 self.entries = Some(entries);
@@ -191,7 +197,8 @@ struct Worker {
     dir: PathBuf,
     bytes: Arc<AtomicU64>,
     found: SyncSender<Found>,
-    next_delivery: u64,
+    /// Rows of deliveries, oldest first: where each is, and how many it holds.
+    delivery_rows: VecDeque<(u64, usize)>,
 }
 
 impl Worker {
@@ -272,12 +279,12 @@ impl Worker {
 
     fn open_once(&mut self) -> Result<(sled::Db, Found), IndexError> {
         let dir = self.dir.clone();
-        let (db, found, next) = guarded(move || {
+        let (db, found, delivery_rows) = guarded(move || {
             let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
-            let (found, next) = read(&db)?;
-            Ok((db, found, next))
+            let (found, delivery_rows) = read(&db)?;
+            Ok((db, found, delivery_rows))
         })?;
-        self.next_delivery = next;
+        self.delivery_rows = delivery_rows;
         Ok((db, found))
     }
 
@@ -301,7 +308,7 @@ impl Worker {
         for entry in entries {
             match entry {
                 Entry::State(state) => {
-                    rows.push((STATE_KEY.to_vec(), Some(state.encode(0))));
+                    rows.push((STATE_KEY.to_vec(), Some(encode_state(state))));
                     flush = true;
                 }
                 Entry::Closed(number, row) => {
@@ -310,12 +317,12 @@ impl Worker {
                     }
                 }
                 Entry::Removed(number) => rows.push((segment_key(*number), None)),
-                Entry::Delivery(hash) => {
-                    rows.push((delivery_key(self.next_delivery), Some(hash.to_le_bytes().to_vec())));
-                    if let Some(forgotten) = self.next_delivery.checked_sub(DELIVERIES_KEPT) {
-                        rows.push((delivery_key(forgotten), None));
-                    }
-                    self.next_delivery += 1;
+                Entry::Deliveries(hashes) => {
+                    let place = self.delivery_rows.back().map_or(0, |(place, _)| place + 1);
+                    self.delivery_rows.push_back((place, hashes.len()));
+                    let value = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+                    rows.push((delivery_key(place), Some(value)));
+                    rows.extend(self.forgotten().map(|place| (delivery_key(place), None)));
                 }
             }
         }
@@ -331,6 +338,20 @@ impl Worker {
             }
             Ok(flush)
         })
+    }
+
+    /// Rows of deliveries that are not needed any more, given the newer ones.
+    fn forgotten(&mut self) -> impl Iterator<Item = u64> + use<> {
+        let mut kept: usize = self.delivery_rows.iter().map(|(_, count)| count).sum();
+        let mut forgotten = Vec::new();
+        while let Some((place, count)) = self.delivery_rows.front().copied()
+            && kept - count >= DELIVERIES_KEPT
+        {
+            kept -= count;
+            forgotten.push(place);
+            self.delivery_rows.pop_front();
+        }
+        forgotten.into_iter()
     }
 
     /// Copies the rows into a new database in place of one that has grown.
@@ -429,9 +450,26 @@ fn decode_row(bytes: &[u8]) -> Option<SegmentRow> {
     Some(row)
 }
 
-fn read(db: &sled::Db) -> Result<(Found, u64), IndexError> {
+/// A slot as the segments have it, without its padding.
+fn encode_state(state: &State) -> Vec<u8> {
+    let mut slot = state.encode(0);
+    let crc = slot.split_off(SLOT_BYTES - 4);
+    while slot.pop_if(|byte| *byte == 0).is_some() {}
+    slot.extend(crc);
+    slot
+}
+
+fn decode_state(bytes: &[u8]) -> Option<State> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    let mut slot = body.to_vec();
+    slot.resize(SLOT_BYTES - 4, 0);
+    slot.extend_from_slice(crc);
+    State::decode(&slot, 0)
+}
+
+fn read(db: &sled::Db) -> Result<(Found, VecDeque<(u64, usize)>), IndexError> {
     let mut found = Found::default();
-    let mut next = 0;
+    let mut delivery_rows = VecDeque::new();
     for row in db.iter() {
         let (key, value) = row?;
         match key.first() {
@@ -443,15 +481,16 @@ fn read(db: &sled::Db) -> Result<(Found, u64), IndexError> {
                 }
             }
             Some(&DELIVERY_PREFIX) => {
-                if let (Some(place), Ok(hash)) = (number_in(&key), value.as_ref().try_into()) {
-                    found.deliveries.push(u128::from_le_bytes(hash));
-                    next = next.max(place + 1);
+                if let Some(place) = number_in(&key) {
+                    let hashes = value.chunks_exact(16).filter_map(|hash| hash.try_into().ok());
+                    found.deliveries.extend(hashes.map(u128::from_le_bytes));
+                    delivery_rows.push_back((place, value.len() / 16));
                 }
             }
-            _ => found.state = found.state.or_else(|| State::decode(&value, 0)),
+            _ => found.state = found.state.or_else(|| decode_state(&value)),
         }
     }
-    Ok((found, next))
+    Ok((found, delivery_rows))
 }
 
 #[cfg(test)]
@@ -475,7 +514,12 @@ mod tests {
     }
 
     fn worker(dir: &Path) -> Worker {
-        Worker { dir: dir.to_path_buf(), bytes: Arc::default(), found: sync_channel(1).0, next_delivery: 0 }
+        Worker {
+            dir: dir.to_path_buf(),
+            bytes: Arc::default(),
+            found: sync_channel(1).0,
+            delivery_rows: VecDeque::new(),
+        }
     }
 
     fn found(dir: &Path) -> Found {
@@ -495,15 +539,15 @@ mod tests {
                 Entry::Closed(1, row(10)),
                 Entry::Closed(2, row(20)),
                 Entry::Removed(1),
-                Entry::Delivery(5),
-                Entry::Delivery(6),
+                Entry::Deliveries(vec![5]),
+                Entry::Deliveries(vec![6, 7]),
                 Entry::State(Box::new(state)),
             ],
         );
         let found = found(&path);
         assert_eq!(found.state, Some(state));
         assert_eq!(found.segments, BTreeMap::from([(2, row(20))]));
-        assert_eq!(found.deliveries, [5, 6]);
+        assert_eq!(found.deliveries, [5, 6, 7]);
     }
 
     #[test]
@@ -548,7 +592,7 @@ mod tests {
     fn a_database_that_somebody_else_holds_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index");
-        write(&path, vec![Entry::Delivery(1)]);
+        write(&path, vec![Entry::Deliveries(vec![1])]);
         let (held, _) = worker(&path).open().unwrap();
         assert!(worker(&path).open().is_err_and(|error| is_locked(&error)));
         drop_guarded(Some(held));
@@ -561,10 +605,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index");
         for round in 0..6u128 {
-            write(&path, (0..4000).map(|n| Entry::Delivery(round << 64 | n)).collect());
+            let rows = (0..600)
+                .map(|row| Entry::Deliveries((0..100).map(|n| (round << 64) + row * 100 + n).collect()));
+            write(&path, rows.collect());
         }
         write(&path, vec![Entry::State(Box::default())]);
         assert!(bytes_on_disk_below(&path) <= 2 * INDEX_MAX_BYTES);
-        assert_eq!(found(&path).deliveries.len() as u64, DELIVERIES_KEPT);
+        let kept = found(&path).deliveries;
+        assert!((DELIVERIES_KEPT..DELIVERIES_KEPT + 100).contains(&kept.len()), "{}", kept.len());
+        assert_eq!(kept.last(), Some(&((5 << 64) + 59_999)));
     }
 }

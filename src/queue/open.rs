@@ -50,6 +50,7 @@ impl Queue {
             unverified: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             index: None,
+            unnoted: Vec::new(),
             index_asked: 0,
             looks: 0,
             degraded: false,
@@ -61,7 +62,15 @@ impl Queue {
 
     /// Puts an index beside the segments in `dir`. It is not waited for: see [`Queue::consult_index`].
     pub fn attach_index(&mut self, dir: &Path) {
-        self.index = Some(Index::new(dir.join(INDEX_DIRECTORY)));
+        let index = Index::new(dir.join(INDEX_DIRECTORY));
+        let is_new = !index.is_opening();
+        self.index = Some(index);
+        self.unnoted = self.deliveries.all().collect();
+        if is_new && !self.unnoted.is_empty() {
+            // An earlier process came to its end before it had anything to say to an index.
+            self.note_deliveries();
+            self.note(Entry::State(Box::new(self.state)));
+        }
     }
 
     /// Notes what the newest segments say of deliveries, reports and fragments.
@@ -151,9 +160,8 @@ impl Queue {
         log::debug!("index: open, {} deliveries in it", found.deliveries.len());
         // What was not flushed before a SIGKILL is known from the segments alone, until those are removed.
         let flushed: HashSet<u128> = found.deliveries.iter().copied().collect();
-        for delivery in self.deliveries.all().filter(|delivery| !flushed.contains(delivery)) {
-            index.note(Entry::Delivery(delivery));
-        }
+        self.unnoted = self.deliveries.all().filter(|delivery| !flushed.contains(delivery)).collect();
+        self.note_deliveries();
         for delivery in found.deliveries.into_iter().rev() {
             self.deliveries.note_older_whole(delivery);
         }

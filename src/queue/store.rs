@@ -4,7 +4,7 @@
 
 use super::deliveries::{Deliveries, Progress};
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
-use super::index::{Entry, Index, SegmentRow};
+use super::index::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::lane::{Filled, Lane};
 use super::ledger::Ledger;
 use super::segments::{Segments, StoreError};
@@ -31,6 +31,8 @@ pub struct Queue {
     /// Segments that could not be read when they were to be counted.
     pub(super) unreadable: BTreeSet<u32>,
     pub(super) index: Option<Index>,
+    /// Deliveries that the index does not know of yet.
+    pub(super) unnoted: Vec<u128>,
     /// How often the index was asked what it found.
     pub(super) index_asked: u32,
     /// The first segment number that this process may have given out.
@@ -67,6 +69,14 @@ impl Queue {
     pub(super) fn note(&mut self, entry: Entry) {
         if let Some(index) = &mut self.index {
             index.note(entry);
+        }
+    }
+
+    /// Tells the index of deliveries whose frames may go. Those of the newest segment are known from there.
+    pub(super) fn note_deliveries(&mut self) {
+        let unnoted = std::mem::take(&mut self.unnoted);
+        for row in unnoted.chunks(DELIVERIES_PER_ROW_MAX) {
+            self.note(Entry::Deliveries(row.to_vec()));
         }
     }
 
@@ -194,7 +204,10 @@ impl Queue {
             bytes.extend_from_slice(&block.payload);
         }
         self.store.append(&bytes, headers.len() as u32)?;
-        self.note(Entry::Delivery(batch.delivery));
+        self.unnoted.push(batch.delivery);
+        if self.unnoted.len() >= DELIVERIES_PER_ROW_MAX {
+            self.note_deliveries();
+        }
         let remaining = self.remaining.entry(number).or_default();
         for header in &headers {
             self.deliveries.note(header);
@@ -229,6 +242,7 @@ impl Queue {
         }
         let written = std::mem::take(&mut self.written);
         if let Some((number, len)) = closed {
+            self.note_deliveries();
             self.note(Entry::Closed(number, SegmentRow { len, written }));
         }
         if let Some(number) = self.store.active() {

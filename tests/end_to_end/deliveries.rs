@@ -51,12 +51,14 @@ async fn deliveries_that_lambda_repeats_are_taken_once() {
 #[tokio::test]
 async fn a_delivery_that_still_waits_is_known_after_a_sigkill() {
     let world = World::new().await;
-    world.backend.behave(Behaviour::status(503));
     let lambda = world.lambda().env("OUTLAST_LOG", "debug").start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(5)).await;
+    world.until_delivered(&lambda).await;
+    // It is begun when there is something to note.
+    eventually("the index", || world.queue().join("index/db").exists()).await;
+    world.backend.behave(Behaviour::status(503));
     let body = format!(r#"{HEAD}"told twice"}},{}"#, &HEAD[1..]) + r#""and its neighbour"}]"#;
     assert_eq!(lambda.inject(body.as_bytes()).await.unwrap(), 200);
-    eventually("the index", || world.queue().join("index/db").exists()).await;
     // The second process knows it from the newest segments, later ones from the index.
     for restarts in 1..=3 {
         lambda.kill().await;

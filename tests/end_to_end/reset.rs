@@ -201,12 +201,15 @@ async fn the_next_environment_delivers_what_the_last_one_left_and_its_order_hold
 #[tokio::test]
 async fn a_damaged_index_costs_nothing() {
     let world = World::new().await;
-    world.backend.behave(Behaviour::status(503));
     let lambda = world.lambda().start().await.unwrap();
-    invoke(&lambda, Invocation::new().logs(200)).await;
-    within("deliveries", lambda.settled()).await;
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    // It is begun when there is something to note.
     let index = world.queue().join("index");
     eventually("the index", || index.join("db").exists()).await;
+    world.backend.behave(Behaviour::status(503));
+    invoke(&lambda, Invocation::new().logs(200)).await;
+    within("deliveries", lambda.settled()).await;
     lambda.kill().await;
     for file in walk(&index) {
         let length = std::fs::metadata(&file).unwrap().len();
