@@ -72,7 +72,7 @@ pub struct NewBlock {
     pub plain_crc: u32,
     /// Earliest and latest record time, Unix nanoseconds.
     pub times: (u64, u64),
-    /// Deflated by [`block::Deflater`].
+    /// Deflated by [`Deflater`](super::Deflater).
     pub payload: Vec<u8>,
 }
 
@@ -108,7 +108,7 @@ pub enum AppendError {
     NoRoom,
 }
 
-/// What [`Queue::open`] found.
+/// What [`Queue::open`](super::Queue::open) found.
 #[derive(Debug, Default)]
 pub struct Opened {
     /// The directory cannot be used.
@@ -169,7 +169,7 @@ pub struct Request {
     pub body: Vec<u8>,
     /// How it is packed.
     pub encoding: Encoding,
-    /// Handed to [`Queue::done`] or [`Queue::refuse`] once its fate is known.
+    /// Handed to [`Queue::done`](super::Queue::done) or [`Queue::refuse`](super::Queue::refuse) once its fate is known.
     pub to: Mark,
     /// Blocks in it.
     pub blocks: u32,
