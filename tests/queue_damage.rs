@@ -6,7 +6,7 @@ mod common;
 
 use common::{Lines, batch, block, copy_dir, drain, numbers};
 use outlast::Signal;
-use outlast::queue::{Appended, Deflater, Encoding, HEADER_BYTES, Limits, Overflow, Queue, RealDisk};
+use outlast::queue::{Appended, Deflater, Encoding, HEADER_BYTES, Limits, Overflow, Queue, RealDisk, Reason};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -364,6 +364,64 @@ fn whatever_lies_in_place_of_the_index_the_segments_are_enough() {
         }
         let drained = drain(&mut queue);
         backlog.check(&format!("index {kind}"), &drained, |_| true);
+    }
+}
+
+#[test]
+fn an_empty_newest_segment_does_not_cost_the_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    let mut deflater = Deflater::default();
+    queue.append(&batch(1, vec![block(&mut deflater, Signal::Logs, &[1, 2], 10)])).unwrap();
+    let request = queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1000, 1).unwrap();
+    queue.refuse(Signal::Logs, request.to, Reason::Refused);
+    drop(queue);
+    // A process that was killed as it began a segment.
+    fs::write(dir.path().join("0000000002.seg"), b"").unwrap();
+    for _ in 0..2 {
+        let mut queue = open(dir.path());
+        while queue.count_one() {}
+        assert_eq!(queue.ledger().dropped(Signal::Logs), 2);
+    }
+}
+
+#[test]
+fn when_the_directory_is_removed_what_is_lost_is_counted() {
+    for rest in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("queue");
+        let mut queue = open(&path);
+        let mut deflater = Deflater::default();
+        let mut append = |queue: &mut Queue, deliveries: Range<u64>| {
+            for delivery in deliveries {
+                let ids: Vec<u64> = (delivery * 4..delivery * 4 + 4).collect();
+                let made = vec![block(&mut deflater, Signal::ALL[delivery as usize % 2], &ids, 500)];
+                assert_eq!(queue.append(&batch(u128::from(delivery), made)).unwrap(), Appended::OnDisk);
+            }
+        };
+        append(&mut queue, 0..30);
+        if rest % 2 == 0 {
+            drop(queue);
+            queue = open(&path);
+            append(&mut queue, 30..30 + rest);
+        }
+        let first = queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1 << 20, 2).unwrap();
+        let delivered = numbers(&first).len();
+        queue.done(Signal::Logs, first.to);
+        while queue.count_one() {}
+        let waiting = Signal::ALL.map(|signal| queue.waiting(signal).records);
+        fs::remove_dir_all(&path).unwrap();
+        append(&mut queue, 50..52);
+        let drained = drain(&mut queue);
+        for signal in Signal::ALL {
+            let at = signal.index();
+            let dropped = queue.ledger().dropped_for(signal, Reason::Damaged);
+            let new = if at < 2 { 4 } else { 0 };
+            assert_eq!(drained[at].len() as u64 + dropped, waiting[at] + new, "{signal} {rest} {delivered}");
+            assert_eq!(queue.waiting(signal).records, 0);
+        }
+        drop(queue);
+        assert!(drain(&mut open(&path)).iter().all(Vec::is_empty));
     }
 }
 

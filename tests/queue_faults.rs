@@ -160,6 +160,8 @@ enum End {
     Recovery,
     /// The process dies at the first failure, and another one finds what it left.
     Death,
+    /// The process goes on as well as it can, and dies in the end, before anything is well again.
+    LateDeath,
 }
 
 struct Run {
@@ -395,16 +397,19 @@ impl Run {
 
     /// The disk works again, or another process starts: everything comes out, and the books agree.
     fn settle(mut self) {
-        self.disk.heal();
-        if self.died {
+        let dies = self.died || self.end == End::LateDeath;
+        if dies {
             self.reopen(Box::new(RealDisk));
         }
+        self.disk.heal();
         for _ in 0..3 {
             self.retry();
         }
         assert!(!self.queue.is_degraded(), "{}: the disk works, but the queue does not use it", self.context);
         self.died = false;
-        self.end = End::Recovery;
+        if self.end == End::Death {
+            self.end = End::Recovery;
+        }
         let kept = self.next;
         self.append(&[(Signal::Logs, 2)], 10);
         assert!(self.acknowledged[0].contains(&kept), "{}: nothing is taken", self.context);
@@ -428,7 +433,9 @@ impl Run {
         let missing: Vec<u64> = self.acknowledged[at].difference(&delivered).copied().collect();
         let counted = self.queue.ledger().dropped(signal);
         // Nothing goes without being counted. More may be counted only where the fate of records was open.
-        let open = self.open[at].len() as u64;
+        let late = self.end == End::LateDeath;
+        // What could not be noted for so long is open altogether.
+        let open = if late { self.next } else { self.open[at].len() as u64 };
         assert!(
             (missing.len() as u64..=missing.len() as u64 + open).contains(&counted),
             "{context}: {signal}: {counted} counted, {open} open, missing {missing:?}"
@@ -443,7 +450,7 @@ impl Run {
             "{context}: {signal}: {repeats} repeats, {open} open: {:?}",
             self.delivered[at]
         );
-        if repeats == 0 {
+        if repeats == 0 && !late {
             assert!(
                 self.delivered[at].is_sorted(),
                 "{context}: {signal}: out of order {:?}",
@@ -524,4 +531,26 @@ fn death_at_any_operation_loses_no_record() {
 fn death_within_any_write_loses_no_record() {
     let plan = Plan { torn: true, ..plan(&[Op::Write], libc::EIO, FOR_GOOD) };
     each_operation_fails(&plan, End::Death);
+}
+
+#[test]
+fn what_could_not_be_noted_is_not_removed() {
+    for ops in [&[Op::Write] as &[Op], &[Op::Remove, Op::Write], &[Op::Create, Op::Write]] {
+        each_operation_fails(&plan(ops, libc::EIO, FOR_GOOD), End::LateDeath);
+    }
+}
+
+#[test]
+fn what_was_dropped_is_remembered_while_memory_stands_in_for_the_disk() {
+    let mut run = Run::new(Plan { first: 3, ..plan(&[Op::Create], libc::ENOSPC, FOR_GOOD) }, End::LateDeath);
+    run.append(&[(Signal::Metrics, 3)], 500);
+    run.refuse(Signal::Metrics);
+    while !run.queue.is_degraded() {
+        run.append(&[(Signal::Logs, 5)], 500);
+    }
+    run.deliver(Signal::Logs, 100);
+    run.deliver(Signal::Logs, 100);
+    assert_eq!(run.queue.waiting(Signal::Logs).records, 0);
+    run.reopen(Box::new(RealDisk));
+    assert_eq!(run.queue.ledger().dropped(Signal::Metrics), 3);
 }

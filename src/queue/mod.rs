@@ -16,10 +16,15 @@
 //! 1. A frame is never changed after it was written; only the state at the head of the newest segment is.
 //! 2. A segment is removed only on positive evidence that each of its frames is done: the marks are past them,
 //!    and they were counted frame by frame. Lost evidence means a repeat, never a loss.
-//! 3. The ledger is on disk before the records it speaks of are removed.
+//! 3. The ledger is on disk before the records it speaks of are removed: nothing is while the state could not be
+//!    saved, and the file that carries the latest state stays.
 //! 4. The segments alone are enough to recover everything. The index (sled) beside them saves work at start
 //!    and is never waited for.
-//! 5. Disk use stays within the budget plus one segment; memory use does not grow with the backlog.
+//! 5. What cannot be read is unknown, not absent: a signal waits ([`Queue::is_stalled`]) and it is tried again.
+//!    Given up after many tries, or gone for good, it is counted in the ledger.
+//! 6. What a later version wrote is left as it is. A new format takes a new last byte in the magic of both slot
+//!    and frame.
+//! 7. Disk use stays within the budget plus one segment; memory use does not grow with the backlog.
 //!
 //! # Assumptions about the medium
 //! `/tmp` lives exactly as long as the kernel, so nothing is synced. A write of one slot (1 KiB within a page)
@@ -32,10 +37,12 @@ mod deliveries;
 mod disk;
 mod fate;
 mod frame;
+mod heads;
 mod index;
 mod lane;
 mod ledger;
 mod open;
+mod reading;
 mod scan;
 mod segments;
 mod send;

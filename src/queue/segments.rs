@@ -5,19 +5,15 @@
 //! soon as the disk is back.
 
 use super::disk::{Disk, DiskFile};
-use super::frame::{self, MAGIC};
-use super::state::{self, FRAMES_START, SLOT_BYTES, SLOTS, State};
+use super::heads::{HEAD_SLOT, head};
+use super::reading::Ahead;
+use super::state::{FRAMES_START, State};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 const SUFFIX: &str = ".seg";
-/// Open files kept for reading: one for each signal's place in the queue.
-const OPEN_READERS_MAX: usize = 3;
-/// Read at a time while frames are walked: a score of small frames for one call, and little to copy in vain
-/// where frames are large.
-const READ_AHEAD_BYTES: u64 = 16 << 10;
 /// A file with a higher number is not ours: we would have had to write some hundred terabytes. Numbers must not
 /// run out because of it.
 const FOUND_NUMBER_MAX: u32 = 1 << 31;
@@ -54,18 +50,18 @@ impl StoreError {
 }
 
 #[derive(Debug)]
-enum Place {
+pub(super) enum Place {
     File,
     Memory(Vec<u8>),
 }
 
 #[derive(Debug)]
-struct Segment {
+pub(super) struct Segment {
     /// Bytes that are whole: what was committed, or the file's length when it was found.
-    len: u64,
-    place: Place,
+    pub(super) len: u64,
+    pub(super) place: Place,
     /// Which slot the next state goes to: never the one that holds the last good one.
-    next_slot: u64,
+    pub(super) next_slot: u64,
     /// Bytes that were never committed could not be cut off.
     torn: bool,
 }
@@ -75,58 +71,31 @@ impl Segment {
         Self { len, place, next_slot: HEAD_SLOT ^ 1, torn: false }
     }
 
-    fn is_file(&self) -> bool {
+    pub(super) fn is_file(&self) -> bool {
         matches!(self.place, Place::File)
     }
 }
 
-/// Bytes read ahead. Frames never change, so neither do these.
-#[derive(Debug, Default)]
-struct Ahead {
-    number: u32,
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-impl Ahead {
-    fn copy_to(&self, number: u32, buf: &mut [u8], offset: u64) -> bool {
-        let found = (number == self.number)
-            .then(|| offset.checked_sub(self.offset))
-            .flatten()
-            .and_then(|start| self.bytes.get(usize::try_from(start).ok()?..)?.get(..buf.len()));
-        found.map(|bytes| buf.copy_from_slice(bytes)).is_some()
-    }
-}
-
-/// What stands at the head of a segment.
-#[derive(Debug, Default)]
-pub(super) struct Head {
-    /// The valid states.
-    pub states: Vec<State>,
-    /// It looks as if a later version of this program had written it.
-    pub newer: bool,
-}
-
 /// The segment that takes appends.
-struct Active {
-    number: u32,
+pub(super) struct Active {
+    pub(super) number: u32,
     next_ordinal: u32,
     /// `None` while the segment is in memory.
-    file: Option<Box<dyn DiskFile>>,
+    pub(super) file: Option<Box<dyn DiskFile>>,
 }
 
 /// The segments of one queue directory.
 pub(super) struct Segments {
-    disk: Box<dyn Disk>,
-    dir: PathBuf,
+    pub(super) disk: Box<dyn Disk>,
+    pub(super) dir: PathBuf,
     memory_max_bytes: u64,
-    by_number: BTreeMap<u32, Segment>,
-    active: Option<Active>,
+    pub(super) by_number: BTreeMap<u32, Segment>,
+    pub(super) active: Option<Active>,
     next_number: u32,
-    readers: Vec<(u32, Box<dyn DiskFile>)>,
-    ahead: Ahead,
+    pub(super) readers: Vec<(u32, Box<dyn DiskFile>)>,
+    pub(super) ahead: Ahead,
     /// The file that holds the latest state.
-    carrier: Option<u32>,
+    pub(super) carrier: Option<u32>,
     /// Whether the directory's content is known. If not, nothing may be written there.
     listed: bool,
 }
@@ -205,16 +174,6 @@ impl Segments {
         self.by_number.remove(&number);
     }
 
-    /// Names the file that holds the latest state.
-    pub(super) fn carried_by(&mut self, number: u32) {
-        self.carrier = Some(number);
-    }
-
-    /// Whether the latest state is in segment `number`, and nowhere else.
-    pub(super) fn carries_state(&self, number: u32) -> bool {
-        self.carrier == Some(number)
-    }
-
     /// The number that the next new segment will have.
     pub(super) fn next_number(&self) -> u32 {
         self.next_number
@@ -248,88 +207,6 @@ impl Segments {
     /// Bytes on disk.
     pub(super) fn disk_bytes(&self) -> u64 {
         self.by_number.values().filter(|segment| segment.is_file()).map(|segment| segment.len).sum()
-    }
-
-    /// What stands at the head of segment `number`.
-    ///
-    /// # Errors
-    /// If the file cannot be read just now. A head that is cut off or damaged is no error, but empty.
-    pub(super) fn head(&mut self, number: u32) -> Result<Head, StoreError> {
-        let len = self.len(number).unwrap_or(0);
-        let mut bytes = vec![0; len.min(FRAMES_START + MAGIC.len() as u64) as usize];
-        match self.read(number, &mut bytes, 0) {
-            Ok(()) => {}
-            Err(error) if error.is_lasting() => return Ok(Head::default()),
-            Err(error) => return Err(error),
-        }
-        let slots: Vec<_> = bytes.chunks_exact(SLOT_BYTES).map(|slot| State::decode(slot, number)).collect();
-        let newest =
-            (0..).zip(&slots).filter_map(|(slot, state)| Some((state.as_ref()?.generation, slot))).max();
-        if let (Some(segment), Some((_, slot))) = (self.by_number.get_mut(&number), newest) {
-            segment.next_slot = slot ^ 1;
-        }
-        let first_frame = bytes.get(SLOT_BYTES * SLOTS as usize..).unwrap_or_default();
-        let states: Vec<State> = slots.into_iter().flatten().collect();
-        let newer = states.is_empty() && bytes.chunks(SLOT_BYTES).any(state::is_newer)
-            || frame::is_newer(first_frame);
-        Ok(Head { states, newer })
-    }
-
-    /// Reads from a segment, and a little more for the next call.
-    ///
-    /// # Errors
-    /// As [`Segments::read`].
-    pub(super) fn read_ahead(&mut self, number: u32, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
-        if self.ahead.copy_to(number, buf, offset) {
-            return Ok(());
-        }
-        let left = self.len(number).ok_or(StoreError::Missing(number))?.saturating_sub(offset);
-        let mut ahead = std::mem::take(&mut self.ahead);
-        ahead.bytes.resize(left.min(READ_AHEAD_BYTES) as usize, 0);
-        if self.read(number, &mut ahead.bytes, offset).is_err() {
-            return self.read(number, buf, offset);
-        }
-        self.ahead = Ahead { number, offset, bytes: ahead.bytes };
-        if self.ahead.copy_to(number, buf, offset) { Ok(()) } else { Err(StoreError::Missing(number)) }
-    }
-
-    /// Reads from a segment.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] beyond its end, [`StoreError::Io`] if the file cannot be read.
-    pub(super) fn read(&mut self, number: u32, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
-        let segment = self.by_number.get(&number).ok_or(StoreError::Missing(number))?;
-        let end = offset.checked_add(buf.len() as u64).ok_or(StoreError::Missing(number))?;
-        if end > segment.len {
-            return Err(StoreError::Missing(number));
-        }
-        if let Place::Memory(bytes) = &segment.place {
-            let found = usize::try_from(offset)
-                .ok()
-                .and_then(|start| bytes.get(start..)?.get(..buf.len()))
-                .ok_or(StoreError::Missing(number))?;
-            buf.copy_from_slice(found);
-            return Ok(());
-        }
-        if let Some(file) =
-            self.active.as_ref().filter(|active| active.number == number).and_then(|a| a.file.as_ref())
-        {
-            return Ok(file.read_exact_at(buf, offset)?);
-        }
-        if let Some((_, file)) = self.readers.iter().find(|(open, _)| *open == number) {
-            return Ok(file.read_exact_at(buf, offset)?);
-        }
-        let file = self.disk.open(&self.path(number))?;
-        file.read_exact_at(buf, offset)?;
-        self.keep_reader(number, file);
-        Ok(())
-    }
-
-    fn keep_reader(&mut self, number: u32, file: Box<dyn DiskFile>) {
-        if self.readers.len() == OPEN_READERS_MAX {
-            self.readers.remove(0);
-        }
-        self.readers.push((number, file));
     }
 
     /// Where the next frame of the active segment goes: its segment and ordinal.
@@ -423,53 +300,6 @@ impl Segments {
         Ok(offset)
     }
 
-    /// Writes `state` into the head of the active segment, or of the file that has the latest one.
-    ///
-    /// # Errors
-    /// If there is no segment or the file cannot be written; the state before it stays valid.
-    pub(super) fn write_state(&mut self, state: &State) -> Result<(), StoreError> {
-        if let Some(Active { number, file: Some(file), .. }) = &self.active {
-            let segment = self.by_number.get_mut(number).ok_or(StoreError::Missing(*number))?;
-            file.write_all_at(&state.encode(*number), segment.next_slot * SLOT_BYTES as u64)?;
-            segment.next_slot ^= 1;
-            self.carrier = Some(*number);
-            return Ok(());
-        }
-        let mut written = false;
-        if let Some(active) = &self.active
-            && let Some(Segment { place: Place::Memory(bytes), .. }) = self.by_number.get_mut(&active.number)
-            && let Some(kept) = bytes.get_mut(..FRAMES_START as usize)
-        {
-            kept.copy_from_slice(&head(active.number, state));
-            written = true;
-        }
-        // The files on disk should know as well.
-        let newest = || self.by_number.iter().rev().find(|(_, segment)| segment.is_file()).map(|(n, _)| *n);
-        let carrier = self.carrier.filter(|number| self.by_number.contains_key(number));
-        if let Some(number) = carrier.or_else(newest)
-            && let Some(segment) = self.by_number.get_mut(&number)
-        {
-            let file = self.disk.open(&self.dir.join(file_name(number)))?;
-            file.write_all_at(&state.encode(number), segment.next_slot * SLOT_BYTES as u64)?;
-            segment.next_slot ^= 1;
-            self.carrier = Some(number);
-            written = true;
-        }
-        if written { Ok(()) } else { Err(StoreError::Missing(0)) }
-    }
-
-    /// Writes `state` into both slots of segment `number`: what was there is void.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub(super) fn stamp(&mut self, number: u32, state: &State) -> Result<(), StoreError> {
-        let file = self.disk.open(&self.path(number))?;
-        for slot in 0..SLOTS {
-            file.write_all_at(&state.encode(number), slot * SLOT_BYTES as u64)?;
-        }
-        Ok(())
-    }
-
     /// Cuts off what was never committed, where that failed before.
     fn trim(&mut self) {
         for (number, segment) in self.by_number.iter_mut().filter(|(_, segment)| segment.torn) {
@@ -535,18 +365,9 @@ impl Segments {
         }
     }
 
-    fn path(&self, number: u32) -> PathBuf {
+    pub(super) fn path(&self, number: u32) -> PathBuf {
         self.dir.join(file_name(number))
     }
-}
-
-/// The slot that a new head has its state in.
-const HEAD_SLOT: u64 = 0;
-
-fn head(number: u32, state: &State) -> Vec<u8> {
-    let mut head = state.encode(number);
-    head.resize(FRAMES_START as usize, 0);
-    head
 }
 
 fn file_name(number: u32) -> String {
