@@ -346,99 +346,6 @@ impl Policy {
         true
     }
 
-    // === Acting
-
-    fn settle(&mut self) -> Option<Action> {
-        let mut wanted = self.lanes.iter_mut();
-        let (signal, settlement) = wanted.find_map(|lane| Some((lane.signal, lane.take_settlement()?)))?;
-        Some(Action::Settle {
-            signal,
-            head: settlement.head,
-            refused: settlement.refused,
-            delivered: settlement.delivered,
-        })
-    }
-
-    fn send(&mut self, now: Time) -> Option<Action> {
-        let count = self.lanes.len();
-        let signal = (0..count)
-            .filter_map(|step| self.lanes.get((self.turn + step) % count))
-            .find(|lane| self.ready_at(lane, now).is_some_and(|at| at <= now))?
-            .signal;
-        if self.destination.take_stale(now) {
-            return Some(Action::RenewConnections);
-        }
-        self.turn = (signal.index() + 1) % count;
-        self.attempts = self.attempts.wrapping_add(1);
-        self.destination.used(now);
-        let attempt = self.attempts;
-        let gzip = self.destination.gzip();
-        let blocks_max = if self.shutdown.is_some() { u64::MAX } else { self.destination.blocks_max() };
-        let batch_max_bytes = self.settings.batch_max_bytes;
-        let lane = self.lane(signal);
-        let portion = lane.portion(batch_max_bytes, blocks_max);
-        lane.last_try = false;
-        lane.flight =
-            Some(Flight { attempt, started: now, portion, gzip, frozen: Duration::ZERO, grace_until: None });
-        Some(Action::Send { signal, attempt, portion, gzip })
-    }
-
-    /// When `lane` may and should send; `None` if that depends on an event.
-    fn ready_at(&self, lane: &Lane, now: Time) -> Option<Time> {
-        if !lane.is_ready() {
-            return None;
-        }
-        if let Some(shutdown) = self.shutdown {
-            // A request that cannot be answered in time would only be repeated by the next process.
-            let latency = self.latency.get().unwrap_or_default();
-            let at = lane.not_before.max(now);
-            return Some(at).filter(|at| {
-                let fits = lane.last_try || at.saturating_add(latency) < shutdown.end;
-                fits && *at < shutdown.end
-            });
-        }
-        let mut gate = lane.not_before.max(self.destination.pause_until());
-        if self.destination.is_open() {
-            if self.lanes.iter().any(|lane| lane.flight.is_some()) {
-                return None;
-            }
-            // A lane that has not failed itself may find out at once: its path may be fine.
-            if lane.failures > 0 {
-                gate = gate.max(self.destination.probe_at());
-            }
-        }
-        let at = gate.max(self.due_at(lane));
-        if at > now { Some(at) } else { Some(self.deferred_until(lane, now).unwrap_or(now)) }
-    }
-
-    fn due_at(&self, lane: &Lane) -> Time {
-        if self.invocations.is_held_after_done() {
-            return Time::ZERO;
-        }
-        lane.due_at(LINGER_MAX.min(self.settings.max_delay / LINGER_PER_DELAY))
-    }
-
-    /// A request that would probably be frozen under way, and would fit at the beginning of the next
-    /// invocation, waits for that, unless this makes its telemetry late.
-    fn deferred_until(&self, lane: &Lane, now: Time) -> Option<Time> {
-        if self.settings.continuous
-            || self.invocations.is_held()
-            || self.destination.is_open()
-            || lane.failures > 0
-            || lane.is_isolating()
-        {
-            return None;
-        }
-        let latency = self.latency.get()?;
-        let run = self.invocations.expected_run()?;
-        let gap = self.invocations.expected_gap()?;
-        if run < latency || self.invocations.expected_rest(now) >= latency {
-            return None;
-        }
-        let until = lane.level.oldest?.saturating_add(self.settings.max_delay).saturating_sub(gap);
-        Some(until).filter(|until| *until > now)
-    }
-
     fn lane(&mut self, signal: Signal) -> &mut Lane {
         let [logs, metrics, traces] = &mut self.lanes;
         match signal {
@@ -467,6 +374,7 @@ impl Wake {
     }
 }
 
+mod acting;
 mod outcome;
 #[cfg(test)]
 mod tests;

@@ -45,6 +45,9 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 /// nothing at all in a new environment, which has none): Lambda waits for the answer, the function does not.
 const INDEX_WAIT: Duration = Duration::from_millis(250);
 
+/// A smaller queue does without the index: that takes up to 1 MB of its budget, and there is little to read at start.
+const INDEX_WORTH_BYTES: u64 = 8 << 20;
+
 /// What the keeper needs to know to start.
 pub struct Setup {
     /// `OUTLAST_QUEUE_DIR`
@@ -239,7 +242,7 @@ impl OpenSetup {
                 self.limits.memory_max_bytes
             );
             queue.stand_in();
-        } else {
+        } else if self.limits.max_bytes >= INDEX_WORTH_BYTES {
             queue.attach_index(&self.dir);
         }
         if opened.bytes > 0 {

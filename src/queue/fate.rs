@@ -1,9 +1,9 @@
 //! What becomes of requests, of the records in them, and of segments that are needed no longer.
 
 use super::frame::Seq;
-use super::index::Entry;
 use super::lane::Item;
 use super::ledger::{Reason, Tally};
+use super::notes::Entry;
 use super::scan::{Position, Step, step};
 use super::segments::StoreError;
 use super::state::Mark;

@@ -11,29 +11,26 @@
 
 use super::bytes::crc32;
 use super::disk::bytes_on_disk_below;
+use super::notes::{Entry, Found, SegmentRow};
 use super::state::{SLOT_BYTES, State};
 use super::types::Waiting;
-use crate::{PerSignal, Signal};
+use crate::Signal;
 use bincode::config::standard;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Entries on their way to the index. If so many pile up it hangs, and is given up until the next start.
-const PENDING_ENTRIES_MAX: usize = 4096;
 /// Deliveries kept at least; as many as the queue remembers.
 const DELIVERIES_KEPT: usize = super::REMEMBERED_DELIVERIES_MAX;
-/// Deliveries in one row, which then stays below 4 KiB.
-pub(super) const DELIVERIES_PER_ROW_MAX: usize = 250;
 /// A larger index is written anew. Its live rows take some 200 KiB at most.
 const INDEX_MAX_BYTES: u64 = 768 << 10;
 /// sled's IO threads let go of the lock a little after their handle is dropped (seen: up to 2.3 ms).
@@ -64,15 +61,6 @@ pub enum IndexError {
     Io(#[from] io::Error),
 }
 
-/// What a closed segment holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SegmentRow {
-    /// Its length in bytes.
-    pub len: u64,
-    /// All blocks ever written to it, by signal.
-    pub written: PerSignal<Waiting>,
-}
-
 /// A row as bincode writes it: length, then blocks, records and plain bytes of each signal.
 #[derive(Serialize, Deserialize)]
 struct StoredRow {
@@ -80,129 +68,17 @@ struct StoredRow {
     written: [(u64, u64, u64); 3],
 }
 
-/// A change to be noted.
-#[derive(Clone, Debug)]
-pub enum Entry {
-    /// The state, after something was done.
-    State(Box<State>),
-    /// A segment was closed.
-    Closed(u32, SegmentRow),
-    /// A segment was removed.
-    Removed(u32),
-    /// Deliveries that are kept, or were; at most [`DELIVERIES_PER_ROW_MAX`].
-    Deliveries(Vec<u128>),
-}
-
-/// What the index knew when it was opened.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// The state it saw last.
-    pub state: Option<State>,
-    /// Closed segments.
-    pub segments: BTreeMap<u32, SegmentRow>,
-    /// Deliveries, oldest first.
-    pub deliveries: Vec<u128>,
-}
-
-/// The index's thread, from outside.
-#[derive(Debug)]
-pub struct Index {
-    dir: PathBuf,
-    entries: Option<SyncSender<Entry>>,
-    given_up: bool,
-    bytes: Arc<AtomicU64>,
-    /// Brings what was found, once, while that is still to come.
-    found: Option<Receiver<Found>>,
-    taken: bool,
-}
-
-impl Index {
-    /// An index in `dir`, a directory of its own. If there is one it is opened now, else with the first entry.
-    pub fn new(dir: PathBuf) -> Self {
-        let exists = dir.exists();
-        let mut index =
-            Self { dir, entries: None, given_up: false, bytes: Arc::default(), found: None, taken: false };
-        if exists {
-            index.start();
-        } else {
-            index.taken = true;
-        }
-        index
-    }
-
-    fn start(&mut self) {
-        let (entries, inbox) = sync_channel(PENDING_ENTRIES_MAX);
-        let (tell, found) = sync_channel(1);
-        let worker = Worker {
-            dir: self.dir.clone(),
-            bytes: Arc::clone(&self.bytes),
-            found: tell,
-            delivery_rows: VecDeque::new(),
-        };
-        match thread::Builder::new().name("index".into()).spawn(move || worker.run(&inbox)) {
-            Ok(_) => {
-                self.entries = Some(entries);
-                self.found = Some(found);
-            }
-            Err(error) => self.give_up(&error),
-        }
-    }
-
-    fn give_up(&mut self, why: &dyn std::fmt::Display) {
-        if !self.given_up {
-            log::warn!("index: left alone until the next start: {why}");
-        }
-        self.given_up = true;
-        self.entries = None;
-    }
-
-    /// Notes a change. Never waits.
-    pub fn note(&mut self, entry: Entry) {
-        if self.given_up {
-            return;
-        }
-        if self.entries.is_none() {
-            self.start();
-        }
-        let refused = self.entries.as_ref().is_some_and(|entries| entries.try_send(entry).is_err());
-        if refused {
-            self.give_up(&"it does not keep up");
-        }
-    }
-
-    /// What was found at open, once, as soon as it is known; waits for that at most so long.
-    pub fn take_found(&mut self, wait: Duration) -> Option<Found> {
-        if self.taken {
-            return None;
-        }
-        let found = self.found.as_ref()?.recv_timeout(wait).ok()?;
-        self.taken = true;
-        self.found = None;
-        Some(found)
-    }
-
-    /// Whether what it found is still to come.
-    pub fn is_opening(&self) -> bool {
-        !self.taken && !self.given_up
-    }
-
-    /// Bytes on disk.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
 /// Runs on the index's own thread.
-struct Worker {
-    dir: PathBuf,
-    bytes: Arc<AtomicU64>,
-    found: SyncSender<Found>,
+pub(super) struct Worker {
+    pub(super) dir: PathBuf,
+    pub(super) bytes: Arc<AtomicU64>,
+    pub(super) found: SyncSender<Found>,
     /// Rows of deliveries, oldest first: where each is, and how many it holds.
-    delivery_rows: VecDeque<(u64, usize)>,
+    pub(super) delivery_rows: VecDeque<(u64, usize)>,
 }
 
 impl Worker {
-    fn run(mut self, inbox: &Receiver<Entry>) {
+    pub(super) fn run(mut self, inbox: &Receiver<Entry>) {
         let mut db = match self.open() {
             Ok((db, found)) => {
                 drop(self.found.try_send(found));
@@ -496,6 +372,9 @@ fn read(db: &sled::Db) -> Result<(Found, VecDeque<(u64, usize)>), IndexError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::notes::PENDING_ENTRIES_MAX;
+    use std::collections::BTreeMap;
+    use std::sync::mpsc::sync_channel;
 
     fn row(len: u64) -> SegmentRow {
         let mut row = SegmentRow { len, ..SegmentRow::default() };

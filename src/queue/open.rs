@@ -3,8 +3,8 @@
 use super::deliveries::Deliveries;
 use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
-use super::index::{Entry, Index};
 use super::lane::Lane;
+use super::notes::{Entry, Index};
 use super::scan::{Position, Step, step, walk};
 use super::segments::{Segments, StoreError};
 use super::state::{FRAMES_START, Mark, State};

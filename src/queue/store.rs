@@ -4,9 +4,9 @@
 
 use super::deliveries::{Deliveries, Progress};
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
-use super::index::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::lane::{Filled, Lane};
 use super::ledger::Ledger;
+use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::segments::{Segments, StoreError};
 use super::state::{FRAMES_START, State};
 use super::types::{AppendError, Appended, Batch, Limits, Oldest, Waiting};
