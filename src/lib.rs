@@ -8,7 +8,8 @@
 //! # Promises
 //! 1. Acknowledged means kept: a batch is answered 200 once it would survive SIGKILL of this process. Each
 //!    record of it is delivered, or counted in a drop report that the user sees. (While the disk takes nothing,
-//!    a bounded memory stands in for it, and one line says so.)
+//!    a bounded memory stands in for it, and one line says so. What else is not promised, and how it was all
+//!    tried, is in `docs/durability.md`.)
 //! 2. The function does not pay: a busy one is not kept waiting, and no failure of ours fails it.
 //! 3. Once, in order, per signal. A repeat happens only where the fate of a request is unknown.
 //!
@@ -20,11 +21,12 @@
 //! ```
 //! [`listen`] takes a delivery and hands it to the [`keeper`], the thread that owns the queue. There [`record`]
 //! finds the log records in it, [`encode`] turns them into the destination's bytes, and the [`queue`] deflates
-//! these into blocks and writes them to a segment file: that write is the commit. The [`drain`] decides, without
-//! any I/O or clock, when to send how much, when to wait, and how long an invocation may be held; its executor
-//! joins stored blocks to requests, and [`deliver`] makes one attempt at a time. [`lambda`] speaks to the
-//! Extensions API, and the [`lifecycle`] connects all of these in one select loop. Beside them: [`config`] is the
-//! table of settings, [`clock`] the only place that reads a clock, [`health`] what the user is told about the
+//! these into blocks and writes them to a segment file: that write is the commit. The lifecycle hears of it, and
+//! then the delivery is answered. The [`drain`] decides, without any I/O or clock, when to send how much, when to
+//! wait, and how long an invocation may be held; its executor joins stored blocks to requests, and [`deliver`] makes
+//! one attempt at a time. [`lambda`] speaks to the Extensions API, [`start`] brings keeper, listener and subscription
+//! up after registration, and the [`lifecycle`] connects all of these in one select loop. Beside them: [`config`] is
+//! the table of settings, [`clock`] the only place that reads a clock, [`health`] what the user is told about the
 //! backend, [`logging`] the lines on stderr.
 //!
 //! The whole map, the format on disk and the table of decisions are in `docs/architecture.md`.

@@ -6,7 +6,8 @@
 //!   ended requests ─┤
 //!   wake_at ────────┘
 //! ```
-//! Every arm of the select may be dropped and waited for again without loss; all decisions are the policy's.
+//! Every arm of the select may be dropped and waited for again without loss; all decisions are the policy's. Before
+//! each decision the keeper's notices are heard, so that SHUTDOWN does not overtake what was acknowledged before it.
 
 use crate::clock::{self, Clock, Time};
 use crate::config::Config;

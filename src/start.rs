@@ -1,4 +1,5 @@
 //! Between registration and the first event: the keeper and the listener are started, telemetry is subscribed to.
+//! In that order, for deliveries come as soon as Lambda knows where to.
 
 use crate::clock;
 use crate::config::Config;

@@ -221,6 +221,21 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn files_that_documents_name_are_there() {
+    let mut checked = 0;
+    for document in documents() {
+        let text = read(&document);
+        let prose: String = text.split("```").step_by(2).collect();
+        for name in quoted(&prose).filter(|name| name.starts_with("tests/") || name.starts_with("src/")) {
+            let path = name.split(' ').next().unwrap();
+            assert!(root().join(path).exists(), "{}: there is no {path}", document.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "only {checked} names were found");
+}
+
+#[test]
 fn every_dependency_is_accounted_for_and_used() {
     let manifest = read("Cargo.toml");
     let listed = |title: &str| {

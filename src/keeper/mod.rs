@@ -9,7 +9,12 @@
 //!                         ├──> keeper (queue) ────┤
 //!  lifecycle ── Job ──────┘                       └── reply of a job, receipt of a delivery
 //! ```
-//! A panic while one of them is worked on costs that one only: the queue is opened anew from the disk.
+//! A notice goes out before the receipt: what was acknowledged before SHUTDOWN is known when that comes. Chores
+//! (trying the disk, asking the index, counting what old segments hold) come by the clock, so that a busy keeper
+//! does them too.
+//!
+//! A panic while one of them is worked on costs that one only: the queue is opened anew from the disk (what only
+//! memory held is gone). If the lifecycle fails, the keeper goes on keeping deliveries for the next process.
 
 mod intake;
 mod level;

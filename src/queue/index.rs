@@ -1,13 +1,17 @@
 //! The index beside the segments: the only file that names sled and bincode.
 //!
 //! It holds what would otherwise have to be read from the segments at start: counts of closed segments, the
-//! state, and the deliveries of late. **Nothing rests on it.** sled 0.34 can open a damaged file without an
-//! error and with rows missing, panic, be poisoned by a full disk, or hang in a flush; so
-//! - its rows are never the list of what exists (the directory is), and each carries a CRC-32 of ours;
-//! - it lives on a thread of its own behind a bounded channel, and nobody waits for that thread;
+//! state, and the deliveries of late: rows of `DELIVERIES_PER_ROW_MAX` hashes, noted when a segment closes or a
+//! row is full, and flushed with the state. **No record rests on it**; without it a repeat of what was delivered by
+//! an earlier process, and removed, goes unnoticed. sled 0.34 can open a damaged file without an error and with rows
+//! missing, panic, be poisoned by a full disk, or hang in a flush; so
+//! - its rows are never the list of what exists (the directory is); counts and state carry a CRC-32 of ours, and a
+//!   damaged hash is that of no delivery;
+//! - it lives on a thread of its own behind a bounded channel, and nobody waits for that thread, but for the first
+//!   delivery of a process, a bounded time;
 //! - every call is guarded against panics; after an error it is opened anew, at the third it is left alone;
 //! - if it does not open it is moved aside (`index.corrupt`, at most one) and begun anew;
-//! - values stay far below 4 KiB, and a file that has grown is written anew: sled never shrinks one.
+//! - values stay below 4 KiB, and a file that has grown is written anew: sled never shrinks one.
 
 use super::bytes::crc32;
 use super::disk::bytes_on_disk_below;

@@ -28,7 +28,8 @@
 //!
 //! # Assumptions about the medium
 //! `/tmp` lives exactly as long as the kernel, so nothing is synced. A write of one slot (1 KiB within a page)
-//! is not torn by SIGKILL; if it were, the other slot holds the state before it.
+//! is not torn by SIGKILL; if it were, the other slot holds the state before it, because slots change places only
+//! after a write that worked.
 
 mod block;
 mod budget;

@@ -35,7 +35,7 @@ pub enum Entry {
     Closed(u32, SegmentRow),
     /// A segment was removed.
     Removed(u32),
-    /// Deliveries that are kept, or were; at most [`DELIVERIES_PER_ROW_MAX`].
+    /// Deliveries that are kept, or were; at most `DELIVERIES_PER_ROW_MAX`.
     Deliveries(Vec<u128>),
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A new segment is begun at every open, so a torn tail is never appended to. While the disk takes nothing,
 //! the newest segment is a buffer in memory with the same content a file would have; it becomes that file as
-//! soon as the disk is back.
+//! soon as the disk is back. While it is not known what is in the directory, nothing is written there.
 
 use super::disk::{Disk, DiskFile};
 use super::heads::{HEAD_SLOT, head};

@@ -1,8 +1,9 @@
 //! What is done, kept in place at the head of the newest segment.
 //!
-//! Each segment file begins with two slots of fixed size. The state goes alternately into one and the other,
-//! so that a write which is cut short leaves the one before intact. Rewriting in place needs no free space:
-//! what was delivered is known after a crash even when the disk was full.
+//! Each segment file begins with two slots of fixed size. The state goes into the one that does not hold the
+//! last good one, and they change places only after a write that worked: a write which is cut short, or fails
+//! again and again, leaves the state before it intact. Rewriting in place needs no free space: what was delivered
+//! is known after a crash even when the disk was full.
 
 use super::bytes::{Fields, crc32};
 use super::frame::Seq;
