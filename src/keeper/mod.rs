@@ -381,6 +381,7 @@ impl Worker {
             }
             Job::Summary(reply) => {
                 while self.intake.queue.count_one() {}
+                self.intake.queue.close();
                 answer(reply, self.intake.summary());
             }
         }

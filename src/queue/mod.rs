@@ -33,6 +33,7 @@
 mod block;
 mod budget;
 mod bytes;
+mod close;
 mod deliveries;
 mod disk;
 mod fate;
