@@ -554,3 +554,26 @@ fn what_was_dropped_is_remembered_while_memory_stands_in_for_the_disk() {
     run.reopen(Box::new(RealDisk));
     assert_eq!(run.queue.ledger().dropped(Signal::Metrics), 3);
 }
+
+#[test]
+fn what_only_memory_holds_at_the_end_is_counted_on_disk() {
+    let mut run = Run::new(Plan { first: 3, ..plan(&[Op::Create], libc::ENOSPC, FOR_GOOD) }, End::LateDeath);
+    let mut appended = 0;
+    while !run.queue.is_degraded() {
+        run.append(&[(Signal::Logs, 5)], 500);
+        appended += 5;
+    }
+    run.append(&[(Signal::Logs, 5), (Signal::Traces, 2)], 10);
+    let lost = run.queue.close();
+    assert_eq!(run.queue.waiting(Signal::Traces).records, 0);
+    let left = run.queue.waiting(Signal::Logs).records;
+    assert_eq!(left + lost, appended + 5 + 2);
+    let late = batch(999, vec![block_once(Signal::Logs, &[1_000_000], 10)]);
+    assert!(run.queue.append(&late).is_err(), "what comes later is not taken");
+    run.reopen(Box::new(RealDisk));
+    while run.queue.count_one() {}
+    assert_eq!(run.queue.waiting(Signal::Logs).records, left);
+    let counted: u64 = run.queue.ledger().unreported().iter().map(|tally| tally.records).sum();
+    assert_eq!(counted, lost);
+    assert!(run.queue.ledger().unreported().iter().all(|tally| tally.reason == Reason::Unsaved));
+}

@@ -389,6 +389,7 @@ impl Worker {
             }
             Job::Summary(reply) => {
                 while self.intake.queue.count_one() {}
+                self.intake.queue.close();
                 answer(reply, self.intake.summary());
             }
         }

@@ -38,5 +38,6 @@ fn why(reason: Reason) -> &'static str {
         Reason::Rejected => "the backend took the request but rejected them",
         Reason::Damaged => "what was stored is damaged",
         Reason::Unreadable => "deliveries that are not telemetry",
+        Reason::Unsaved => "the disk took nothing until the end of the environment",
     }
 }

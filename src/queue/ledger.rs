@@ -20,17 +20,20 @@ pub enum Reason {
     Damaged,
     /// A request body that is not telemetry.
     Unreadable,
+    /// The disk took nothing to the end, and what memory held in its stead went with the process.
+    Unsaved,
 }
 
 impl Reason {
     /// Every reason, in the order of the byte stored on disk.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Overflow,
         Self::OverflowNewest,
         Self::Refused,
         Self::Rejected,
         Self::Damaged,
         Self::Unreadable,
+        Self::Unsaved,
     ];
 
     fn index(self) -> usize {
@@ -46,6 +49,7 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::Damaged => "damaged",
             Self::Unreadable => "unreadable",
+            Self::Unsaved => "unsaved",
         }
     }
 }

@@ -34,6 +34,7 @@
 mod block;
 mod budget;
 mod bytes;
+mod close;
 mod deliveries;
 mod disk;
 mod fate;

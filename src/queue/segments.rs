@@ -309,6 +309,11 @@ impl Segments {
         }
     }
 
+    /// From now on an append is refused where there is no file to take it.
+    pub(super) fn keep_nothing_in_memory(&mut self) {
+        self.memory_max_bytes = 0;
+    }
+
     /// Turns the segment in memory into a file.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::frame::Seq;
 use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
-/// Length of one slot in bytes: the state takes 380, the rest is room for later versions.
+/// Length of one slot in bytes: the state takes 428, the rest is room for later versions.
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
 pub(super) const SLOTS: u64 = 2;

@@ -1,6 +1,6 @@
 //! A disk that does not serve.
 
-use crate::support::{World, invoke, lines_with, output};
+use crate::support::{World, balance, invoke, leave, left_on_disk, lines_with, output};
 use outlast_backend::Behaviour;
 use outlast_simulator::Invocation;
 
@@ -70,4 +70,33 @@ async fn a_directory_that_is_removed_is_made_again() {
     }
     world.until_delivered(&lambda).await;
     world.end(lambda).await;
+}
+
+#[tokio::test]
+async fn what_only_memory_holds_at_the_end_is_told_as_dropped() {
+    let world = World::new().await;
+    std::fs::write(world.queue(), "a file where the directory should be").unwrap();
+    world.backend.behave(Behaviour::status(503));
+    let lambda = world.lambda().start().await.unwrap();
+    for _ in 0..5 {
+        invoke(&lambda, Invocation::new().logs(10)).await;
+    }
+    leave(&lambda).await;
+    assert_eq!(left_on_disk(&lambda), 0, "{:?}", output(&lambda));
+    let lost = format!("{} records that only memory holds are dropped", lambda.acknowledged_count());
+    assert_eq!(lines_with(&lambda, &lost), 1, "{:?}", output(&lambda));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_back_just_before_the_end_takes_what_memory_holds() {
+    let world = World::new().await;
+    std::fs::write(world.queue(), "a file where the directory should be").unwrap();
+    world.backend.behave(Behaviour::status(503));
+    let lambda = world.lambda().start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    std::fs::remove_file(world.queue()).unwrap();
+    leave(&lambda).await;
+    world.backend.recover().await.unwrap();
+    let next = world.aftermath().await;
+    assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0, "the backend had taken nothing");
 }

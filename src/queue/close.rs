@@ -1,0 +1,59 @@
+//! The end of the process: what only memory holds does not outlive it.
+
+use super::frame::{Kind, Seq};
+use super::ledger::{Reason, Tally};
+use super::scan::walk;
+use super::state::Mark;
+use super::store::Queue;
+use crate::Signal;
+
+impl Queue {
+    /// The process ends now. What is in memory goes to disk; if the disk still takes nothing, it is counted as given up,
+    /// in place at the head of a segment file if there is one, which takes no room: the next process reports it. From
+    /// here on nothing is kept in memory any more. Returns the records given up.
+    pub fn close(&mut self) -> u64 {
+        for signal in Signal::ALL {
+            // Nobody will learn what becomes of a request now.
+            self.keep(signal);
+        }
+        self.store.keep_nothing_in_memory();
+        if !self.degraded || self.try_disk() {
+            return 0;
+        }
+        let Some(number) = self.store.active() else { return 0 };
+        let marks = self.state.marks;
+        let mut reports = Vec::new();
+        walk(&mut self.store, number, |header| match header.kind {
+            Kind::Report(tally) if *marks.get(header.signal) < (Mark { seq: header.seq, records: 0 }) => {
+                reports.push(tally);
+            }
+            _ => {}
+        });
+        for tally in reports {
+            self.state.ledger.unreport(tally);
+        }
+        let held = self.remaining.remove(&number).unwrap_or_default();
+        let mut lost = 0;
+        for (signal, held) in held.iter() {
+            let elsewhere = self.remaining.values().any(|remaining| remaining.get(signal).blocks > 0);
+            // Of the oldest block, some records may be done.
+            let done = if elsewhere { 0 } else { u64::from(marks.get(signal).records) };
+            let records = held.records.saturating_sub(done);
+            self.state.ledger.drop(Tally { signal, reason: Reason::Unsaved, records });
+            lost += records;
+        }
+        if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
+            self.state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Unsaved, records: 1 });
+            self.state.fragment = Seq::default();
+            lost += 1;
+        }
+        if lost > 0 {
+            log::error!(
+                "queue: the disk takes nothing to the end: {lost} records that only memory holds are dropped"
+            );
+        }
+        // If there is no file to note it in, the line above is all there is.
+        drop(self.save_state());
+        lost
+    }
+}
