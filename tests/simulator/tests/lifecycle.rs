@@ -15,6 +15,9 @@ use std::time::Duration;
 use common::{answers, ms, probe, steps};
 use outlast_simulator::{Freeze, Invocation, Phase, Sandbox, ShutdownOptions, ShutdownReason};
 
+/// Time limit of a function whose environment must come back within one, on a busy machine too.
+const AGAIN: Duration = Duration::from_millis(600);
+
 /// For extensions that hang on purpose.
 const BRIEF: ShutdownOptions =
     ShutdownOptions { budget: Duration::from_millis(20), runtime_stops_in: Duration::ZERO };
@@ -45,11 +48,13 @@ async fn an_extension_lives_from_init_to_shutdown() {
 async fn what_an_extension_adds_is_measured() {
     let script = "register=INVOKE,SHUTDOWN\nwork=30\nloop";
     let lambda = probe(script).start().await.unwrap();
-    let held = lambda.invoke(Invocation::new().runs_for(ms(5))).await.unwrap();
-    assert!(held.added >= ms(20), "{:?}", held.added);
-    assert!(held.client_waited < held.extensions.unwrap());
+    let held = lambda.invoke(Invocation::new()).await.unwrap();
+    assert!(held.extensions.unwrap() >= ms(30));
+    assert!(held.added_micros() > 0 && held.client_waited < held.extensions.unwrap());
     let busy = lambda.invoke(Invocation::new().runs_for(ms(200))).await.unwrap();
-    assert_eq!(busy.added_micros(), 0, "it was ready long before the function was done");
+    for invoked in [held, busy] {
+        assert_eq!(invoked.added, invoked.extensions.unwrap().saturating_sub(invoked.function));
+    }
 }
 
 #[tokio::test]
@@ -98,7 +103,7 @@ async fn an_extension_without_a_shutdown_subscription_is_killed_at_once() {
 
 #[tokio::test]
 async fn a_time_out_resets_the_environment_and_the_next_invocation_initialises_again() {
-    let lambda = probe(LOOP).timeout(ms(60)).freeze(Freeze::Off).start().await.unwrap();
+    let lambda = probe(LOOP).timeout(AGAIN).freeze(Freeze::Off).start().await.unwrap();
     let invoked = lambda.invoke(Invocation::new().line("before").times_out()).await.unwrap();
     assert_eq!(invoked.error_type(), Some("Sandbox.Timedout"));
     let reset = invoked.reset.unwrap();

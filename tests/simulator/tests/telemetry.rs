@@ -76,15 +76,14 @@ async fn the_events_of_a_life_come_in_order() {
     let lambda = awake(LOOP).tracing().start().await.unwrap();
     let invoked = lambda.invoke(Invocation::new().line("hello").responds(json!({"ok": true}))).await.unwrap();
     lambda.settled().await;
-    let init = [
-        "platform.initStart",
-        "platform.telemetrySubscription",
-        "platform.initRuntimeDone",
-        "platform.extension",
-        "platform.initReport",
-    ];
+    let init =
+        ["platform.initStart", "platform.initRuntimeDone", "platform.extension", "platform.initReport"];
     let invocation = ["platform.start", "function", "platform.runtimeDone"];
-    assert_eq!(kinds(&lambda), [&init[..], &invocation].concat(), "the report is withheld");
+    // The subscription may come before or after the runtime is done.
+    let (subscribed, others): (Vec<_>, Vec<_>) =
+        kinds(&lambda).into_iter().partition(|kind| kind == "platform.telemetrySubscription");
+    assert_eq!(subscribed.len(), 1);
+    assert_eq!(others, [&init[..], &invocation].concat(), "the report is withheld");
     lambda.invoke(Invocation::new()).await.unwrap();
     lambda.settled().await;
     assert_eq!(kinds(&lambda)[8], "platform.report");
@@ -287,7 +286,7 @@ async fn run_time_events_can_be_withheld_for_good() {
 
 #[tokio::test]
 async fn a_time_out_is_told_as_such() {
-    let lambda = awake(LOOP).timeout(ms(50)).start().await.unwrap();
+    let lambda = awake(LOOP).timeout(ms(600)).start().await.unwrap();
     lambda.invoke(Invocation::new().times_out()).await.unwrap();
     lambda.invoke(Invocation::new()).await.unwrap();
     lambda.settled().await;
@@ -356,7 +355,7 @@ async fn a_tcp_destination_gets_lines() {
 async fn a_burst_is_delivered_in_order_and_in_full() {
     const LINES: usize = 20_000;
     let script = "register=INVOKE,SHUTDOWN\nlisten\nsubscribe\nloop";
-    let lambda = awake(script).start().await.unwrap();
+    let lambda = awake(script).timeout(ms(30_000)).start().await.unwrap();
     lambda.invoke(Invocation::new().logs(LINES).padded(100).when(When::AtStart)).await.unwrap();
     lambda.settled().await;
     let lines = lambda.acknowledged_lines();
