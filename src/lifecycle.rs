@@ -227,7 +227,6 @@ impl Conductor {
             Notice::Noted(Noted::Started(request)) => self.tell(Event::FunctionStarted { request }),
             Notice::Noted(Noted::Done(request, ran)) => self.tell(Event::FunctionDone { request, ran }),
             Notice::Noted(Noted::Reported(request)) => self.tell(Event::Reported { request }),
-            Notice::Degraded(_) => {}
         }
     }
 

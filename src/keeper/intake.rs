@@ -219,8 +219,10 @@ impl Intake {
         match fate {
             Fate::Delivered { to, records, reports, rejected } => {
                 self.backend_takes = true;
+                // A report of ours that is rejected is no loss of the user's, and must not beget another.
+                let records = records.saturating_sub(reports);
                 let rejected = rejected.min(records);
-                self.delivered += records.saturating_sub(rejected).saturating_sub(reports);
+                self.delivered += records - rejected;
                 self.queue.done_but(signal, to, rejected);
             }
             Fate::Kept => {
@@ -246,6 +248,11 @@ impl Intake {
         if self.backend_takes && due {
             self.report_drops_now();
         }
+    }
+
+    /// Whether there are drops to report to a backend that takes anything.
+    pub(super) fn owes_reports(&self) -> bool {
+        self.backend_takes && !self.queue.ledger().unreported().is_empty()
     }
 
     /// Queues reports of what was dropped.

@@ -136,8 +136,6 @@ pub enum Notice {
     Level(Signal, Level),
     /// A delivery that was kept said so.
     Noted(Noted),
-    /// The disk takes nothing, or takes data again.
-    Degraded(bool),
 }
 
 /// Totals of this process, for its last line.
@@ -220,7 +218,6 @@ struct Worker {
     setup: OpenSetup,
     intake: Intake,
     notify: mpsc::UnboundedSender<Notice>,
-    told_degraded: bool,
     /// Of the last level told.
     revision: u64,
     index_consulted: bool,
@@ -285,7 +282,6 @@ impl Worker {
             setup: open,
             intake,
             notify,
-            told_degraded: false,
             revision: 0,
             index_consulted: false,
             index_wait: INDEX_WAIT,
@@ -397,7 +393,8 @@ impl Worker {
 
     fn has_chores(&self) -> bool {
         let queue = &self.intake.queue;
-        !self.index_consulted || !self.counted || queue.is_degraded() || queue.is_stalled()
+        let disk = queue.is_degraded() || queue.is_stalled();
+        !self.index_consulted || !self.counted || disk || self.intake.owes_reports()
     }
 
     fn chore(&mut self) {
@@ -409,17 +406,13 @@ impl Worker {
         } else if !self.counted {
             self.counted = !self.intake.queue.count_one();
         }
+        self.intake.report_drops();
         self.tell_levels();
     }
 
     fn tell_levels(&mut self) {
         for signal in Signal::ALL {
             self.tell_level(signal);
-        }
-        let degraded = self.intake.queue.is_degraded();
-        if degraded != self.told_degraded {
-            self.told_degraded = degraded;
-            self.tell(Notice::Degraded(degraded));
         }
     }
 

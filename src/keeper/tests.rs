@@ -183,6 +183,23 @@ fn what_is_no_telemetry_is_counted_and_reported() {
 }
 
 #[test]
+fn a_report_that_is_rejected_begets_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, b"garbage", 1), Receipt::Unreadable);
+    assert!(intake.owes_reports());
+    intake.report_drops();
+    assert!(!intake.owes_reports());
+    let run = Portion::Run { max_blocks: 9, max_bytes: 1 << 20 };
+    let request = intake.assemble(Signal::Logs, run, Encoding::Gzip).unwrap();
+    let (records, reports) = (u64::from(request.records), u64::from(request.reports));
+    assert_eq!((records, reports), (1, 1));
+    intake.land(Signal::Logs, Fate::Delivered { to: request.to, records, reports, rejected: 1 });
+    assert!(!intake.owes_reports());
+    assert_eq!(intake.queue.ledger().dropped(Signal::Logs), 1);
+}
+
+#[test]
 fn an_empty_delivery_is_kept_as_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut intake = open(dir.path());
