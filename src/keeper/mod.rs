@@ -392,13 +392,16 @@ impl Worker {
     }
 
     fn has_chores(&self) -> bool {
-        let queue = &self.intake.queue;
-        let disk = queue.is_degraded() || queue.is_stalled();
-        !self.index_consulted || !self.counted || disk || self.intake.owes_reports()
+        !self.index_consulted || !self.counted || self.disk_is_out() || self.intake.owes_reports()
+    }
+
+    /// The disk takes nothing, or does not give what is on it.
+    fn disk_is_out(&self) -> bool {
+        self.intake.queue.is_degraded() || self.intake.queue.is_stalled()
     }
 
     fn chore(&mut self) {
-        if self.intake.queue.is_degraded() || self.intake.queue.is_stalled() {
+        if self.disk_is_out() {
             self.intake.queue.try_disk();
         }
         if !self.index_consulted {

@@ -7,9 +7,9 @@ use std::{
 
 use crate::{
     chart::{self, escape, join},
-    ledger::Counts,
     spread::{mib, ms, thousands},
     story::{PhaseRow, Story},
+    summary,
 };
 
 /// Written into the directory; gives the page's path.
@@ -115,40 +115,12 @@ fn table(story: &Story) -> String {
     ];
     let heads = join(heads.iter().map(|head| format!("<th>{head}")));
     let rows = join(story.phases.iter().map(row));
-    let total = PhaseRow {
-        name: "all".to_owned(),
-        what: String::new(),
-        outage: false,
-        from_ms: 0,
-        to_ms: 0,
-        invocations: story.invocations.len(),
-        added: story.added,
-        added_first: story.added_first,
-        counts: story.totals,
-        waiting_at_end: story.totals.waiting(),
-        requests: story.requests,
-    };
-    format!("<div class=scroll><table>\n<tr>{heads}\n{rows}{}</table></div>", row(&total))
+    format!("<div class=scroll><table>\n<tr>{heads}\n{rows}{}</table></div>", row(&story.total()))
 }
 
 fn row(phase: &PhaseRow) -> String {
-    let Counts { acknowledged, delivered, repeated, lost, misordered } = phase.counts;
-    let first = |us| if phase.added_first.count > 0 { ms(us) } else { "-".to_owned() };
-    let cells = [
-        thousands(phase.invocations),
-        ms(phase.added.median_us),
-        ms(phase.added.p99_us),
-        ms(phase.added.max_us),
-        first(phase.added_first.median_us),
-        first(phase.added_first.max_us),
-        thousands(acknowledged),
-        thousands(delivered),
-        thousands(repeated),
-        thousands(lost),
-        thousands(misordered),
-        thousands(phase.waiting_at_end),
-    ];
-    let cells = join(cells.iter().map(|cell| format!("<td>{cell}")));
+    let cells = summary::row(phase);
+    let cells = join(cells.iter().skip(1).map(|cell| format!("<td>{cell}")));
     let class = if phase.outage { " class=outage" } else { "" };
     let (name, what) = (escape(&phase.name), escape(&phase.what));
     format!("<tr{class}><td title=\"{what}\">{name}{cells}\n")

@@ -131,6 +131,23 @@ pub(crate) struct Shutdown {
 }
 
 impl Story {
+    /// All phases as one row.
+    pub(crate) fn total(&self) -> PhaseRow {
+        PhaseRow {
+            name: "all".to_owned(),
+            what: String::new(),
+            outage: false,
+            from_ms: 0,
+            to_ms: 0,
+            invocations: self.invocations.len(),
+            added: self.added,
+            added_first: self.added_first,
+            counts: self.totals,
+            waiting_at_end: self.totals.waiting(),
+            requests: self.requests,
+        }
+    }
+
     /// The result in a sentence.
     pub(crate) fn headline(&self) -> String {
         let Counts { acknowledged, delivered, lost, misordered, repeated, .. } = self.totals;

@@ -98,7 +98,7 @@ pub(crate) fn text(story: &Story) -> String {
 fn table(story: &Story) -> String {
     let mut rows: Vec<[String; COLUMNS]> = vec![HEADS.map(str::to_owned)];
     rows.extend(story.phases.iter().map(row));
-    rows.push(total(story));
+    rows.push(row(&story.total()));
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
     let widths: Vec<usize> = (0..COLUMNS).filter_map(width).collect();
     let mut text = format!("\n{}", groups(&widths));
@@ -126,7 +126,8 @@ fn groups(widths: &[usize]) -> String {
     format!("{}\n", line.trim_end())
 }
 
-fn row(phase: &PhaseRow) -> [String; COLUMNS] {
+/// A phase as the cells of a table: its name, then the figures.
+pub(crate) fn row(phase: &PhaseRow) -> [String; COLUMNS] {
     let Counts { acknowledged, delivered, repeated, lost, misordered } = phase.counts;
     let PhaseRow { added, added_first, .. } = phase;
     let first = |us| if added_first.count > 0 { ms(us) } else { "-".to_owned() };
@@ -145,22 +146,6 @@ fn row(phase: &PhaseRow) -> [String; COLUMNS] {
         thousands(misordered),
         thousands(phase.waiting_at_end),
     ]
-}
-
-fn total(story: &Story) -> [String; COLUMNS] {
-    row(&PhaseRow {
-        name: "all".to_owned(),
-        what: String::new(),
-        outage: false,
-        from_ms: 0,
-        to_ms: 0,
-        invocations: story.invocations.len(),
-        added: story.added,
-        added_first: story.added_first,
-        counts: story.totals,
-        waiting_at_end: story.totals.waiting(),
-        requests: story.requests,
-    })
 }
 
 /// The heading of the columns that count the first invocations says how many they are.
