@@ -29,7 +29,7 @@
 //! the table of settings, [`clock`] the only place that reads a clock, [`health`] what the user is told about the
 //! backend, [`logging`] the lines on stderr.
 //!
-//! The whole map, the format on disk and the table of decisions are in `docs/architecture.md`.
+//! The whole map and the format on disk are in `docs/architecture.md`, the table of decisions in `docs/decisions.md`.
 
 pub mod clock;
 pub mod config;

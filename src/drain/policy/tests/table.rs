@@ -1,4 +1,4 @@
-//! The decision table of `docs/architecture.md`, row by row.
+//! The decision table of `docs/decisions.md`, row by row.
 
 use std::cell::Cell;
 use std::rc::Rc;
