@@ -33,11 +33,11 @@ const SUMMARY_WAIT: Duration = Duration::from_millis(50);
 const FINISH_WAIT: Duration = Duration::from_millis(30);
 
 /// What the lifecycle is made of.
-pub struct Parts {
+pub struct Parts<'a> {
     /// The settings.
     pub config: Config,
-    /// Lambda's events.
-    pub poller: Poller,
+    /// Lambda's events. Lent, so that whoever goes on after a failure has the poll that is out.
+    pub poller: &'a mut Poller,
     /// The queue.
     pub keeper: Keeper,
     /// What blocks are encoded as.
@@ -51,7 +51,7 @@ pub struct Parts {
 }
 
 /// Runs until SHUTDOWN is over.
-pub async fn run(parts: Parts) {
+pub async fn run(parts: Parts<'_>) {
     let Parts { config, poller, keeper, wire, clock, continuous, subscribed } = parts;
     let policy = Policy::new(settings(&config, continuous, subscribed), fastrand::u64(..));
     let Some(url) = config.signal_url(Signal::Logs) else { return idle(poller).await };
@@ -80,7 +80,7 @@ pub async fn run(parts: Parts) {
 
 /// Asks for events and does nothing else, for an extension that has nowhere to send or has failed: it must
 /// not end before SHUTDOWN, or the function does.
-pub async fn idle(mut poller: Poller) {
+pub async fn idle(poller: &mut Poller) {
     loop {
         poller.ask();
         if let LambdaEvent::Shutdown { .. } = poller.event().await.event {
@@ -104,10 +104,10 @@ fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
     }
 }
 
-struct Conductor {
+struct Conductor<'a> {
     policy: Policy,
     clock: Clock,
-    poller: Poller,
+    poller: &'a mut Poller,
     keeper: Keeper,
     executor: Executor,
     landings: mpsc::UnboundedReceiver<Landed>,
@@ -127,7 +127,7 @@ enum Happened {
     Time,
 }
 
-impl Conductor {
+impl Conductor<'_> {
     fn begin(&mut self) {
         // What an earlier process left is known by now, as a rule.
         self.hear_notices();

@@ -3,6 +3,7 @@
 use outlast::clock::Clock;
 use outlast::config::{self, Config};
 use outlast::encode::Otlp;
+use outlast::keeper::Keeper;
 use outlast::lambda::{EventKind, LambdaError, Poller, Registration, RuntimeApi, extension_name};
 use outlast::lifecycle::{self, Parts};
 use outlast::{Signal, logging, start};
@@ -47,29 +48,30 @@ async fn run(config: Config) -> Result<(), LambdaError> {
     let registration = api.register(&name, events).await?;
 
     // From here on a failure of ours must not end the process: Lambda would fail the function.
+    let clock = Clock::start();
     let continuous = !events.contains(&EventKind::Invoke);
-    let again = RuntimeApi::from_env_value(&runtime_api)?;
-    let working = tokio::spawn(work(config, api, registration.clone(), continuous));
-    let Err(failure) = working.await else { return Ok(()) };
-    log::error!("the extension failed and only keeps the function alive: {failure}");
-    lifecycle::idle(Poller::start(again, &registration.identifier)?).await;
+    let ready = start::survive(prepare(&config, &mut api, &registration, continuous)).await.flatten();
+    let mut poller = Poller::start(api, &registration.identifier)?;
+    if let Some((keeper, subscribed)) = ready {
+        let wire = Box::new(Otlp);
+        let parts = Parts { config, poller: &mut poller, keeper, wire, clock, continuous, subscribed };
+        if start::survive(lifecycle::run(parts)).await.is_some() {
+            return Ok(());
+        }
+    }
+    lifecycle::idle(&mut poller).await;
     Ok(())
 }
 
-async fn work(config: Config, mut api: RuntimeApi, registration: Registration, continuous: bool) {
-    let clock = Clock::start();
-    let ready = match config.signal_url(Signal::Logs) {
-        None => {
-            log::error!("nowhere to send: set OUTLAST_ENDPOINT; the function runs without telemetry");
-            None
-        }
-        Some(_) => start::listen(&config, &mut api, &registration, continuous).await,
-    };
-    let poller = match Poller::start(api, &registration.identifier) {
-        Ok(poller) => poller,
-        Err(error) => return log::error!("cannot ask for events: {error}"),
-    };
-    let Some((keeper, subscribed)) = ready else { return lifecycle::idle(poller).await };
-    let wire = Box::new(Otlp);
-    lifecycle::run(Parts { config, poller, keeper, wire, clock, continuous, subscribed }).await;
+async fn prepare(
+    config: &Config,
+    api: &mut RuntimeApi,
+    registration: &Registration,
+    continuous: bool,
+) -> Option<(Keeper, bool)> {
+    if config.signal_url(Signal::Logs).is_none() {
+        log::error!("nowhere to send: set OUTLAST_ENDPOINT; the function runs without telemetry");
+        return None;
+    }
+    start::listen(config, api, registration, continuous).await
 }

@@ -9,6 +9,10 @@ use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::Listener;
 use crate::queue::Limits;
 use std::env;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use tokio::runtime::Runtime;
 
 /// Runs `work`, and leaves behind what still blocks a thread: a name lookup can hang for far longer than SHUTDOWN
@@ -16,6 +20,22 @@ use tokio::runtime::Runtime;
 pub fn complete<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
     let done = runtime.block_on(work);
     runtime.shutdown_background();
+    done
+}
+
+/// Does `work`. If it panics, that is told, and `None` comes back: whoever asked goes on, for the process must not end
+/// before SHUTDOWN.
+pub async fn survive<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    // A future that panicked is not polled again: the error is ready.
+    let caught = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    });
+    let done = caught.await;
+    if done.is_none() {
+        log::error!("the extension failed and only keeps the function alive");
+    }
     done
 }
 
@@ -71,6 +91,19 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
     use tokio::runtime;
+
+    #[tokio::test]
+    async fn what_was_lent_outlives_a_panic() {
+        let mut lent = vec![1];
+        let failed = survive(async {
+            lent.push(2);
+            tokio::task::yield_now().await;
+            assert!(lent.len() < 2, "on purpose");
+        });
+        assert_eq!(failed.await, None);
+        assert_eq!(lent, [1, 2]);
+        assert_eq!(survive(async { 3 }).await, Some(3));
+    }
 
     #[test]
     fn a_thread_that_hangs_does_not_keep_the_process() {

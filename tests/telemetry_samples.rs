@@ -301,6 +301,7 @@ fn sample_15_the_halves_deliver_what_the_whole_would_have() {
         .map(|piece| match piece {
             Piece::Whole(raw) => Event::parse(raw),
             Piece::Fragment(raw) => Event::cut(raw),
+            Piece::Opaque(raw) => Event::opaque(raw),
         })
         .collect();
     let arrived = delivered(&alone, None);

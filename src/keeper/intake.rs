@@ -11,6 +11,7 @@ use crate::queue::{
 };
 use crate::record::{Join, Piece, Split, join, salvage, split};
 use crate::{PerSignal, Signal, clock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -144,11 +145,23 @@ impl Intake {
             skip: known.map_or(0, |progress| progress.events_kept(Signal::Logs)),
             kind: Kind::Block { joins },
         };
-        let made = self.pipeline.blocks(&pieces, &origin)?;
+        let Some(made) = self.digest(&pieces, &origin)? else { return Ok(self.unreadable(body, delivery)) };
         let Made { blocks, noted, records } = made;
         let parts_before = known.map_or(0, |progress| progress.frames());
         self.append(&Batch { delivery, received, parts_before, blocks }, records)?;
         Ok(Taken { receipt: Receipt::Kept, noted })
+    }
+
+    /// Blocks of `pieces`. A panic on the way costs their meaning: they are carried as text then. Lambda would send them
+    /// again and again if they were turned away. `None` if not even that can be done.
+    fn digest(&mut self, pieces: &[Piece<'_>], origin: &Origin) -> Result<Option<Made>, BlockError> {
+        let pipeline = &mut self.pipeline;
+        if let Ok(made) = catch_unwind(AssertUnwindSafe(|| pipeline.blocks(pieces, origin))) {
+            return made.map(Some);
+        }
+        log::error!("a delivery cannot be read: a panic was caught; its records are kept as text");
+        let unread: Vec<_> = pieces.iter().map(|piece| piece.unread()).collect();
+        catch_unwind(AssertUnwindSafe(|| pipeline.blocks(&unread, origin))).ok().transpose()
     }
 
     fn append(&mut self, batch: &Batch, records: u64) -> Result<(), Lost> {
@@ -170,8 +183,9 @@ impl Intake {
     fn salvage(&mut self, seq: Seq, head: &[u8], received: u64) -> Result<(), Lost> {
         let uid_seed = self.pipeline.uid_seed(head);
         let origin = Origin { uid_seed, received, skip: 0, kind: Kind::Block { joins: Some(seq) } };
-        let made = self.pipeline.blocks(&salvage(head), &origin)?;
         let delivery = xxh3_128(&seq.0.to_le_bytes());
+        // It stays where it is, then.
+        let Some(made) = self.digest(&salvage(head), &origin)? else { return Ok(()) };
         self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)
     }
 

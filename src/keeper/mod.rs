@@ -32,7 +32,7 @@ use crate::record::ResourceInputs;
 use crate::{PerSignal, Signal};
 use intake::Intake;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -52,6 +52,9 @@ const INDEX_WAIT: Duration = Duration::from_millis(250);
 
 /// A smaller queue does without the index: that takes up to 1 MB of its budget, and there is little to read at start.
 const INDEX_WORTH_BYTES: u64 = 8 << 20;
+
+/// A directory that nobody can ever make: below a file.
+const NO_DIRECTORY: &str = "/dev/null/outlast";
 
 /// What the keeper needs to know to start.
 pub struct Setup {
@@ -253,6 +256,14 @@ impl OpenSetup {
         queue
     }
 
+    /// A queue without a disk, should opening the real one panic. What is there is left for the next process.
+    fn in_memory(&self) -> Queue {
+        log::error!("queue: a panic was caught at opening; only memory is used, which a crash would lose");
+        let (mut queue, _) = Queue::open(Box::new(RealDisk), Path::new(NO_DIRECTORY), self.limits, 0);
+        queue.stand_in();
+        queue
+    }
+
     /// What `signal` has waiting, in the terms of the drain.
     fn backlog(&self, queue: &mut Queue, signal: Signal) -> Backlog {
         let oldest = queue.oldest(signal);
@@ -276,7 +287,8 @@ impl Worker {
     fn open(setup: Setup, notify: mpsc::UnboundedSender<Notice>) -> Self {
         let open =
             OpenSetup { dir: setup.dir, limits: setup.limits, epoch_unix_nanos: setup.epoch_unix_nanos };
-        let queue = open.open();
+        let opened = catch_unwind(|| open.open()).ok();
+        let queue = opened.unwrap_or_else(|| open.in_memory());
         let intake = Intake::new(queue, setup.wire, setup.about, setup.concurrent);
         let mut worker = Self {
             setup: open,

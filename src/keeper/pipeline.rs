@@ -122,6 +122,7 @@ impl Pipeline {
             let event = match piece {
                 Piece::Whole(raw) => Event::parse(raw),
                 Piece::Fragment(raw) => Event::cut(raw),
+                Piece::Opaque(raw) => Event::opaque(raw),
             };
             if let Some(fact) = event.fact() {
                 if self.changes_resource(&fact) {

@@ -325,3 +325,83 @@ fn copies_of_a_snapshot_name_their_records_apart() {
     };
     assert_ne!(uid("a"), uid("b"));
 }
+
+/// OTLP, but for a bug: it panics at records of a type, or at every record.
+struct Buggy(Option<&'static str>);
+
+impl WireFormat for Buggy {
+    fn id(&self) -> u8 {
+        Otlp.id()
+    }
+    fn content_type(&self) -> &'static str {
+        Otlp.content_type()
+    }
+    fn path(&self, signal: Signal) -> &'static str {
+        Otlp.path(signal)
+    }
+    fn framing(&self) -> crate::encode::Framing {
+        Otlp.framing()
+    }
+    fn block_head(&self, resource: &crate::record::Resource, records_len: usize, out: &mut Vec<u8>) {
+        Otlp.block_head(resource, records_len, out);
+    }
+    fn log(&self, record: &crate::record::LogRecord<'_>, out: &mut Vec<u8>) {
+        let kind = record.attributes.iter().find(|(name, _)| name == "aws.lambda.telemetry.type");
+        let kind = kind.map(|(_, value)| format!("{value:?}"));
+        let bitten = self.0.is_none_or(|bad| kind.is_some_and(|kind| kind.contains(bad)));
+        assert!(!bitten, "a bug, on purpose");
+        Otlp.log(record, out);
+    }
+    fn parts(&self, plain: &[u8]) -> Result<crate::encode::Parts, crate::encode::SplitError> {
+        Otlp.parts(plain)
+    }
+    fn subset(&self, plain: &[u8], parts: &crate::encode::Parts, records: std::ops::Range<usize>) -> Vec<u8> {
+        Otlp.subset(plain, parts, records)
+    }
+}
+
+fn open_buggy(dir: &Path, bad: Option<&'static str>) -> Intake {
+    let (queue, _) = Queue::open(Box::new(RealDisk), dir, Limits::new(64 << 20, Overflow::DropOldest), 1);
+    Intake::new(queue, Box::new(Buggy(bad)), About::default(), false)
+}
+
+#[test]
+fn a_panic_over_a_delivery_costs_its_meaning_and_not_its_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_buggy(dir.path(), Some("platform.odd"));
+    let odd = r#"{"time":"2026-10-08T07:30:27.768Z","type":"platform.odd","record":{"a":1}}"#;
+    let delivery = body([line("one"), odd.to_owned()]);
+    assert_eq!(take(&mut intake, &delivery, 1), Receipt::Kept);
+    assert_eq!(take(&mut intake, &delivery, 2), Receipt::Repeated);
+    assert_eq!(take(&mut intake, &body([line("two")]), 3), Receipt::Kept);
+    assert_eq!(texts(&drain(&mut intake)), [&line("one"), odd, "two"]);
+}
+
+#[test]
+fn a_delivery_that_cannot_even_be_kept_as_text_is_counted_and_not_asked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_buggy(dir.path(), None);
+    let delivery = body([line("one")]);
+    assert_eq!(take(&mut intake, &delivery, 1), Receipt::Unreadable);
+    assert_eq!(take(&mut intake, &delivery, 2), Receipt::Repeated);
+    assert_eq!(intake.queue.ledger().dropped(Signal::Logs), 1);
+}
+
+#[test]
+fn without_any_directory_memory_serves_and_ends_by_turning_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = OpenSetup {
+        dir: dir.path().into(),
+        limits: Limits::new(64 << 20, Overflow::DropOldest),
+        epoch_unix_nanos: 0,
+    };
+    let mut intake = Intake::new(setup.in_memory(), Box::new(Otlp), About::default(), false);
+    assert_eq!(take(&mut intake, &body([line("one")]), 1), Receipt::Kept);
+    assert!(!intake.queue.try_disk());
+    assert_eq!(take(&mut intake, &body([line("two")]), 2), Receipt::Kept);
+    assert_eq!(texts(&drain(&mut intake)), ["one", "two"]);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let large: String = (0..1 << 20).map(|_| rng.alphanumeric()).collect();
+    let full = (0..20).map(|n| take(&mut intake, &body([line(&format!("{n}{large}"))]), n));
+    assert_eq!(full.last(), Some(Receipt::Full));
+}

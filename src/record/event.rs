@@ -147,10 +147,15 @@ impl<'a> Event<'a> {
         Self { kind: Kind::Cut, ..Self::envelope(fragment).0 }
     }
 
+    /// An event that nobody tries to understand: its text, as it came.
+    pub fn opaque(raw: &'a [u8]) -> Self {
+        Self { raw, time_unix_nanos: None, kind: Kind::Odd, record: raw, extra: Vec::new() }
+    }
+
     /// Reads as far as the envelope goes. The kind is left [`Kind::Odd`]; type and record are given if the
     /// whole of `raw` is an object that has them.
     fn envelope(raw: &'a [u8]) -> (Self, Option<Kind<'a>>, Option<&'a [u8]>) {
-        let mut event = Self { raw, time_unix_nanos: None, kind: Kind::Odd, record: raw, extra: Vec::new() };
+        let mut event = Self::opaque(raw);
         let (mut kind, mut record) = (None, None);
         for member in Members::new(raw) {
             let Some((key, value)) = member else {

@@ -58,6 +58,18 @@ pub enum Piece<'a> {
     Whole(&'a [u8]),
     /// What there is of an element, for [`Event::cut`](super::Event::cut).
     Fragment(&'a [u8]),
+    /// The raw text of an element that is better not read, for [`Event::opaque`](super::Event::opaque).
+    Opaque(&'a [u8]),
+}
+
+impl Piece<'_> {
+    /// The same text, not to be read.
+    #[must_use]
+    pub fn unread(self) -> Self {
+        match self {
+            Self::Whole(raw) | Self::Fragment(raw) | Self::Opaque(raw) => Self::Opaque(raw),
+        }
+    }
 }
 
 /// What two consecutive bodies make.
