@@ -200,3 +200,6 @@ impl Destination {
         stale
     }
 }
+
+#[cfg(test)]
+mod tests;

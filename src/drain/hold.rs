@@ -205,3 +205,6 @@ impl Invocations {
         self.held = false;
     }
 }
+
+#[cfg(test)]
+mod tests;

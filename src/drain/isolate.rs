@@ -194,3 +194,6 @@ impl Isolation {
 fn has_neighbour(level: &Backlog) -> bool {
     level.blocks > 1 || level.head.is_some_and(|head| head.records > 1)
 }
+
+#[cfg(test)]
+mod tests;

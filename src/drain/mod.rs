@@ -13,3 +13,5 @@ mod isolate;
 mod lane;
 pub mod policy;
 mod retry;
+#[cfg(test)]
+mod testing;

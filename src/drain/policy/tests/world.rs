@@ -8,27 +8,10 @@ use crate::Signal;
 use crate::clock::Time;
 use crate::drain::policy::{Action, Backlog, Event, Head, Outcome, Policy, Portion, Sent, Settings};
 
+pub(super) use crate::drain::testing::{ms, settings};
+
 /// More actions than this without time passing is a busy loop.
 const ACTIONS_PER_MOMENT_MAX: usize = 64;
-
-pub(super) const fn ms(count: u64) -> Duration {
-    Duration::from_millis(count)
-}
-
-pub(super) fn settings() -> Settings {
-    Settings {
-        batch_max_bytes: 1 << 20,
-        gzip: true,
-        max_delay: ms(10_000),
-        hold_max: ms(150),
-        retry_initial: ms(200),
-        retry_max: ms(30_000),
-        request_timeout: ms(5_000),
-        shutdown_reserve: ms(150),
-        continuous: false,
-        can_hold: true,
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
