@@ -293,3 +293,6 @@ fn grown(limit: u64) -> Option<u64> {
     const BINDING_MAX: u64 = 4096;
     (limit < BINDING_MAX).then_some(limit.saturating_mul(2))
 }
+
+#[cfg(test)]
+mod tests;
