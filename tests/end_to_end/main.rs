@@ -11,6 +11,7 @@ mod deliveries;
 mod disk;
 mod freeze;
 mod healthy;
+mod hostile;
 mod modes;
 mod outage;
 mod overflow;
