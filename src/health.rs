@@ -37,7 +37,7 @@ impl Health {
             Verdict::Retry { cause, .. } => {
                 self.became(now, Condition::Away, || format!("away ({cause}); {blocks} blocks wait"));
             }
-            Verdict::ServerError => {
+            Verdict::ServerError { .. } => {
                 self.became(now, Condition::Away, || format!("away (status 500); {blocks} blocks wait"));
             }
             Verdict::Denied { status } => self.became(now, Condition::Denies, || {
