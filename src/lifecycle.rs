@@ -55,7 +55,7 @@ pub async fn run(parts: Parts) {
     let Parts { config, poller, keeper, wire, clock, continuous, subscribed } = parts;
     let policy = Policy::new(settings(&config, continuous, subscribed), fastrand::u64(..));
     let Some(url) = config.signal_url(Signal::Logs) else { return idle(poller).await };
-    let client = Arc::new(Client::new(&url, config.timeout));
+    let client = Arc::new(Client::new(&url, config.timeout).trusting(config.ca_file.clone()));
     let (executor, landings) = Executor::new(&config, Arc::clone(&client), wire.as_ref(), keeper.asker());
     let (settled, settlements) = mpsc::unbounded_channel();
     let mut conductor = Conductor {

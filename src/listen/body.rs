@@ -125,8 +125,7 @@ impl Memory {
         if length <= now {
             return Ok(());
         }
-        let more =
-            |wanted: usize| u32::try_from(wanted.saturating_sub(now)).map_err(|_| Refusal::NoMemory);
+        let more = |wanted: usize| u32::try_from(wanted.saturating_sub(now)).map_err(|_| Refusal::NoMemory);
         let wanted = now.saturating_add(ROOM_STEP_BYTES).min(most).max(length);
         let room = match self.free.clone().try_acquire_many_owned(more(wanted)?) {
             Ok(room) => room,

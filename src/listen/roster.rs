@@ -53,7 +53,8 @@ impl Roster {
     pub(super) fn make_place(&self) -> bool {
         let mut open = self.open();
         while open.len() >= self.max {
-            let longest = open.iter().filter_map(|(id, (progress, _))| Some((progress.patience()?, *id))).min();
+            let longest =
+                open.iter().filter_map(|(id, (progress, _))| Some((progress.patience()?, *id))).min();
             let Some((_, id)) = longest else { break };
             close(&mut open, id);
         }

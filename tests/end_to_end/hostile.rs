@@ -265,7 +265,8 @@ async fn headers_without_end() {
             Box::pin(async move {
                 send(&mut stream, POST).await?;
                 loop {
-                    let header = format!("x-{}: {}\r\n", fastrand::u64(..), "y".repeat(fastrand::usize(..2_000)));
+                    let header =
+                        format!("x-{}: {}\r\n", fastrand::u64(..), "y".repeat(fastrand::usize(..2_000)));
                     send(&mut stream, header).await?;
                 }
             })
@@ -333,8 +334,11 @@ async fn other_methods() {
         |mut stream| {
             Box::pin(async move {
                 let method = ["GET", "PUT", "DELETE", "TRACE", "CONNECT", "HEAD"][fastrand::usize(..6)];
-                send(&mut stream, format!("{method} /a/b HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]"))
-                    .await?;
+                send(
+                    &mut stream,
+                    format!("{method} /a/b HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]"),
+                )
+                .await?;
                 let mut answer = [0; 12];
                 stream.read_exact(&mut answer).await?;
                 assert_eq!(&answer, b"HTTP/1.1 405");

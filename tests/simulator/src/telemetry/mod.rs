@@ -212,7 +212,8 @@ impl Hub {
     /// The port of the first subscriber.
     pub(crate) fn subscriber_port(&self) -> Option<u16> {
         let state = lock(&self.state);
-        let (Destination::Http { port, .. } | Destination::Tcp { port }) = state.subscribers.first()?.destination;
+        let (Destination::Http { port, .. } | Destination::Tcp { port }) =
+            state.subscribers.first()?.destination;
         Some(port)
     }
 
