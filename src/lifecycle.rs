@@ -253,8 +253,7 @@ impl Conductor {
             Action::RenewConnections => self.executor.renew_connections(),
             Action::Settle { signal, head, refused, delivered } => {
                 if refused > 0 {
-                    log::warn!("{refused} {signal} records given up: the backend refuses them");
-                    self.health.gave_up_records();
+                    self.health.gave_up(self.clock.now(), signal, refused);
                 }
                 self.settle(signal, Fate::Settled { head, refused, delivered });
             }
@@ -276,6 +275,7 @@ impl Conductor {
 
     /// The last line.
     async fn end(&mut self) {
+        self.health.end();
         let (reply, summary) = oneshot::channel();
         self.keeper.ask(Job::Summary(reply));
         tokio::select! {
