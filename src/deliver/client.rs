@@ -25,9 +25,13 @@ pub const ANSWER_BODY_MAX_BYTES: usize = 64 << 10;
 /// explains; a backend that hangs between the two must not make delivered data go again.
 pub const ANSWER_BODY_WAIT_MAX_MS: u64 = 500;
 
-/// The longest wait for a connection, in milliseconds, if the request's own time is not shorter. Enough for one
-/// lost SYN (sent again after 1 s) and a distant handshake; more would hide an outage.
+/// The longest wait for a connection, in milliseconds. Enough for one lost SYN (sent again after 1 s) and a distant
+/// handshake; more would hide an outage.
 const CONNECT_MAX_MS: u64 = 3_000;
+
+/// The share of a request's time that connecting may take, if that is shorter: it ends before the request is given up, so
+/// that it is known that nothing was sent.
+const CONNECT_SHARE: (u32, u32) = (3, 4);
 
 /// Connections kept for the next request, per host: one request is in flight per signal.
 const IDLE_CONNECTIONS_MAX: usize = 3;
@@ -87,7 +91,8 @@ impl Client {
     /// A client for requests to `endpoint` (and its paths) that may take `timeout` each. Nothing is built yet.
     pub fn new(endpoint: &Url, timeout: Duration) -> Self {
         Self {
-            connect_timeout: timeout.min(Duration::from_millis(CONNECT_MAX_MS)),
+            connect_timeout: (timeout / CONNECT_SHARE.1 * CONNECT_SHARE.0)
+                .min(Duration::from_millis(CONNECT_MAX_MS)),
             proxies: !is_loopback(endpoint),
             roots: if endpoint.scheme() == "https" { Roots::Web } else { Roots::Plain },
             ca_file: None,
