@@ -41,15 +41,10 @@ impl<I: Inbox> Desk<I> {
             Some(status) => Err(status),
             None => self.memory.take(&mut body, &self.limits, progress).await.map_err(status_of),
         };
-        let response = match outcome {
+        let mut response = match outcome {
             Ok(bytes) => {
                 progress.enter(Phase::Answering);
-                let mut response = self.plain(self.hand_over(bytes).await);
-                // A peer that has its next request ready would keep its place for ever.
-                if self.roster.is_wanted() {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                response
+                self.plain(self.hand_over(bytes).await)
             }
             Err(status) => {
                 // A sender that waits for "100 Continue" has sent nothing yet, and reading would invite it.
@@ -63,6 +58,10 @@ impl<I: Inbox> Desk<I> {
                 response
             }
         };
+        // A peer that has its next request ready would keep its place for ever.
+        if self.roster.is_wanted() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         progress.enter(Phase::Replying);
         response
     }

@@ -21,6 +21,8 @@ use super::roster::Roster;
 /// Up to this length a body lies on the heap. What Lambda sends most of the time is shorter, and mapping memory costs
 /// some microseconds.
 const HEAP_MAX_BYTES: usize = 64 * 1024;
+/// A longer body is read only when no other such one is. What Lambda documents is not longer.
+const LONG_MIN_BYTES: usize = 2 * 1024 * 1024;
 /// Memory is set aside in steps of this: what has arrived counts, for a `Content-Length` is a claim.
 const ROOM_STEP_BYTES: usize = 64 * 1024;
 
@@ -32,6 +34,8 @@ const MEMORY_LOOK_MS: u64 = 50;
 pub(super) struct Memory {
     /// One permit per byte.
     free: Arc<Semaphore>,
+    /// The turn of reading a long body. Several at once would take the memory from one another, and none would end.
+    turn: Arc<Semaphore>,
     roster: Arc<Roster>,
 }
 
@@ -80,7 +84,11 @@ impl AsRef<[u8]> for Held {
 
 impl Memory {
     pub(super) fn new(limits: &Limits, roster: Arc<Roster>) -> Self {
-        Self { free: Arc::new(Semaphore::new(limits.memory_max_bytes.min(Semaphore::MAX_PERMITS))), roster }
+        Self {
+            free: Arc::new(Semaphore::new(limits.memory_max_bytes.min(Semaphore::MAX_PERMITS))),
+            turn: Arc::new(Semaphore::new(1)),
+            roster,
+        }
     }
 
     /// Reads `body` to its end, noting in `progress` what is held of it.
@@ -97,6 +105,10 @@ impl Memory {
         }
         let most = declared.unwrap_or(limits.body_max_bytes);
         let mut held = Held::default();
+        let mut turn = None;
+        if declared.is_some_and(|length| length > LONG_MIN_BYTES) {
+            turn = Some(self.take_turn(0, limits, progress).await?);
+        }
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Refusal::Broken)?;
             // The other kind is trailers, which say nothing here.
@@ -105,10 +117,26 @@ impl Memory {
             if length > limits.body_max_bytes {
                 return Err(Refusal::TooLong);
             }
+            if length > LONG_MIN_BYTES && turn.is_none() {
+                turn = Some(self.take_turn(held.len(), limits, progress).await?);
+            }
             self.make_room(&mut held, length, most, limits, progress).await?;
             held.push(&data, most)?;
         }
         Ok(Bytes::from_owner(held))
+    }
+
+    /// Waits for the turn to read a long body, of which so much is held.
+    async fn take_turn(
+        &self,
+        held: usize,
+        limits: &Limits,
+        progress: &Progress,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        progress.holds(None);
+        let turn = self.wait_for(&self.turn, 1, held, limits).await?;
+        progress.holds(Some(held));
+        Ok(turn)
     }
 
     /// Sets memory aside for `length` bytes of a body that has `most`: a step more if that is free, else exactly these,
@@ -131,7 +159,7 @@ impl Memory {
             Ok(room) => room,
             Err(_) => {
                 progress.holds(None);
-                self.wait_for(more(length)?, now, limits).await?
+                self.wait_for(&self.free, more(length)?, now, limits).await?
             }
         };
         match &mut held.room {
@@ -142,22 +170,23 @@ impl Memory {
         Ok(())
     }
 
-    /// Waits for memory that others hold. Who holds more waits for longer, so that not all give up at once.
+    /// Waits for what others hold, and closes those whose peers have stalled. Who holds more waits for longer, so that not all give up at once.
     async fn wait_for(
         &self,
+        wanted: &Arc<Semaphore>,
         permits: u32,
         held: usize,
         limits: &Limits,
     ) -> Result<OwnedSemaphorePermit, Refusal> {
-        let share = held as f64 / limits.body_max_bytes.max(1) as f64;
-        let until = Instant::now() + limits.memory_wait.mul_f64(0.5 + share.min(1.0) / 2.0);
+        let sixteenths = held.saturating_mul(16) / limits.body_max_bytes.max(1);
+        let more = limits.memory_wait / 32 * u32::try_from(sixteenths.min(16)).unwrap_or(16);
+        let until = Instant::now() + limits.memory_wait / 2 + more;
         while Instant::now() < until {
-            self.roster.make_memory(Instant::now());
-            let room = self.free.clone().acquire_many_owned(permits);
-            match timeout(Duration::from_millis(MEMORY_LOOK_MS), room).await {
+            let got = wanted.clone().acquire_many_owned(permits);
+            match timeout(Duration::from_millis(MEMORY_LOOK_MS), got).await {
                 Ok(Ok(room)) => return Ok(room),
                 Ok(Err(_)) => break,
-                Err(_) => {}
+                Err(_) => self.roster.make_memory(Instant::now()),
             }
         }
         Err(Refusal::NoMemory)

@@ -366,6 +366,24 @@ async fn peers_that_read_no_answers() {
     .await;
 }
 
+#[tokio::test]
+async fn requests_that_are_refused_without_end() {
+    shrugs_off(
+        |mut stream| {
+            Box::pin(async move {
+                let requests = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+                let (mut read, mut write) = stream.split();
+                tokio::select! {
+                    sent = async { loop { write.write_all(requests.as_bytes()).await? } } => sent,
+                    read = async { while read.read(&mut [0; 4096]).await? > 0 {} Ok(()) } => read,
+                }
+            })
+        },
+        CROWD,
+    )
+    .await;
+}
+
 /// Bodies as large as they may be that are no telemetry are answered 200 and counted, once each.
 #[tokio::test]
 async fn large_bodies_of_rubbish_are_counted_to_the_last_one() {
@@ -429,6 +447,51 @@ async fn telemetry_of_a_stranger_is_delivered_beside_lambdas() {
     assert_eq!(world.backend.misordered(&lambda.acknowledged_lines()), Vec::<String>::new());
     texts.retain(|text| text.starts_with("stranger "));
     assert!(taken > 0 && (taken..=taken + 16).contains(&texts.len()), "{taken} taken, {} came", texts.len());
+    assert_eq!(world.reported(), 0);
+}
+
+/// As much as one delivery can carry, on more connections than there is memory for.
+#[tokio::test]
+async fn large_deliveries_of_a_stranger_take_turns() {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    const LINES: usize = 7_000;
+    let (world, lambda) = withstands(
+        |mut stream| {
+            Box::pin(async move {
+                let lines: Vec<String> = (0..LINES)
+                    .map(|_| {
+                        let text = format!("stranger {:016x} {}", fastrand::u64(..), "x".repeat(1_000));
+                        format!(
+                            r#"{{"time":"2026-01-02T03:04:05.678Z","type":"function","record":"{text}"}}"#
+                        )
+                    })
+                    .collect();
+                let body = format!("[{}]", lines.join(","));
+                send(&mut stream, format!("{POST}content-length: {}\r\n\r\n{body}", body.len())).await?;
+                let mut answer = [0; 12];
+                stream.read_exact(&mut answer).await?;
+                if &answer == b"HTTP/1.1 200" {
+                    TAKEN.fetch_add(1, Ordering::Relaxed);
+                }
+                // Some that are taken are enough: each is decoded three times over by this test.
+                tokio::time::sleep(ms(1_000)).await;
+                Ok(())
+            })
+        },
+        4,
+    )
+    .await;
+    leave(&lambda).await;
+    let next = world.aftermath().await;
+    let taken = TAKEN.load(Ordering::Relaxed);
+    assert_eq!(world.backend.repeated(), []);
+    let mut lines = lambda.acknowledged_lines();
+    lines.extend(next.acknowledged_lines());
+    assert_eq!(world.backend.missing(&lines), Vec::<String>::new());
+    assert_eq!(world.backend.misordered(&lines), Vec::<String>::new());
+    let came = world.backend.texts().iter().filter(|text| text.starts_with("stranger ")).count();
+    assert!(taken > 0 && (taken * LINES..=(taken + 4) * LINES).contains(&came), "{taken} taken, {came} came");
+    assert_eq!(came % LINES, 0, "whole deliveries");
     assert_eq!(world.reported(), 0);
 }
 
