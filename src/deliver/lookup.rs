@@ -171,10 +171,10 @@ mod tests {
     }
 
     fn scripted() -> Scripted {
-        let (begin, begun) = mpsc::channel();
+        let (start, begun) = mpsc::channel();
         let lookups = Lookups::by(move |_| {
             let (tell, told) = mpsc::channel();
-            begin.send(tell).unwrap();
+            start.send(tell).unwrap();
             told.recv().unwrap()
         });
         Scripted { lookups, begun }

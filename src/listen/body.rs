@@ -155,12 +155,11 @@ impl Memory {
         }
         let more = |wanted: usize| u32::try_from(wanted.saturating_sub(now)).map_err(|_| Refusal::NoMemory);
         let wanted = now.saturating_add(ROOM_STEP_BYTES).min(most).max(length);
-        let room = match self.free.clone().try_acquire_many_owned(more(wanted)?) {
-            Ok(room) => room,
-            Err(_) => {
-                progress.holds(None);
-                self.wait_for(&self.free, more(length)?, now, limits).await?
-            }
+        let room = if let Ok(room) = self.free.clone().try_acquire_many_owned(more(wanted)?) {
+            room
+        } else {
+            progress.holds(None);
+            self.wait_for(&self.free, more(length)?, now, limits).await?
         };
         match &mut held.room {
             Some(held) => held.merge(room),

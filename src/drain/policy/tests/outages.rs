@@ -9,15 +9,17 @@ use crate::drain::policy::{Action, Outcome};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Half of the seeds draw more often than the mean, but never so much.
-const LUCK: f64 = 1.25;
+const LUCK: (usize, usize) = (5, 4);
 const SEEDS: u64 = 4;
 
 /// The most attempts that an outage of `length` may cost: pauses are drawn evenly from `shortest` to the longest retry delay,
 /// and each attempt takes `lasts`. The first few, while the pauses grow, come on top.
 fn budget(length: Duration, shortest: Duration, lasts: Duration) -> usize {
     let mean = (shortest + settings().retry_max) / 2 + lasts;
-    let growing = (settings().retry_max.as_secs_f64() / settings().retry_initial.as_secs_f64()).log2().ceil();
-    (length.as_secs_f64() / mean.as_secs_f64() * LUCK + growing).ceil() as usize
+    let on_average = usize::try_from(length.as_millis() / mean.as_millis()).unwrap();
+    let growing =
+        (0..).take_while(|n| settings().retry_initial * 2_u32.pow(*n) < settings().retry_max).count();
+    on_average * LUCK.0 / LUCK.1 + growing
 }
 
 /// A function that is invoked once a second, a backend that is away for an hour, and back. No two attempts follow one
