@@ -181,7 +181,7 @@ async fn bodies_that_stop_short_of_their_end() {
                 let length = 8 << 20;
                 send(&mut stream, format!("{POST}content-length: {length}\r\n\r\n")).await?;
                 for _ in 0..(length / (64 << 10)) - 1 {
-                    send(&mut stream, [b'x'; 64 << 10]).await?;
+                    send(&mut stream, "x".repeat(64 << 10)).await?;
                 }
                 until_closed(stream).await
             })
@@ -249,7 +249,7 @@ async fn chunk_extensions_without_end() {
             Box::pin(async move {
                 send(&mut stream, format!("{POST}transfer-encoding: chunked\r\n\r\n1;x=")).await?;
                 loop {
-                    send(&mut stream, [b'y'; 8 << 10]).await?;
+                    send(&mut stream, "y".repeat(8 << 10)).await?;
                 }
             })
         },
@@ -396,9 +396,9 @@ async fn large_bodies_of_rubbish_are_counted_to_the_last_one() {
                 let mark = format!("{:016x}", fastrand::u64(..));
                 send(&mut stream, format!("{POST}content-length: {length}\r\n\r\n{mark}")).await?;
                 for _ in 0..length / (64 << 10) - 1 {
-                    send(&mut stream, [b'x'; 64 << 10]).await?;
+                    send(&mut stream, "x".repeat(64 << 10)).await?;
                 }
-                send(&mut stream, [b'x'; (64 << 10) - 16]).await?;
+                send(&mut stream, "x".repeat((64 << 10) - 16)).await?;
                 let mut answer = [0; 12];
                 stream.read_exact(&mut answer).await?;
                 if &answer == b"HTTP/1.1 200" {
@@ -506,12 +506,12 @@ async fn everything_at_once() {
                     1 => send(&mut stream, &POST[..20]).await?,
                     2 => {
                         send(&mut stream, format!("{POST}transfer-encoding: chunked\r\n\r\n1;x=")).await?;
-                        send(&mut stream, [b'y'; 60 << 10]).await?;
+                        send(&mut stream, "y".repeat(60 << 10)).await?;
                     }
                     3 => {
                         send(&mut stream, format!("{POST}content-length: 8000000\r\n\r\n")).await?;
                         for _ in 0..70 {
-                            send(&mut stream, [b'x'; 100_000]).await?;
+                            send(&mut stream, "x".repeat(100_000)).await?;
                         }
                     }
                     _ => {

@@ -9,7 +9,7 @@ use outlast_backend::{Backend, Door};
 use outlast_simulator::{Builder, Invocation, Sandbox};
 use std::path::PathBuf;
 
-async fn world(identity: Identity) -> World {
+fn world(identity: Identity) -> World {
     World::around(Backend::builder().tls(identity).start().unwrap())
 }
 
@@ -38,7 +38,7 @@ async fn delivers(world: World, lambda: Builder) {
 #[tokio::test]
 async fn a_certificate_of_the_users_own_authority_is_trusted() {
     let authority = Authority::new().unwrap();
-    let world = world(authority.server(Flaw::None).unwrap()).await;
+    let world = world(authority.server(Flaw::None).unwrap());
     let lambda = trusting(&world, &authority);
     delivers(world, lambda).await;
 }
@@ -46,7 +46,7 @@ async fn a_certificate_of_the_users_own_authority_is_trusted() {
 #[tokio::test]
 async fn the_standard_variable_for_authorities_is_read() {
     let authority = Authority::new().unwrap();
-    let world = world(authority.server(Flaw::None).unwrap()).await;
+    let world = world(authority.server(Flaw::None).unwrap());
     let file = pem_file(&world, authority.pem());
     let lambda = world.lambda().env("OTEL_EXPORTER_OTLP_CERTIFICATE", file.display());
     delivers(world, lambda).await;
@@ -86,8 +86,8 @@ async fn wrong_certificates_keep_the_data_until_the_backend_has_a_right_one() {
         (&authority, Flaw::Expired, "expired"),
         (&authority, Flaw::NotYet, "not valid yet"),
     ] {
-        let wrong = world(by.server(flaw).unwrap()).await;
-        let right = world(authority.server(Flaw::None).unwrap()).await;
+        let wrong = world(by.server(flaw).unwrap());
+        let right = world(authority.server(Flaw::None).unwrap());
         let lambda = trusting(&wrong, &authority);
         let file = pem_file(&right, authority.pem());
         waits_for(wrong, lambda, reason, right, |builder| builder.env("OUTLAST_CA_FILE", file.display()))
@@ -99,12 +99,12 @@ async fn wrong_certificates_keep_the_data_until_the_backend_has_a_right_one() {
 async fn a_file_of_authorities_that_cannot_be_used_is_told_in_one_line_and_stops_nothing() {
     let authority = Authority::new().unwrap();
     for content in [Some("no certificate at all"), Some(""), None] {
-        let wrong = world(authority.server(Flaw::None).unwrap()).await;
+        let wrong = world(authority.server(Flaw::None).unwrap());
         let file = match content {
             Some(content) => pem_file(&wrong, content),
             None => wrong.queue().with_file_name("absent.pem"),
         };
-        let right = world(authority.server(Flaw::None).unwrap()).await;
+        let right = world(authority.server(Flaw::None).unwrap());
         let good = pem_file(&right, authority.pem());
         let lambda = wrong.lambda().env("OUTLAST_CA_FILE", file.display());
         waits_for(wrong, lambda, "OUTLAST_CA_FILE=", right, |builder| {
@@ -121,7 +121,7 @@ async fn plain_http_behind_https_and_the_other_way_round_keep_the_data() {
     let right = World::new().await;
     let lambda = plain.lambda().env("OUTLAST_ENDPOINT", plain.backend.url().replace("http:", "https:"));
     waits_without_defects(plain, lambda, right).await;
-    let tls = world(authority.server(Flaw::None).unwrap()).await;
+    let tls = world(authority.server(Flaw::None).unwrap());
     let right = World::new().await;
     let lambda = tls.lambda().env("OUTLAST_ENDPOINT", tls.backend.url().replace("https:", "http:"));
     waits_without_defects(tls, lambda, right).await;
@@ -145,7 +145,7 @@ async fn outage(lambda: &Sandbox, world: &World, door: Door) {
 #[tokio::test]
 async fn a_handshake_that_hangs_is_an_outage_in_which_nothing_was_sent() {
     let authority = Authority::new().unwrap();
-    let world = world(authority.server(Flaw::None).unwrap()).await;
+    let world = world(authority.server(Flaw::None).unwrap());
     let lambda = trusting(&world, &authority).env("OUTLAST_TIMEOUT", "150ms").start().await.unwrap();
     outage(&lambda, &world, Door::Unaccepted).await;
     world.backend.recover().await.unwrap();
@@ -157,7 +157,7 @@ async fn a_handshake_that_hangs_is_an_outage_in_which_nothing_was_sent() {
 #[tokio::test]
 async fn a_handshake_that_hangs_does_not_keep_a_shutdown() {
     let authority = Authority::new().unwrap();
-    let world = world(authority.server(Flaw::None).unwrap()).await;
+    let world = world(authority.server(Flaw::None).unwrap());
     let lambda = trusting(&world, &authority).start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_delivered(&lambda).await;
