@@ -7,6 +7,7 @@
 use crate::support::{World, invoke, leave, ms, within};
 use flate2::{Compression, write::GzEncoder};
 use outlast_simulator::{Invocation, Sandbox};
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -280,7 +281,7 @@ async fn headers_without_end() {
 fn bomb() -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..64 {
-        gzip.write_all(&[0; 1 << 20]).unwrap();
+        gzip.write_all(&vec![0; 1 << 20]).unwrap();
     }
     gzip.finish().unwrap()
 }
@@ -484,12 +485,14 @@ async fn large_deliveries_of_a_stranger_take_turns() {
     leave(&lambda).await;
     let next = world.aftermath().await;
     let taken = TAKEN.load(Ordering::Relaxed);
-    assert_eq!(world.backend.repeated(), []);
+    // The request that was under way at the end may have been taken, and comes again.
+    assert!(world.backend.repeated().iter().all(|repeat| repeat.times == 2));
     let mut lines = lambda.acknowledged_lines();
     lines.extend(next.acknowledged_lines());
     assert_eq!(world.backend.missing(&lines), Vec::<String>::new());
     assert_eq!(world.backend.misordered(&lines), Vec::<String>::new());
-    let came = world.backend.texts().iter().filter(|text| text.starts_with("stranger ")).count();
+    let texts = world.backend.texts();
+    let came = texts.iter().filter(|text| text.starts_with("stranger ")).collect::<HashSet<_>>().len();
     assert!(taken > 0 && (taken * LINES..=(taken + 4) * LINES).contains(&came), "{taken} taken, {came} came");
     assert_eq!(came % LINES, 0, "whole deliveries");
     assert_eq!(world.reported(), 0);

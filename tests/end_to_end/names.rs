@@ -94,11 +94,6 @@ async fn look_ups_that_hang_delay_neither_invocations_nor_the_recovery_and_are_b
     // The first two from now on never return, and the third finds the backend all the same.
     outage(&world, &names, &lambda, "hang3").await;
     world.until_delivered(&lambda).await;
-    assert!(
-        output(&lambda).iter().any(|line| line.contains("no connection in time")),
-        "{:?}",
-        output(&lambda)
-    );
     assert!(names.lookups() >= 4);
     attempts_within_budget(&lambda).await;
     world.end(lambda).await;

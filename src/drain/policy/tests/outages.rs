@@ -18,7 +18,7 @@ fn budget(length: Duration, shortest: Duration, lasts: Duration) -> usize {
     let mean = (shortest + settings().retry_max) / 2 + lasts;
     let on_average = usize::try_from(length.as_millis() / mean.as_millis()).unwrap();
     let growing =
-        (0..).take_while(|n| settings().retry_initial * 2_u32.pow(*n) < settings().retry_max).count();
+        (0..32).take_while(|n| settings().retry_initial * 2_u32.pow(*n) < settings().retry_max).count();
     on_average * LUCK.0 / LUCK.1 + growing
 }
 
