@@ -1,7 +1,14 @@
 //! What the user is told about the backend: one line when it goes away, one when it is back.
 
+use std::time::Duration;
+
 use crate::clock::Time;
 use crate::deliver::Verdict;
+use crate::{PerSignal, Signal};
+
+/// Refusals are told at once, and then at most this often. A backend that refuses everything would otherwise cost a line
+/// per record; where our own lines are telemetry too (`OUTLAST_TELEMETRY=extension`), each would beget the next.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// What the backend is doing, as far as its answers tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +26,12 @@ pub struct Health {
     condition: Condition,
     since: Time,
     attempts: u64,
+    /// When refusals may be told again.
+    refusals_from: Time,
+    /// When records that were given up may be told again.
+    given_up_from: Time,
+    /// Records given up and not told.
+    given_up: PerSignal<u64>,
 }
 
 impl Health {
@@ -37,7 +50,7 @@ impl Health {
             Verdict::Retry { cause, .. } => {
                 self.became(now, Condition::Away, || format!("away ({cause}); {blocks} blocks wait"));
             }
-            Verdict::ServerError => {
+            Verdict::ServerError { .. } => {
                 self.became(now, Condition::Away, || format!("away (status 500); {blocks} blocks wait"));
             }
             Verdict::Denied { status } => self.became(now, Condition::Denies, || {
@@ -52,9 +65,28 @@ impl Health {
     }
 
     /// Records were given up because the backend refuses them: the search that a refusal began is over.
-    pub fn gave_up_records(&mut self) {
+    pub fn gave_up(&mut self, now: Time, signal: Signal, records: u64) {
         if self.condition == Condition::Refuses {
             self.condition = Condition::Takes;
+        }
+        let count = self.given_up.get_mut(signal);
+        *count = count.saturating_add(records);
+        if now >= self.given_up_from {
+            self.given_up_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+            self.tell_given_up();
+        }
+    }
+
+    /// Tells what is untold, at the end.
+    pub fn end(&mut self) {
+        self.tell_given_up();
+    }
+
+    fn tell_given_up(&mut self) {
+        for (signal, records) in std::mem::take(&mut self.given_up).iter() {
+            if *records > 0 {
+                log::warn!("{records} {signal} records given up: the backend refuses them");
+            }
         }
     }
 
@@ -71,6 +103,12 @@ impl Health {
         self.attempts += 1;
         if self.condition != condition {
             self.condition = condition;
+            if condition == Condition::Refuses {
+                if now < self.refusals_from {
+                    return;
+                }
+                self.refusals_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+            }
             log::warn!("backend: {}", say());
         }
     }
@@ -114,7 +152,24 @@ mod tests {
             health.note(Duration::from_secs(second), &delivered, 1);
             assert_eq!(health.condition, Condition::Refuses, "the neighbours were taken, the search goes on");
         }
-        health.gave_up_records();
+        health.gave_up(Duration::from_secs(4), Signal::Logs, 1);
         assert_eq!(health.condition, Condition::Takes);
+    }
+
+    #[test]
+    fn records_given_up_are_told_at_once_and_then_together() {
+        let mut health = Health::default();
+        let untold = |health: &Health| *health.given_up.get(Signal::Logs);
+        health.gave_up(Duration::from_secs(1), Signal::Logs, 1);
+        assert_eq!(untold(&health), 0);
+        for records in 1..=20 {
+            health.gave_up(Duration::from_secs(2), Signal::Logs, 1);
+            assert_eq!(untold(&health), records);
+        }
+        health.gave_up(Duration::from_secs(11), Signal::Logs, 1);
+        assert_eq!(untold(&health), 0);
+        health.gave_up(Duration::from_secs(12), Signal::Logs, 1);
+        health.end();
+        assert_eq!(untold(&health), 0);
     }
 }

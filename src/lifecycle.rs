@@ -55,7 +55,7 @@ pub async fn run(parts: Parts<'_>) {
     let Parts { config, poller, keeper, wire, clock, continuous, subscribed } = parts;
     let policy = Policy::new(settings(&config, continuous, subscribed), fastrand::u64(..));
     let Some(url) = config.signal_url(Signal::Logs) else { return idle(poller).await };
-    let client = Arc::new(Client::new(&url, config.timeout));
+    let client = Arc::new(Client::new(&url, config.timeout).trusting(config.ca_file.clone()));
     let (executor, landings) = Executor::new(&config, Arc::clone(&client), wire.as_ref(), keeper.asker());
     let (settled, settlements) = mpsc::unbounded_channel();
     let mut conductor = Conductor {
@@ -253,8 +253,7 @@ impl Conductor<'_> {
             Action::RenewConnections => self.executor.renew_connections(),
             Action::Settle { signal, head, refused, delivered } => {
                 if refused > 0 {
-                    log::warn!("{refused} {signal} records given up: the backend refuses them");
-                    self.health.gave_up_records();
+                    self.health.gave_up(self.clock.now(), signal, refused);
                 }
                 self.settle(signal, Fate::Settled { head, refused, delivered });
             }
@@ -276,6 +275,7 @@ impl Conductor<'_> {
 
     /// The last line.
     async fn end(&mut self) {
+        self.health.end();
         let (reply, summary) = oneshot::channel();
         self.keeper.ask(Job::Summary(reply));
         tokio::select! {

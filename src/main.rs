@@ -11,8 +11,8 @@ use std::env;
 use std::process::ExitCode;
 use tokio::runtime;
 
-/// Threads for what blocks: building TLS, and looking up the backend's name (which may hang).
-const BLOCKING_THREADS_MAX: usize = 2;
+/// Threads for what blocks: building TLS, once. Names are looked up in threads of their own.
+const BLOCKING_THREADS_MAX: usize = 1;
 
 fn main() -> ExitCode {
     let loaded = config::load(env::vars_os());

@@ -16,6 +16,8 @@ pub(super) const LOGS_URL_ACCEPTED: &str =
 pub(super) const TELEMETRY_ACCEPTED: &str = "a comma-separated list of `platform`, `function`, `extension`";
 /// What a directory must be.
 pub(super) const QUEUE_DIR_ACCEPTED: &str = "an absolute path other than `/`";
+/// What a file of certificate authorities must be.
+pub(super) const CA_FILE_ACCEPTED: &str = "the absolute path of a PEM file";
 /// What resource attributes must be.
 pub(super) const RESOURCE_ATTRIBUTES_ACCEPTED: &str =
     "`key=value` pairs separated by commas, percent-encoded";
@@ -103,6 +105,19 @@ pub(super) fn queue_dir(config: &mut Config, value: &str) -> Vec<Flaw> {
         }];
     }
     path.clone_into(&mut config.queue_dir);
+    Vec::new()
+}
+
+pub(super) fn ca_file(config: &mut Config, value: &str) -> Vec<Flaw> {
+    let path = Path::new(value);
+    if !path.is_absolute() {
+        return vec![Flaw {
+            value: Some(shown(value)),
+            accepted: format!("accepts {CA_FILE_ACCEPTED}"),
+            consequence: None,
+        }];
+    }
+    config.ca_file = Some(path.to_owned());
     Vec::new()
 }
 

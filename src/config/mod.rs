@@ -59,6 +59,8 @@ pub struct Config {
     pub logs_headers: Option<HeaderMap>,
     /// How long one request may take, from connecting to the answer.
     pub timeout: Duration,
+    /// A PEM file of certificate authorities that are trusted besides the built-in ones; absolute.
+    pub ca_file: Option<PathBuf>,
     /// Whether request bodies are sent as gzip.
     pub gzip: bool,
     /// What to subscribe to; never empty, no repeats.
@@ -114,6 +116,7 @@ impl Config {
             headers: HeaderMap::new(),
             logs_headers: None,
             timeout: Duration::ZERO,
+            ca_file: None,
             gzip: false,
             telemetry: Vec::new(),
             queue_dir: PathBuf::new(),

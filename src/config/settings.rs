@@ -109,6 +109,23 @@ pub(super) const SETTINGS: &[Setting] = &[
         ],
     },
     Setting {
+        name: "OUTLAST_CA_FILE",
+        default: "",
+        meaning: "Certificate authorities that are trusted besides the built-in ones (Mozilla's), for a backend with a certificate of your own: a PEM file in the function's package or in a layer, 1 MiB at most. If it cannot be used, one line says so and only the built-in ones are trusted.",
+        example: "/opt/ca.pem",
+        kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
+        standard: &[
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_CERTIFICATE",
+                kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE",
+                kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
+            },
+        ],
+    },
+    Setting {
         name: "OUTLAST_COMPRESSION",
         default: "gzip",
         meaning: "How request bodies are sent. The queue on disk is compressed in either case.",

@@ -261,7 +261,7 @@ fn what_other_versions_can_do_is_said_to_be_unsupported() {
         ("OUTLAST_HEADERS", "k=ssm:/name"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/var/task/ca.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/var/task/client.pem"),
     ] {
         let (line, _) = one_problem(&[(name, value)]);
         assert!(line.starts_with(name) && line.contains("not supported by this version"), "{line}");

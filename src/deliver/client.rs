@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Hea
 use reqwest::{Response, Url, redirect, retry};
 use rustls::ClientConfig;
 
+use super::lookup::Lookups;
 use super::tls;
 use super::verdict::{Cause, Verdict, verdict};
 use crate::clock;
@@ -23,9 +25,13 @@ pub const ANSWER_BODY_MAX_BYTES: usize = 64 << 10;
 /// explains; a backend that hangs between the two must not make delivered data go again.
 pub const ANSWER_BODY_WAIT_MAX_MS: u64 = 500;
 
-/// The longest wait for a connection, in milliseconds, if the request's own time is not shorter. Enough for one
-/// lost SYN (sent again after 1 s) and a distant handshake; more would hide an outage.
+/// The longest wait for a connection, in milliseconds. Enough for one lost SYN (sent again after 1 s) and a distant
+/// handshake; more would hide an outage.
 const CONNECT_MAX_MS: u64 = 3_000;
+
+/// The share of a request's time that connecting may take, if that is shorter: it ends before the request is given up, so
+/// that it is known that nothing was sent.
+const CONNECT_SHARE: (u32, u32) = (3, 4);
 
 /// Connections kept for the next request, per host: one request is in flight per signal.
 const IDLE_CONNECTIONS_MAX: usize = 3;
@@ -61,6 +67,8 @@ pub struct Client {
     connect_timeout: Duration,
     proxies: bool,
     roots: Roots,
+    ca_file: Option<PathBuf>,
+    lookups: Lookups,
     /// Made once; holds the cache of TLS sessions across [`Client::renew`].
     tls: OnceLock<ClientConfig>,
     /// Holds the pool of connections.
@@ -83,12 +91,21 @@ impl Client {
     /// A client for requests to `endpoint` (and its paths) that may take `timeout` each. Nothing is built yet.
     pub fn new(endpoint: &Url, timeout: Duration) -> Self {
         Self {
-            connect_timeout: timeout.min(Duration::from_millis(CONNECT_MAX_MS)),
+            connect_timeout: (timeout / CONNECT_SHARE.1 * CONNECT_SHARE.0)
+                .min(Duration::from_millis(CONNECT_MAX_MS)),
             proxies: !is_loopback(endpoint),
             roots: if endpoint.scheme() == "https" { Roots::Web } else { Roots::Plain },
+            ca_file: None,
+            lookups: Lookups::new(),
             tls: OnceLock::new(),
             inner: Mutex::new(None),
         }
+    }
+
+    /// Trusts the certificate authorities of this PEM file as well. If it cannot be read, one line says so.
+    #[must_use]
+    pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file, ..self }
     }
 
     /// Builds what the first request would build, TLS included. To be called from a thread that may be kept
@@ -141,6 +158,7 @@ impl Client {
     fn build(&self) -> Result<reqwest::Client, String> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(self.tls()?)
+            .dns_resolver(self.lookups.clone())
             .http1_only()
             .user_agent(USER_AGENT)
             .connect_timeout(self.connect_timeout)
@@ -160,12 +178,20 @@ impl Client {
         if let Some(config) = self.tls.get() {
             return Ok(config.clone());
         }
-        let roots = match &self.roots {
+        let mut roots = match &self.roots {
             Roots::Plain => rustls::RootCertStore::empty(),
             Roots::Web => tls::web_roots(),
             #[cfg(test)]
             Roots::Only(roots) => roots.clone(),
         };
+        if let (Some(file), Roots::Web) = (&self.ca_file, &self.roots)
+            && let Err(error) = tls::add_file(&mut roots, file)
+        {
+            log::warn!(
+                "OUTLAST_CA_FILE={}: {error}; only the built-in authorities are trusted",
+                file.display()
+            );
+        }
         let config = tls::client_config(roots).map_err(|error| format!("TLS cannot be set up: {error}"))?;
         Ok(self.tls.get_or_init(|| config).clone())
     }

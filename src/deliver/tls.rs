@@ -4,13 +4,63 @@
 //! path of a cold start, and Lambda's images do not all have them. No provider is installed for the process:
 //! the configuration carries its own.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, crypto};
+
+/// The longest file of authorities: several times what the whole web trusts, which is some 220 kB.
+const CA_FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// Why a file of certificate authorities is not used. None of it is then.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CaFileError {
+    #[error("cannot be read ({0})")]
+    Read(#[from] io::Error),
+    /// Opening or reading anything else might not come back.
+    #[error("is not a file")]
+    NotAFile,
+    #[error("is longer than {CA_FILE_MAX_BYTES} bytes")]
+    TooLong,
+    #[error("holds no certificate in PEM")]
+    Empty,
+    #[error("holds a certificate that is none ({0})")]
+    Bad(String),
+}
 
 /// What the web trusts.
 pub(super) fn web_roots() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+}
+
+/// Adds the certificates of a PEM file to what is trusted.
+pub(super) fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), CaFileError> {
+    // Before it is opened: opening a pipe waits for its other end.
+    if !path.metadata()?.is_file() {
+        return Err(CaFileError::NotAFile);
+    }
+    let mut pem = Vec::new();
+    File::open(path)?.take(CA_FILE_MAX_BYTES + 1).read_to_end(&mut pem)?;
+    if pem.len() as u64 > CA_FILE_MAX_BYTES {
+        return Err(CaFileError::TooLong);
+    }
+    let mut added = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        added.push(certificate.map_err(|error| CaFileError::Bad(error.to_string()))?);
+    }
+    if added.is_empty() {
+        return Err(CaFileError::Empty);
+    }
+    let mut with = roots.clone();
+    for certificate in added {
+        with.add(certificate).map_err(|error| CaFileError::Bad(error.to_string()))?;
+    }
+    *roots = with;
+    Ok(())
 }
 
 /// A client configuration that trusts `roots`. Clones of it share the cache of sessions, so that a new
@@ -24,4 +74,47 @@ pub(super) fn client_config(roots: RootCertStore) -> Result<ClientConfig, rustls
     // One request at a time per signal: HTTP/2 would bring frames, windows and a larger binary for nothing.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTHORITY: &[u8] = include_bytes!("client/testdata/authority.pem");
+
+    fn added(content: &[u8]) -> Result<usize, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        let mut roots = RootCertStore::empty();
+        let result = add_file(&mut roots, file.path()).map_err(|error| error.to_string());
+        assert!(result.is_ok() || roots.is_empty(), "all of it or nothing");
+        result.map(|()| roots.len())
+    }
+
+    #[test]
+    fn the_certificates_of_a_file_are_added() {
+        assert_eq!(added(AUTHORITY), Ok(1));
+        let with_words = [b"# our own\n", AUTHORITY, b"\n", AUTHORITY].concat();
+        assert_eq!(added(&with_words), Ok(2));
+    }
+
+    #[test]
+    fn a_file_that_is_none_adds_nothing_and_says_why() {
+        assert!(added(b"").unwrap_err().contains("no certificate"));
+        assert!(added(b"words").unwrap_err().contains("no certificate"));
+        assert!(added(&vec![b'x'; 2 << 20]).unwrap_err().contains("longer"));
+        let damaged = String::from_utf8_lossy(AUTHORITY).replacen("MII", "AAA", 1);
+        let half = [AUTHORITY, damaged.as_bytes()].concat();
+        assert!(added(&half).unwrap_err().contains("that is none"));
+        let cut = AUTHORITY.get(..AUTHORITY.len() / 2).unwrap_or_default();
+        assert!(added(cut).is_err());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let mut roots = RootCertStore::empty();
+        for path in ["/", "/dev/zero", "/nonexistent"] {
+            assert!(add_file(&mut roots, Path::new(path)).is_err(), "{path}");
+        }
+    }
 }

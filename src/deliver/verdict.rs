@@ -29,7 +29,10 @@ pub enum Verdict {
     /// 413: fewer blocks per request.
     TooLarge,
     /// 500: retryable a bounded number of times, for it may be about the content.
-    ServerError,
+    ServerError {
+        /// How long the backend asks to wait, at most [`super::RETRY_AFTER_MAX_S`].
+        after: Option<Duration>,
+    },
     /// An answer about the configuration, not about the content: credentials, address, method, a redirect.
     /// The data is kept, the user is told once, the backend is probed slowly.
     Denied {
@@ -96,7 +99,7 @@ pub fn verdict(status: u16, headers: &HeaderMap, body: &[u8], gzip: bool, now_un
         }
         413 => Verdict::TooLarge,
         415 if gzip => Verdict::GzipRefused,
-        500 => Verdict::ServerError,
+        500 => Verdict::ServerError { after: retry_after(headers, now_unix) },
         status if is_about_configuration(status) => Verdict::Denied { status },
         408 | 425 | 429 | 501.. => {
             Verdict::Retry { cause: Cause::Status(status), after: retry_after(headers, now_unix) }
@@ -151,7 +154,7 @@ mod tests {
             );
         }
         assert_eq!(of(413, b"", true), Verdict::TooLarge);
-        assert_eq!(of(500, b"", true), Verdict::ServerError);
+        assert_eq!(of(500, b"", true), Verdict::ServerError { after: Some(Duration::from_secs(7)) });
         assert_eq!(of(100, b"", true), Verdict::Retry { cause: Cause::Status(100), after: None });
     }
 

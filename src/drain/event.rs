@@ -84,7 +84,10 @@ pub enum Outcome {
     /// 413.
     TooLarge,
     /// 500: the backend is broken, or it breaks on this content.
-    ServerError,
+    ServerError {
+        /// The answer's `Retry-After`, counted from now.
+        after: Option<Duration>,
+    },
     /// 401, 403 and other answers that speak of the configuration rather than of the content.
     Denied,
     /// 400 and other refusals of the content.

@@ -180,7 +180,7 @@ fn outcome(verdict: &Verdict) -> Outcome {
             Outcome::Retry { after: *after, fate_unknown: cause.fate_unknown() }
         }
         Verdict::TooLarge => Outcome::TooLarge,
-        Verdict::ServerError => Outcome::ServerError,
+        Verdict::ServerError { after } => Outcome::ServerError { after: *after },
         Verdict::Denied { .. } => Outcome::Denied,
         Verdict::GzipRefused => Outcome::GzipRefused,
         Verdict::Refused { .. } => Outcome::Refused,

@@ -200,6 +200,25 @@ fn a_report_that_is_rejected_begets_no_other() {
 }
 
 #[test]
+fn what_a_refused_report_said_is_said_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    take(&mut intake, &body([line("poison")]), 0);
+    let refuse_the_oldest = |intake: &mut Intake| {
+        let head = intake.queue.oldest(Signal::Logs).unwrap().seq.0;
+        intake.land(Signal::Logs, Fate::Settled { head, refused: 1, delivered: 0 });
+    };
+    refuse_the_oldest(&mut intake);
+    intake.report_drops_now();
+    refuse_the_oldest(&mut intake);
+    assert_eq!(intake.queue.waiting(Signal::Logs).blocks, 0);
+    assert!(intake.owes_reports());
+    intake.report_drops_now();
+    assert_eq!(attribute(&drain(&mut intake)[0], "outlast.dropped.records"), Some(&Value::IntValue(1)));
+    assert_eq!(intake.summary().dropped, 1, "a report is no record of the user's");
+}
+
+#[test]
 fn an_empty_delivery_is_kept_as_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut intake = open(dir.path());

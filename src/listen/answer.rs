@@ -1,5 +1,7 @@
 //! One request: what it asks for, and the answer it gets.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -12,6 +14,7 @@ use tokio::sync::oneshot;
 use super::body::{Memory, Refusal, discard};
 use super::connection::Progress;
 use super::limits::Limits;
+use super::roster::Roster;
 use super::watch::Phase;
 use super::{Delivery, Inbox, Receipt};
 use crate::clock;
@@ -22,6 +25,7 @@ pub(super) struct Desk<I> {
     pub(super) inbox: I,
     pub(super) limits: Limits,
     pub(super) memory: Memory,
+    pub(super) roster: Arc<Roster>,
 }
 
 impl<I: Inbox> Desk<I> {
@@ -35,9 +39,9 @@ impl<I: Inbox> Desk<I> {
         let (head, mut body) = request.into_parts();
         let outcome = match refusal(&head.method, &head.headers) {
             Some(status) => Err(status),
-            None => self.memory.take(&mut body, &self.limits).await.map_err(status_of),
+            None => self.memory.take(&mut body, &self.limits, progress).await.map_err(status_of),
         };
-        let response = match outcome {
+        let mut response = match outcome {
             Ok(bytes) => {
                 progress.enter(Phase::Answering);
                 self.plain(self.hand_over(bytes).await)
@@ -54,7 +58,11 @@ impl<I: Inbox> Desk<I> {
                 response
             }
         };
-        progress.enter(Phase::Idle);
+        // A peer that has its next request ready would keep its place for ever.
+        if self.roster.is_wanted() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        progress.enter(Phase::Replying);
         response
     }
 

@@ -6,9 +6,11 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::limits::Limits;
@@ -18,16 +20,32 @@ use super::watch::{Phase, Snapshot, Verdict, Watch};
 #[derive(Debug)]
 pub(super) struct Progress {
     state: Mutex<State>,
-    /// Counts how often any connection became idle; orders them by it without a clock.
+    /// Counts the steps of all connections; orders them by their last one without a clock.
     order: Arc<AtomicU64>,
+    /// Rung when this connection begins to wait for its peer.
+    bell: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct State {
     snapshot: Snapshot,
-    /// The place in the order of becoming idle.
-    idle_order: u64,
+    /// When it last moved, in the order of all steps.
+    moved: u64,
+    /// It has sent a whole request.
+    proven: bool,
+    /// When its last byte came, or its phase began.
+    moved_at: Instant,
+    /// Of a body that is being read, what is held of it. `None` while we cannot go on reading ourselves.
+    unfinished_bytes: Option<usize>,
 }
+
+/// A peer that has sent nothing of its body for so long does not want to, in milliseconds. Lambda sends from memory over
+/// loopback: only a lack of CPU delays it, and that delays us as well.
+const STALLED_MIN_MS: u64 = 100;
+
+/// How soon a connection that waits for its peer is closed for another: the least first. A peer that has not shown
+/// itself to send requests goes first, then the one that has kept us waiting for longest.
+pub(super) type Patience = (bool, u64);
 
 /// A stream whose bytes count as progress.
 pub(super) struct Metered {
@@ -75,11 +93,13 @@ pub(super) async fn attend(
 // === impl Progress ===
 
 impl Progress {
-    /// A new connection, idle. `order` is the same for all connections of a listener.
-    pub(super) fn new(order: Arc<AtomicU64>) -> Self {
-        let idle_order = order.fetch_add(1, Ordering::Relaxed);
+    /// A new connection, idle. `order` and `bell` are the same for all connections of a listener.
+    pub(super) fn new(order: Arc<AtomicU64>, bell: Arc<Notify>) -> Self {
+        let moved = order.fetch_add(1, Ordering::Relaxed);
         let snapshot = Snapshot { phase: Phase::Idle, phases: 0, bytes: 0 };
-        Self { state: Mutex::new(State { snapshot, idle_order }), order }
+        let state =
+            State { snapshot, moved, proven: false, moved_at: Instant::now(), unfinished_bytes: None };
+        Self { state: Mutex::new(state), order, bell }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -89,38 +109,67 @@ impl Progress {
     /// Notes that the connection goes on to `phase`.
     pub(super) fn enter(&self, phase: Phase) {
         let mut state = self.state();
-        state.enter(phase);
-        if phase == Phase::Idle {
-            state.idle_order = self.order.fetch_add(1, Ordering::Relaxed);
+        if state.snapshot.phase == Phase::Evicted {
+            return;
         }
+        state.proven |= phase == Phase::Answering;
+        state.enter(phase);
+        state.unfinished_bytes = None;
+        state.moved = self.order.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// When the connection became idle, relative to others; `None` if it is not.
-    pub(super) fn idle_order(&self) -> Option<u64> {
+    /// Notes that so much of the body is held; `None` while there is no memory to read on.
+    pub(super) fn holds(&self, bytes: Option<usize>) {
+        let mut state = self.state();
+        state.unfinished_bytes = bytes;
+        state.moved_at = Instant::now();
+    }
+
+    /// How long it may keep us waiting, relative to others; `None` if it does not wait for its peer.
+    pub(super) fn patience(&self) -> Option<Patience> {
         let state = self.state();
-        (state.snapshot.phase == Phase::Idle).then_some(state.idle_order)
+        let sends = state.proven || state.snapshot.phase == Phase::Body;
+        state.waits_for_peer().then_some((sends, state.moved))
     }
 
-    /// Stops the connection from reading, if it is idle still. False if a request has begun.
+    /// What is held of a body whose peer has stalled; `None` if there is none.
+    pub(super) fn stalled_bytes(&self, now: Instant) -> Option<usize> {
+        let state = self.state();
+        let stalled = now.saturating_duration_since(state.moved_at) >= Duration::from_millis(STALLED_MIN_MS);
+        state.unfinished_bytes.filter(|_| state.snapshot.phase == Phase::Body && stalled)
+    }
+
+    /// Stops the connection from reading, if it waits for its peer. False if it is being answered.
     pub(super) fn evict(&self) -> bool {
         let mut state = self.state();
-        let idle = state.snapshot.phase == Phase::Idle;
-        if idle {
+        let waits = state.waits_for_peer();
+        if waits {
             state.enter(Phase::Evicted);
         }
-        idle
+        waits
     }
 
     fn read(&self, bytes: usize) {
         let mut state = self.state();
         state.snapshot.bytes += bytes as u64;
-        if bytes > 0 && state.snapshot.phase == Phase::Idle {
-            state.enter(Phase::Head);
+        if bytes > 0 {
+            state.moved = self.order.fetch_add(1, Ordering::Relaxed);
+            state.moved_at = Instant::now();
+            if state.snapshot.phase == Phase::Idle {
+                state.enter(Phase::Head);
+            }
         }
     }
 
     fn wrote(&self, bytes: usize) {
-        self.state().snapshot.bytes += bytes as u64;
+        let mut state = self.state();
+        state.snapshot.bytes += bytes as u64;
+        // Only now may it be closed for another: the kernel has the answer.
+        if bytes > 0 && state.snapshot.phase == Phase::Replying {
+            state.enter(Phase::Idle);
+            state.moved = self.order.fetch_add(1, Ordering::Relaxed);
+            self.bell.notify_one();
+        }
     }
 
     /// A panic while this is held leaves nothing half done, so a poisoned lock is as good as any.
@@ -130,6 +179,10 @@ impl Progress {
 }
 
 impl State {
+    fn waits_for_peer(&self) -> bool {
+        matches!(self.snapshot.phase, Phase::Idle | Phase::Head | Phase::Body)
+    }
+
     fn enter(&mut self, phase: Phase) {
         self.snapshot.phase = phase;
         self.snapshot.phases += 1;
@@ -198,9 +251,13 @@ impl AsyncWrite for Metered {
 mod tests {
     use super::*;
 
+    fn progress(order: &Arc<AtomicU64>) -> Progress {
+        Progress::new(Arc::clone(order), Arc::default())
+    }
+
     /// Attends to a connection on which nothing ever happens, in virtual time.
     fn attend_to_nothing() -> tokio::task::JoinHandle<()> {
-        let progress = Arc::new(Progress::new(Arc::default()));
+        let progress = Arc::new(progress(&Arc::default()));
         tokio::spawn(attend(std::future::pending(), progress, Limits::default()))
     }
 
@@ -224,28 +281,53 @@ mod tests {
     }
 
     #[test]
-    fn only_an_idle_connection_is_evicted_and_it_stays_so() {
-        let progress = Progress::new(Arc::default());
-        progress.read(1);
-        assert_eq!(progress.snapshot().phase, Phase::Head);
+    fn only_a_connection_that_waits_for_its_peer_is_evicted_and_it_stays_so() {
+        let progress = progress(&Arc::default());
+        progress.enter(Phase::Answering);
         assert!(!progress.evict());
-        progress.enter(Phase::Idle);
+        progress.enter(Phase::Body);
         assert!(progress.evict());
         assert!(!progress.evict());
-        assert_eq!(progress.idle_order(), None);
+        assert_eq!(progress.patience(), None);
         progress.read(1);
+        progress.enter(Phase::Answering);
         assert_eq!(progress.snapshot().phase, Phase::Evicted);
     }
 
     #[test]
-    fn connections_are_ordered_by_when_they_became_idle_last() {
-        let order = Arc::new(AtomicU64::new(0));
-        let first = Progress::new(order.clone());
-        let second = Progress::new(order);
-        assert!(first.idle_order() < second.idle_order());
+    fn connections_are_ordered_by_their_last_byte_and_strangers_go_first() {
+        let order = Arc::default();
+        let [first, second, third] = [(); 3].map(|()| progress(&order));
+        assert!(first.patience() < second.patience());
+        first.read(1);
+        assert!(first.patience() > second.patience());
+        second.enter(Phase::Answering);
+        assert_eq!(second.patience(), None);
+        second.enter(Phase::Replying);
+        assert_eq!(second.patience(), None, "an answer on its way is not cut off");
+        second.wrote(1);
+        assert_eq!(second.snapshot().phase, Phase::Idle);
+        third.read(1);
+        first.read(1);
+        assert!(third.patience() < first.patience() && first.patience() < second.patience());
+        // With its headers complete, a stranger is as good as anyone.
         first.enter(Phase::Body);
-        assert_eq!(first.idle_order(), None);
-        first.enter(Phase::Idle);
-        assert!(first.idle_order() > second.idle_order());
+        assert!(second.patience() < first.patience());
+    }
+
+    #[test]
+    fn a_body_stalls_if_its_peer_is_silent_for_long_but_not_if_we_are() {
+        let progress = progress(&Arc::default());
+        let later = Instant::now() + Duration::from_secs(1);
+        progress.enter(Phase::Body);
+        assert_eq!(progress.stalled_bytes(later), None, "it holds nothing");
+        progress.holds(Some(7));
+        assert_eq!(progress.stalled_bytes(Instant::now()), None, "it has just come");
+        assert_eq!(progress.stalled_bytes(later), Some(7));
+        progress.holds(None);
+        assert_eq!(progress.stalled_bytes(later), None);
+        progress.holds(Some(7));
+        progress.enter(Phase::Answering);
+        assert_eq!(progress.stalled_bytes(later), None);
     }
 }

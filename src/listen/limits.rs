@@ -11,9 +11,12 @@ const BODY_MAX_BYTES: usize = 8 * MIB;
 /// What is read and thrown away after a refused request, so that the sender finishes writing and sees the
 /// answer instead of a reset. Enough for a body twice as long as is taken.
 const DISCARD_MAX_BYTES: usize = 2 * BODY_MAX_BYTES;
-/// All bodies in memory, being read or waiting for their receipt: three of the longest, of a function that may
-/// have 128 MiB in all.
-const MEMORY_MAX_BYTES: usize = 3 * BODY_MAX_BYTES;
+/// All bodies in memory, being read or waiting for their receipt: one of the longest, and two of the longest that Lambda
+/// documents beside it. The function may have 128 MiB in all.
+const MEMORY_MAX_BYTES: usize = BODY_MAX_BYTES + 4 * MIB;
+/// How long a body waits for memory that others hold before it is refused. Less than a stall may last. The keeper is done
+/// with a delivery in milliseconds, unless its disk hangs.
+const MEMORY_WAIT_MS: u64 = 1_000;
 /// The room for a request's line and headers, and for what is read at a time. Lambda's headers have some 200
 /// bytes. All connections together: 2 MiB.
 const HEAD_MAX_BYTES: usize = 64 * KIB;
@@ -43,9 +46,11 @@ pub struct Limits {
     pub body_max_bytes: usize,
     /// How much of a refused request is read and thrown away before it is answered, in bytes.
     pub discard_max_bytes: usize,
-    /// The memory of all bodies being read or waiting for their receipt, in bytes. A body that does not fit is
-    /// answered 503.
+    /// The memory of all bodies being read or waiting for their receipt, in bytes. A body that does not fit, though an
+    /// unfinished one was closed for it and [`Limits::memory_wait`] has passed, is answered 503.
     pub memory_max_bytes: usize,
+    /// How long a body waits for memory.
+    pub memory_wait: Duration,
     /// The longest request line with headers, in bytes. Less than 8,192 counts as that.
     pub head_max_bytes: usize,
     /// Connections at a time.
@@ -68,6 +73,7 @@ impl Default for Limits {
             body_max_bytes: BODY_MAX_BYTES,
             discard_max_bytes: DISCARD_MAX_BYTES,
             memory_max_bytes: MEMORY_MAX_BYTES,
+            memory_wait: Duration::from_millis(MEMORY_WAIT_MS),
             head_max_bytes: HEAD_MAX_BYTES,
             max_connections: MAX_CONNECTIONS,
             head_timeout: Duration::from_millis(HEAD_TIMEOUT_MS),

@@ -15,7 +15,8 @@
 //! connect to it. So everything is bounded by [`Limits`]: the length of a body, the bytes of all bodies that
 //! are being read or wait for their receipt, the connections, and the time a peer may take for each step. A
 //! body's memory grows with what has arrived, not with what its `Content-Length` claims. When all connections
-//! are taken, the one that has been idle for longest makes room for a new one.
+//! are taken, the one that has kept us waiting for longest makes room for a new one; when all memory is, the largest
+//! unfinished body (`roster.rs`). So no peer can keep Lambda out by doing nothing, or by doing it slowly.
 //!
 //! # Freezes
 //! A timer that was running when Lambda froze the environment is overdue on thaw, though the peer was frozen
@@ -30,6 +31,7 @@ mod answer;
 mod body;
 mod connection;
 mod limits;
+mod roster;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,5 @@
 //! The port, and the connections on it.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -13,12 +12,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::answer::Desk;
 use super::body::Memory;
 use super::connection::{Metered, Progress, attend};
 use super::limits::{HEAD_LEAST_BYTES, Limits};
+use super::roster::Roster;
 use super::{Inbox, ListenError};
 
 /// The pause after a failed accept. It fails when the environment is out of file descriptors or memory, and
@@ -40,9 +40,8 @@ trait Accept {
 /// The connections that are open, each a task. Dropping this closes them.
 struct Connections {
     tasks: JoinSet<()>,
-    open: HashMap<Id, (Arc<Progress>, AbortHandle)>,
+    roster: Arc<Roster>,
     order: Arc<AtomicU64>,
-    max: usize,
 }
 
 // === impl Listener ===
@@ -71,28 +70,37 @@ impl Listener {
 
     /// Takes deliveries until the future is dropped, which closes the port and every connection.
     pub async fn serve(self, inbox: impl Inbox) -> Infallible {
-        let memory = Memory::new(&self.limits);
-        serve(self.socket, Desk { inbox, limits: self.limits, memory }).await
+        let roster = Arc::new(Roster::new(self.limits.max_connections));
+        let memory = Memory::new(&self.limits, Arc::clone(&roster));
+        serve(self.socket, Desk { inbox, limits: self.limits, memory, roster }).await
     }
 }
 
 async fn serve(mut socket: impl Accept, desk: Desk<impl Inbox>) -> Infallible {
     let desk = Arc::new(desk);
-    let mut connections = Connections {
-        tasks: JoinSet::new(),
-        open: HashMap::new(),
-        order: Arc::default(),
-        max: desk.limits.max_connections,
-    };
+    let roster = Arc::clone(&desk.roster);
+    let bell = roster.bell();
+    let mut connections = Connections { tasks: JoinSet::new(), roster, order: Arc::default() };
     let mut failing = false;
+    let mut newcomer = None;
     loop {
+        if newcomer.is_some()
+            && connections.roster.make_place()
+            && let Some(stream) = newcomer.take()
+        {
+            connections.open(stream, &desk);
+            // What has come with the connection is read before the next one could take its place.
+            tokio::task::yield_now().await;
+        }
         tokio::select! {
             biased;
             Some(end) = connections.tasks.join_next_with_id() => connections.closed(end),
-            accepted = socket.accept() => match accepted {
+            // With every place taken by a request that is being answered, further peers wait in the kernel.
+            () = bell.notified(), if newcomer.is_some() => {}
+            accepted = socket.accept(), if newcomer.is_none() => match accepted {
                 Ok(stream) => {
                     failing = false;
-                    connections.open(stream, &desk);
+                    newcomer = Some(stream);
                 }
                 Err(error) => {
                     if !failing {
@@ -121,38 +129,14 @@ impl Accept for TcpListener {
 // === impl Connections ===
 
 impl Connections {
-    /// Serves a new connection, in the place of the longest idle one if there is no other; refuses it if all
-    /// are busy.
+    /// Serves a new connection, for which there is a place.
     fn open<I: Inbox>(&mut self, stream: TcpStream, desk: &Arc<Desk<I>>) {
-        while self.open.len() >= self.max {
-            if !self.evict() {
-                log::debug!("telemetry connection: refused, all {} are busy", self.max);
-                return;
-            }
-        }
         if let Err(error) = stream.set_nodelay(true) {
             log::debug!("telemetry connection: {error}");
         }
-        let progress = Arc::new(Progress::new(self.order.clone()));
+        let progress = Arc::new(Progress::new(self.order.clone(), self.roster.bell()));
         let abort = self.tasks.spawn(run(stream, desk.clone(), progress.clone()));
-        self.open.insert(abort.id(), (progress, abort));
-    }
-
-    /// Closes the connection that has been idle for longest. False if none is.
-    fn evict(&mut self) -> bool {
-        let longest = self
-            .open
-            .iter()
-            .filter_map(|(id, (progress, _))| Some((progress.idle_order()?, *id)))
-            .min()
-            .and_then(|(_, id)| Some((id, self.open.get(&id)?.clone())));
-        let Some((id, (progress, abort))) = longest else { return false };
-        // If a request began this very moment it stays, and the next call finds another.
-        if progress.evict() {
-            abort.abort();
-            self.open.remove(&id);
-        }
-        true
+        self.roster.enter(progress, abort);
     }
 
     fn closed(&mut self, end: Result<(Id, ()), JoinError>) {
@@ -165,7 +149,7 @@ impl Connections {
                 error.id()
             }
         };
-        self.open.remove(&id);
+        self.roster.leave(id);
     }
 }
 
@@ -215,7 +199,9 @@ mod tests {
 
     fn desk<I>(inbox: I) -> Desk<I> {
         let limits = Limits::default();
-        Desk { inbox, limits, memory: Memory::new(&limits) }
+        let roster = Arc::new(Roster::new(limits.max_connections));
+        let memory = Memory::new(&limits, Arc::clone(&roster));
+        Desk { inbox, limits, memory, roster }
     }
 
     async fn answer_to_post(port: u16) -> String {

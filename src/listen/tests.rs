@@ -314,7 +314,7 @@ async fn a_claimed_length_takes_no_memory() {
 
 #[tokio::test]
 async fn what_does_not_fit_in_memory_is_refused_until_there_is_room_again() {
-    let limits = Limits { memory_max_bytes: 150 * KIB, ..Limits::default() };
+    let limits = Limits { memory_max_bytes: 150 * KIB, memory_wait: SOON, ..Limits::default() };
     let mut running = Running::with(limits).await;
     let body = "x".repeat(100 * KIB);
     let mut first = running.peer().await;
@@ -439,23 +439,79 @@ async fn the_longest_idle_connection_makes_room_for_a_new_one() {
 }
 
 #[tokio::test]
-async fn with_every_connection_busy_a_new_one_is_refused() {
+async fn with_every_connection_being_answered_a_new_one_waits_its_turn() {
     let limits = Limits { max_connections: 2, ..Limits::default() };
     let mut running = Running::with(limits).await;
-    let mut waiting = running.peer().await;
-    waiting.send(post("[]")).await;
-    let delivery = running.delivery().await;
-    let mut reading = running.peer().await;
-    reading.send("POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n").await;
-    reading.expect(100).await;
-    running.peer().await.closed().await;
+    let mut first = running.peer().await;
+    first.send(post("[0]")).await;
+    let held = running.delivery().await;
+    let mut second = running.peer().await;
+    second.send(post("[1]")).await;
+    let also_held = running.delivery().await;
+    let mut third = running.peer().await;
+    third.send(post("[2]")).await;
+    settle().await;
+    running.delivered_nothing();
+    held.reply.send(Receipt::Kept).unwrap();
+    // It has its answer before it makes room.
+    assert!(first.expect(200).await.contains("connection: close\r\n"));
+    first.closed().await;
+    assert_eq!(running.keep().await, "[2]");
+    third.expect(200).await;
+    also_held.reply.send(Receipt::Kept).unwrap();
+    second.expect(200).await;
+}
 
-    delivery.reply.send(Receipt::Kept).unwrap();
-    waiting.expect(200).await;
-    reading.send("[]").await;
-    running.keep().await;
-    reading.expect(200).await;
-    running.serves().await;
+#[tokio::test]
+async fn requests_that_never_become_complete_keep_nobody_out() {
+    let limits = Limits { max_connections: 4, ..Limits::default() };
+    for begun in ["", "POST / HT", "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n[1"] {
+        let mut running = Running::with(limits).await;
+        let mut kept = running.peer().await;
+        kept.send(post("[0]")).await;
+        running.keep().await;
+        kept.expect(200).await;
+        let mut floods = Vec::new();
+        for _ in 0..40 {
+            let mut flood = running.peer().await;
+            // It may be closed before it is written.
+            drop(flood.0.write_all(begun.as_bytes()).await);
+            floods.push(flood);
+            settle().await;
+        }
+        running.serves().await;
+        running.delivered_nothing();
+        if !begun.ends_with("[1") {
+            // Strangers went before the peer that has sent a request, although that has been idle for longest.
+            kept.send(post("[3]")).await;
+            assert_eq!(running.keep().await, "[3]");
+            kept.expect(200).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_gives_its_memory_to_one_that_goes_on() {
+    let limits = Limits { memory_max_bytes: 150 * KIB, memory_wait: HANG, ..Limits::default() };
+    let mut running = Running::with(limits).await;
+    let mut small = running.peer().await;
+    small.send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n[1").await;
+    settle().await;
+    let mut large = running.peer().await;
+    large.send(format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 100 * KIB)).await;
+    large.send("x".repeat(100 * KIB - 1)).await;
+    settle().await;
+    let mut peer = running.peer().await;
+    let send = async {
+        peer.send(post(&"y".repeat(100 * KIB))).await;
+        peer.expect(200).await;
+    };
+    let (body, ()) = tokio::join!(running.keep(), send);
+    assert_eq!(body.len(), 100 * KIB);
+    large.closed().await;
+    small.send("2345678").await;
+    assert_eq!(running.keep().await, "[12345678");
+    small.expect(200).await;
 }
 
 #[tokio::test]
@@ -502,6 +558,27 @@ async fn requests_sent_without_waiting_are_answered_in_order() {
     assert_eq!(running.keep().await, "[2]");
     peer.expect(200).await;
     peer.expect(200).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_no_answers_is_cut_off() {
+    let limits = Limits { stall_timeout: SOON, idle_timeout: SOON, ..Limits::default() };
+    let mut running = Running::with(limits).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // A small one is full sooner.
+    socket.set_recv_buffer_size(1024).unwrap();
+    let mut deaf = Peer(socket.connect(([127, 0, 0, 1], running.port).into()).await.unwrap());
+    let send = async { while deaf.0.write_all(post("[]").repeat(100).as_bytes()).await.is_ok() {} };
+    let keep = async {
+        loop {
+            running.keep().await;
+        }
+    };
+    tokio::select! {
+        () = in_time(send) => {}
+        () = keep => {}
+    }
+    running.serves().await;
 }
 
 #[tokio::test]

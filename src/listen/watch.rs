@@ -17,7 +17,7 @@ const FREEZE_MIN_MS: u64 = 500;
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// No request has begun, or the last one's answer is on its way out.
+    /// No request has begun.
     Idle,
     /// The first byte of a request has come.
     Head,
@@ -25,6 +25,8 @@ pub(super) enum Phase {
     Body,
     /// The receipt is being waited for. There is no limit: it is our turn, not the peer's.
     Answering,
+    /// The answer is made, and not a byte of it written.
+    Replying,
     /// It is being closed to make room, and reads no more.
     Evicted,
 }
@@ -94,6 +96,8 @@ impl Watch {
             Phase::Body => {
                 Some((self.moved + self.limits.stall_timeout).min(self.entered + self.limits.body_timeout))
             }
+            // A peer that takes no answers is as good as gone.
+            Phase::Replying => Some(self.entered + self.limits.stall_timeout),
             Phase::Answering | Phase::Evicted => None,
         }
     }
@@ -169,6 +173,13 @@ mod tests {
         let mut case = Case::new();
         case.look(0, Phase::Body, 2, 100);
         assert_eq!(case.look(2_000, Phase::Body, 2, 100), Verdict::Cut);
+    }
+
+    #[test]
+    fn a_peer_that_takes_no_answer_is_cut() {
+        let mut case = Case::new();
+        assert_eq!(case.look(0, Phase::Replying, 4, 100), case.until(2_000));
+        assert_eq!(case.look(2_000, Phase::Replying, 4, 100), Verdict::Cut);
     }
 
     #[test]

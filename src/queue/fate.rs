@@ -1,6 +1,6 @@
 //! What becomes of requests, of the records in them, and of segments that are needed no longer.
 
-use super::frame::Seq;
+use super::frame::{Kind, Seq};
 use super::lane::Item;
 use super::ledger::{Reason, Tally};
 use super::notes::Entry;
@@ -32,6 +32,7 @@ impl Queue {
         self.keep(signal);
         let records = self.user_records_until(signal, to);
         self.state.ledger.drop(Tally { signal, reason, records });
+        self.unreport_until(signal, to);
         self.advance(signal, to);
     }
 
@@ -221,8 +222,19 @@ impl Queue {
         let to = self.mark_after(signal, refused.saturating_add(delivered));
         let records = self.user_records_until(signal, refused_to);
         self.state.ledger.drop(Tally { signal, reason: Reason::Refused, records });
+        self.unreport_until(signal, refused_to);
         self.keep(signal);
         self.advance(signal, to);
+    }
+
+    /// What reports up to `to` said is to be said again: they are given up.
+    fn unreport_until(&mut self, signal: Signal, to: Mark) {
+        self.fill(signal, u32::MAX);
+        for item in self.lanes.get(signal).items().take_while(|item| item.header.seq <= to.seq) {
+            if let Kind::Report(tally) = item.header.kind {
+                self.state.ledger.unreport(tally);
+            }
+        }
     }
 
     /// Records of the user's between the mark of `signal` and `to`.

@@ -14,7 +14,7 @@
 //! - values stay below 4 KiB, and a file that has grown is written anew: sled never shrinks one.
 
 use super::bytes::crc32;
-use super::disk::bytes_on_disk_below;
+use super::disk::{DIRECTORY_MODE, Disk, RealDisk, bytes_on_disk_below};
 use super::notes::{Entry, Found, SegmentRow};
 use super::state::{SLOT_BYTES, State};
 use super::types::Waiting;
@@ -22,8 +22,9 @@ use crate::Signal;
 use bincode::config::standard;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,6 +128,14 @@ impl Worker {
 
     /// Opens the database, whatever state it is in: as it is, then without what sled can do without, then anew.
     fn open(&mut self) -> Result<(sled::Db, Found), IndexError> {
+        if is_led_astray(&self.dir)? {
+            self.move_aside()?;
+            log::warn!(
+                "index: not a directory of its own, moved aside and begun anew; the segments have everything"
+            );
+        }
+        // sled would make it readable for everybody.
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&self.dir)?;
         match self.open_retrying_lock() {
             Ok(opened) => return Ok(opened),
             // Somebody else has it open: its files are not ours to touch.
@@ -170,13 +179,11 @@ impl Worker {
 
     fn move_aside(&self) -> Result<(), IndexError> {
         let aside = self.dir.with_extension("corrupt");
-        if aside.exists() {
-            fs::remove_dir_all(&aside)?;
+        RealDisk.remove_all(&aside)?;
+        match fs::rename(&self.dir, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
         }
-        if self.dir.exists() {
-            fs::rename(&self.dir, &aside)?;
-        }
-        Ok(())
     }
 
     /// Writes what `entries` say, row by row: nothing rests on their being there together, and a batch makes
@@ -272,6 +279,19 @@ fn drop_guarded(db: Option<sled::Db>) {
         drop(db);
         Ok(())
     }));
+}
+
+/// Whether sled, which follows symbolic links, would write somewhere else than in a directory of its own.
+fn is_led_astray(dir: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+        Ok(found) if !found.is_dir() => Ok(true),
+        Ok(_) => {
+            let mut entries = fs::read_dir(dir)?.flatten();
+            Ok(entries.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink())))
+        }
+    }
 }
 
 fn files_to_do_without(dir: &Path) -> Vec<PathBuf> {

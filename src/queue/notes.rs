@@ -65,7 +65,7 @@ pub struct Index {
 impl Index {
     /// An index in `dir`, a directory of its own. If there is one it is opened now, else with the first entry.
     pub fn new(dir: PathBuf) -> Self {
-        let exists = dir.exists();
+        let exists = dir.symlink_metadata().is_ok();
         let mut index =
             Self { dir, entries: None, given_up: false, bytes: Arc::default(), found: None, taken: false };
         if exists {

@@ -7,11 +7,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(clippy::disallowed_methods)] // the world around the extension keeps real time
 
+mod answers;
 mod deliveries;
 mod disk;
 mod freeze;
 mod healthy;
+mod hostile;
 mod modes;
+mod names;
 mod outage;
 mod overflow;
 mod parts;
@@ -20,3 +23,4 @@ mod refusal;
 mod reset;
 mod shutdown;
 mod support;
+mod tls;

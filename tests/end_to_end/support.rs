@@ -45,7 +45,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        Self { backend: Backend::start().await.unwrap(), disk: tempfile::tempdir().unwrap() }
+        Self::around(Backend::start().await.unwrap())
+    }
+
+    pub(crate) fn around(backend: Backend) -> Self {
+        Self { backend, disk: tempfile::tempdir().unwrap() }
     }
 
     /// What the extension gets as `OUTLAST_QUEUE_DIR`.
@@ -134,6 +138,33 @@ pub(crate) async fn invoke(lambda: &Sandbox, invocation: Invocation) -> Invoked 
     let invoked = within("an invocation", lambda.invoke(invocation)).await.unwrap();
     assert!(invoked.succeeded(), "{:?}", invoked.response);
     invoked
+}
+
+/// Invocations while the backend is known to be away. Each ends only when the extension has asked for the next event, so
+/// one that waited for anything at all would not end.
+pub(crate) async fn free_invocations(lambda: &Sandbox) {
+    for _ in 0..5 {
+        let invoked = invoke(lambda, Invocation::new().logs(10).outlasts_extensions()).await;
+        assert_eq!(invoked.added, Duration::ZERO);
+    }
+}
+
+/// The attempts of the last outage were no more than pauses of the least length allow.
+pub(crate) async fn attempts_within_budget(lambda: &Sandbox) {
+    within("the end to be told", lambda.until_output(|line| outage_in(line).is_some())).await;
+    let output = output(lambda);
+    let (lasted, attempts) =
+        output.iter().rev().find_map(|line| outage_in(line)).expect("an outage that ended");
+    // What is told is rounded to a tenth of a second.
+    let allowed = (lasted + 0.1) / RETRY_INITIAL.as_secs_f64() + 1.0;
+    assert!(attempts <= allowed, "{attempts} attempts in {lasted} s, {allowed} allowed");
+}
+
+/// How long an outage lasted, in seconds, and the attempts it cost.
+fn outage_in(line: &str) -> Option<(f64, f64)> {
+    let rest = line.split_once("takes data again after ")?.1;
+    let (lasted, rest) = rest.split_once(" s and ")?;
+    Some((lasted.parse().ok()?, rest.split(' ').next()?.parse().ok()?))
 }
 
 /// SHUTDOWN of an extension that is alive and leaves in time.

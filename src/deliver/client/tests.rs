@@ -95,7 +95,7 @@ async fn every_status_comes_back_as_its_verdict() {
         (http(415, "", ""), true, Verdict::GzipRefused),
         (http(415, "", ""), false, Verdict::Denied { status: 415 }),
         (http(429, "retry-after: 3\r\n", ""), true, status(429, seconds(3))),
-        (http(500, "", ""), true, Verdict::ServerError),
+        (http(500, "", ""), true, Verdict::ServerError { after: None }),
         (
             http(503, "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n", ""),
             true,

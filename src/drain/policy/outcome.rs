@@ -61,11 +61,11 @@ impl Policy {
                 let floor = DENIED_FLOOR.min(self.settings.retry_max);
                 self.failed(now, signal, flight.started, Bounds { floor, after: None }, random);
             }
-            Outcome::ServerError => {
+            Outcome::ServerError { after } => {
                 if self.lane(signal).server_error(sent, alibi) {
                     self.answered(now, signal);
                 } else {
-                    self.failed(now, signal, flight.started, Bounds::default(), random);
+                    self.failed(now, signal, flight.started, Bounds { after, ..Bounds::default() }, random);
                 }
             }
             Outcome::Retry { after: None, fate_unknown: true } if flight.grace_until.is_some() => {

@@ -4,6 +4,7 @@
 #![allow(clippy::unchecked_time_subtraction)]
 
 mod narrative;
+mod outages;
 mod properties;
 mod table;
 mod world;

@@ -22,6 +22,7 @@ use crate::{
     record::{Keep, Record, Signal},
     script::{Behaviour, Script},
     shared::{Shared, lock},
+    tls::Identity,
 };
 
 /// When the records of a request are decoded.
@@ -58,6 +59,7 @@ pub struct Builder {
     address: SocketAddr,
     keep: Keep,
     decode: Decode,
+    identity: Option<Identity>,
 }
 
 impl Builder {
@@ -72,6 +74,13 @@ impl Builder {
     #[must_use]
     pub fn keep(mut self, keep: Keep) -> Self {
         self.keep = keep;
+        self
+    }
+
+    /// Speaks TLS.
+    #[must_use]
+    pub fn tls(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
         self
     }
 
@@ -99,6 +108,7 @@ impl Builder {
             released: watch::Sender::new(0),
             open: Mutex::new(HashMap::new()),
             later,
+            identity: self.identity,
         });
         let (doors, requests) = mpsc::channel(1);
         let tasks = [
@@ -144,7 +154,7 @@ impl Backend {
     /// Settings other than the usual ones.
     pub fn builder() -> Builder {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Builder { address, keep: Keep::default(), decode: Decode::default() }
+        Builder { address, keep: Keep::default(), decode: Decode::default(), identity: None }
     }
 
     /// Where it listens.
@@ -154,7 +164,8 @@ impl Backend {
 
     /// The base URL, as `OTEL_EXPORTER_OTLP_ENDPOINT` wants it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.inner.address)
+        let scheme = if self.inner.shared.identity.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.inner.address)
     }
 
     // === The script ===

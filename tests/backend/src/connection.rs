@@ -19,7 +19,7 @@ use crate::{
     http::{Head, HttpError, Io, Read},
     received::{Request, Verdict},
     record::Signal,
-    script::{Answer, Behaviour, Facts, Fate, Reset, Truth},
+    script::{Answer, Behaviour, Facts, Fate, Reset, Rest, Truth},
     shared::{Open, Shared, lock},
 };
 
@@ -48,7 +48,15 @@ pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     });
     lock(&shared.open).insert(connection, Open { idle: true, cut: Arc::clone(&cut) });
     let listed = Listed { shared: &shared, connection };
-    let mut io = Io::new(stream);
+    let accepted = tokio::select! {
+        biased;
+        () = cut.notified() => return,
+        accepted = Io::accept(stream, shared.identity.as_ref()) => accepted,
+    };
+    let Some(mut io) = accepted else {
+        shared.update(|received| received.failed_handshakes += 1);
+        return;
+    };
     let mut reused = false;
     loop {
         shared.set_idle(connection, true);
@@ -59,7 +67,8 @@ pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         }
         shared.set_idle(connection, false);
         let mut number = None;
-        let exchange = Exchange { io: &mut io, shared: &shared, number: &mut number, pause: None };
+        let exchange =
+            Exchange { io: &mut io, shared: &shared, number: &mut number, pause: None, part: None };
         let next = tokio::select! {
             biased;
             () = cut.notified() => Next::Reset,
@@ -106,6 +115,8 @@ struct Exchange<'a> {
     number: &'a mut Option<u64>,
     /// Between the bytes of the answer.
     pause: Option<Duration>,
+    /// Of the answer, only so many bytes.
+    part: Option<(usize, Rest)>,
 }
 
 impl Exchange<'_> {
@@ -181,6 +192,14 @@ impl Exchange<'_> {
                 Behaviour::Trickle(pause, then) => {
                     self.pause = Some(pause);
                     *then
+                }
+                Behaviour::Part(bytes, rest, then) => {
+                    self.part = Some((bytes, rest));
+                    *then
+                }
+                Behaviour::Deaf => {
+                    self.amend(|request| request.verdict = Verdict::Hung);
+                    std::future::pending().await
                 }
                 Behaviour::When(condition, then, otherwise) => {
                     let known = arrived.as_ref().map(Arrived::facts);
@@ -267,6 +286,8 @@ impl Exchange<'_> {
             Behaviour::AnswerEarly(_)
             | Behaviour::Delay(..)
             | Behaviour::Hold(_)
+            | Behaviour::Part(..)
+            | Behaviour::Deaf
             | Behaviour::Trickle(..)
             | Behaviour::When(..) => return Ok(Next::Reset), // `play` never ends on these
         };
@@ -358,6 +379,13 @@ impl Exchange<'_> {
     }
 
     async fn answer(&mut self, answer: &Answer, keep_alive: bool) -> Result<Next, HttpError> {
+        if let Some((bytes, rest)) = self.part {
+            self.io.part(answer, bytes).await?;
+            if rest == Rest::Hang {
+                self.io.gone().await;
+            }
+            return Ok(Next::Reset);
+        }
         // A sender that went away before the answer changes nothing about the verdict.
         if self.io.answer(answer, keep_alive, self.pause).await.is_err() {
             return Ok(Next::Reset);

@@ -1,16 +1,17 @@
 //! HTTP/1.1 by the byte: heads by `httparse`, bodies by length or in chunks (RFC 9112), answers written
 //! whole or one byte at a time.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::sleep,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::script::Answer;
+use crate::{script::Answer, tls::Identity};
 
 /// As many headers as common servers take.
 const HEADERS_MAX: usize = 100;
@@ -66,15 +67,39 @@ pub(crate) enum Read {
     Stopped,
 }
 
+/// What bytes come and go through.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Wire for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Wire for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
 /// One connection.
 pub(crate) struct Io {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     buffer: BytesMut,
 }
 
 impl Io {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+    /// A connection, with the TLS handshake done if there is to be one. `None`: the peer did not want it.
+    pub(crate) async fn accept(stream: TcpStream, identity: Option<&Identity>) -> Option<Self> {
+        let stream: Box<dyn Wire> = match identity {
+            None => Box::new(stream),
+            Some(Identity(config)) => {
+                Box::new(TlsAcceptor::from(Arc::clone(config)).accept(stream).await.ok()?)
+            }
+        };
+        Some(Self { stream, buffer: BytesMut::new() })
     }
 
     async fn fill(&mut self) -> io::Result<bool> {
@@ -110,7 +135,7 @@ impl Io {
     /// Reads the body; with `stop_after`, no more than that many bytes of it.
     pub(crate) async fn body(&mut self, head: &Head, stop_after: Option<usize>) -> Result<Read, HttpError> {
         if head.expects_continue {
-            self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
         match head.framing {
             Framing::Length(length) => {
@@ -184,15 +209,26 @@ impl Io {
     ) -> io::Result<()> {
         let bytes = render(answer, keep_alive);
         match pause {
-            None => self.stream.write_all(&bytes).await,
+            None => self.write(&bytes).await,
             Some(pause) => {
                 for byte in bytes {
-                    self.stream.write_all(&[byte]).await?;
+                    self.write(&[byte]).await?;
                     sleep(pause).await;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Writes the first `bytes` of an answer that could be followed by more requests.
+    pub(crate) async fn part(&mut self, answer: &Answer, bytes: usize) -> io::Result<()> {
+        let rendered = render(answer, true);
+        self.write(rendered.get(..bytes).unwrap_or(&rendered)).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
     /// Says that nothing more will be written, and reads what the sender still has to say, so that the
@@ -206,7 +242,7 @@ impl Io {
     /// Drops the connection with RST instead of FIN.
     pub(crate) fn reset(self) {
         // Fails only on a socket that is closed already, and then there is nothing left to reset.
-        if self.stream.set_zero_linger().is_ok() {
+        if self.stream.socket().set_zero_linger().is_ok() {
             drop(self.stream);
         }
     }

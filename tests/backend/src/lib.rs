@@ -25,6 +25,7 @@
 //! |---|---|
 //! | [`backend`] | the handle a test holds, and the loop that accepts connections |
 //! | [`door`] | the listening socket: open, refused, never accepted, unreachable |
+//! | [`tls`] | certificates for a TLS door, good and wrong |
 //! | [`script`] | what the answer to a request is, and what decides it |
 //! | [`received`] | what arrived, and how it compares with what was expected |
 //! | [`record`], `decode` | one log record, data point or span, as the wire said it |
@@ -52,9 +53,10 @@ pub mod received;
 pub mod record;
 pub mod script;
 mod shared;
+pub mod tls;
 
 pub use backend::{Backend, BackendError, Builder, Decode};
 pub use door::Door;
 pub use received::{Received, Request, Verdict};
 pub use record::{Keep, Record, Signal};
-pub use script::{Answer, Behaviour, Condition, Fate, Reset};
+pub use script::{Answer, Behaviour, Condition, Fate, Reset, Rest};

@@ -87,6 +87,7 @@ pub struct Received {
     counts: [usize; Signal::ALL.len()],
     requests: Vec<Request>,
     pub(crate) connections: u64,
+    pub(crate) failed_handshakes: usize,
     /// Bodies accepted whose records are not decoded yet.
     pub(crate) undecoded: usize,
 }
@@ -128,6 +129,11 @@ impl Received {
     /// Connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.connections
+    }
+
+    /// Connections that ended within the TLS handshake.
+    pub fn failed_handshakes(&self) -> usize {
+        self.failed_handshakes
     }
 
     /// Accepted bodies whose records are not decoded yet; 0 unless they are decoded after the answer.

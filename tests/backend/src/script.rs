@@ -103,6 +103,15 @@ pub enum Reset {
     AfterBody(Fate),
 }
 
+/// What follows the first part of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing: the connection stays.
+    Hang,
+    /// A reset.
+    Reset,
+}
+
 /// Asks something of a request.
 #[derive(Clone)]
 pub enum Condition {
@@ -188,6 +197,10 @@ pub enum Behaviour {
     Hold(Box<Behaviour>),
     /// Sends the answer one byte at a time, with this pause after each.
     Trickle(Duration, Box<Behaviour>),
+    /// Sends so many bytes of the answer, and then nothing, or a reset.
+    Part(usize, Rest, Box<Behaviour>),
+    /// The request's body is not read, and there is no answer.
+    Deaf,
     /// Asks, then goes on with one of two.
     When(Condition, Box<Behaviour>, Box<Behaviour>),
 }
@@ -280,6 +293,12 @@ impl Behaviour {
     #[must_use]
     pub fn held(self) -> Self {
         Self::Hold(Box::new(self))
+    }
+
+    /// This behaviour, its answer broken off after so many bytes.
+    #[must_use]
+    pub fn broken_off(self, bytes: usize, rest: Rest) -> Self {
+        Self::Part(bytes, rest, Box::new(self))
     }
 
     /// This behaviour, its answer sent one byte at a time.

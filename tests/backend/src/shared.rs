@@ -13,6 +13,7 @@ use crate::{
     received::{Received, Request},
     record::Signal,
     script::Script,
+    tls::Identity,
 };
 
 /// What all connections share.
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) received: Mutex<Received>,
     /// Ticks whenever `received` or `open` has changed.
     pub(crate) changed: watch::Sender<u64>,
+    /// What connections begin with, if it is TLS.
+    pub(crate) identity: Option<Identity>,
     /// Ticks when held requests are let go.
     pub(crate) released: watch::Sender<u64>,
     pub(crate) open: Mutex<HashMap<u64, Open>>,

@@ -42,6 +42,7 @@ pub struct Invocation {
     pub(crate) when: When,
     pub(crate) lines: Vec<(Duration, String)>,
     pub(crate) ending: Ending,
+    pub(crate) outlasts_extensions: bool,
 }
 
 impl Default for Invocation {
@@ -60,7 +61,17 @@ impl Invocation {
             when: When::Spread,
             lines: Vec::new(),
             ending: Ending::Responds(Value::Object(serde_json::Map::new())),
+            outlasts_extensions: false,
         }
+    }
+
+    /// The function does not end before every extension has asked for its next event. With an extension that waits for the
+    /// function, or for anything that does not come, it runs into its time limit: proof, without a clock, that the
+    /// extensions add nothing.
+    #[must_use]
+    pub fn outlasts_extensions(mut self) -> Self {
+        self.outlasts_extensions = true;
+        self
     }
 
     /// The function runs this long.

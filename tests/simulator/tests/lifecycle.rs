@@ -58,6 +58,15 @@ async fn what_an_extension_adds_is_measured() {
 }
 
 #[tokio::test]
+async fn a_function_that_outlasts_its_extensions_ends_after_them() {
+    let lambda = probe("register=INVOKE,SHUTDOWN\nwork=30\nloop").start().await.unwrap();
+    let invoked = lambda.invoke(Invocation::new().outlasts_extensions()).await.unwrap();
+    assert!(invoked.succeeded());
+    assert!(invoked.function >= invoked.extensions.unwrap());
+    assert_eq!(invoked.added, ms(0));
+}
+
+#[tokio::test]
 async fn the_extension_is_stopped_between_invocations() {
     let lambda = probe(LOOP).freeze(Freeze::After(ms(1))).start().await.unwrap();
     lambda.invoke(Invocation::new()).await.unwrap();

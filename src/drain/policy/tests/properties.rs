@@ -52,7 +52,7 @@ fn outcome() -> impl Strategy<Value = Option<Outcome>> {
             Some(Outcome::Retry { after: Some(ms(after)), fate_unknown: false })
         }),
         1 => Just(Some(Outcome::TooLarge)),
-        3 => Just(Some(Outcome::ServerError)),
+        3 => prop::option::of(0_u64..20).prop_map(|s| Some(Outcome::ServerError { after: s.map(Duration::from_secs) })),
         1 => Just(Some(Outcome::Denied)),
         2 => Just(Some(Outcome::Refused)),
         1 => Just(Some(Outcome::GzipRefused)),
@@ -105,7 +105,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..30),
     ) {
         let gives_up = script.iter().any(|(outcome, _)| {
-            matches!(outcome, Some(Outcome::Refused | Outcome::TooLarge | Outcome::ServerError))
+            matches!(outcome, Some(Outcome::Refused | Outcome::TooLarge | Outcome::ServerError { .. }))
         });
         let mut world = World::new(settings(), scripted(script)).seeded(settings(), seed);
         world.tell(Event::Started);

@@ -527,7 +527,7 @@ fn a_block_too_large_goes_by_records_and_only_a_record_too_large_is_given_up() {
 fn breaks_on(poison: &'static [u64]) -> impl FnMut(&Request<'_>) -> super::world::Reply {
     move |request| {
         let poisoned = poison.iter().any(|id| request.has(*id));
-        reply(ms(10), if poisoned { Outcome::ServerError } else { Outcome::Delivered })
+        reply(ms(10), if poisoned { Outcome::ServerError { after: None } } else { Outcome::Delivered })
     }
 }
 
@@ -549,7 +549,7 @@ fn an_outage_of_500s_loses_nothing_whenever_it_ends() {
     for end in (1_000..240_000).step_by(1_500) {
         let mut world = World::started(settings(), move |request| {
             let outage = request.now < ms(end);
-            reply(ms(10), if outage { Outcome::ServerError } else { Outcome::Delivered })
+            reply(ms(10), if outage { Outcome::ServerError { after: None } } else { Outcome::Delivered })
         });
         for _ in 0..3 {
             world.append(Signal::Logs, 3, 1_000);
@@ -578,7 +578,7 @@ fn without_a_neighbour_a_suspect_waits_for_one() {
 fn two_neighbours_one_breaking_and_one_refused_are_both_given_up() {
     let mut world = World::started(settings(), |request| {
         let outcome = match (request.has(1), request.has(2)) {
-            (true, _) => Outcome::ServerError,
+            (true, _) => Outcome::ServerError { after: None },
             (_, true) => Outcome::Refused,
             _ => Outcome::Delivered,
         };
@@ -912,7 +912,7 @@ fn an_accused_record_waits_out_an_outage_for_its_last_try_and_its_neighbour_is_n
     let mut attempts_after_alibi = None;
     let mut world = World::started(settings(), move |request| {
         let outcome = match (&mut attempts_after_alibi, request.has(1)) {
-            (None, true) => Outcome::ServerError,
+            (None, true) => Outcome::ServerError { after: None },
             (None, false) => {
                 attempts_after_alibi = Some(0);
                 Outcome::Delivered

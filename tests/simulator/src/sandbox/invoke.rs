@@ -160,6 +160,13 @@ impl Core {
             }
             self.hub.emit_line("function", &text, Some(&request.id));
         }
+        if invocation.outlasts_extensions {
+            self.until(|core| match lock(&core.registry).invoke_gate() {
+                InvokeGate::Closed => None,
+                InvokeGate::Open(_) => Some(()),
+            })
+            .await;
+        }
         if invocation.ending == Ending::TimesOut {
             sleep_until(request.deadline.into()).await;
         } else if !invocation.runs_for.is_zero() {

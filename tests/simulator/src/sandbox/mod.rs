@@ -220,6 +220,11 @@ impl Sandbox {
         self.core.hub.inject(body, manner).await
     }
 
+    /// The port that the first subscriber listens on, for whoever else wants to talk to it.
+    pub fn telemetry_port(&self) -> Option<u16> {
+        self.core.hub.subscriber_port()
+    }
+
     /// What the extensions have written so far.
     pub fn extension_output(&self) -> Vec<OutputLine> {
         lock(&self.core.output).clone()

@@ -20,7 +20,7 @@ use self::event::Event;
 use self::subscriber::Subscriber;
 use crate::clock::{self, lock};
 use crate::options::{LogFormat, Manner, TelemetryOptions};
-use crate::subscription::Subscription;
+use crate::subscription::{Destination, Subscription};
 
 /// One request that was sent to a subscriber.
 #[derive(Clone, Debug)]
@@ -207,6 +207,14 @@ impl Hub {
 
     pub(crate) fn dropped(&self) -> u64 {
         lock(&self.state).dropped
+    }
+
+    /// The port of the first subscriber.
+    pub(crate) fn subscriber_port(&self) -> Option<u16> {
+        let state = lock(&self.state);
+        let (Destination::Http { port, .. } | Destination::Tcp { port }) =
+            state.subscribers.first()?.destination;
+        Some(port)
     }
 
     /// Posts an arbitrary body to the first subscriber, beside the regular deliveries.

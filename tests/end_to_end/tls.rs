@@ -1,0 +1,178 @@
+//! Backends behind TLS, with good certificates and wrong ones, and those that speak something else.
+
+use crate::support::{
+    World, attempts_within_budget, balance, free_invocations, invoke, leave, left_on_disk, lines_with,
+    output, within,
+};
+use outlast_backend::tls::{Authority, Flaw, Identity};
+use outlast_backend::{Backend, Door};
+use outlast_simulator::{Builder, Invocation, Sandbox};
+use std::path::PathBuf;
+
+fn world(identity: Identity) -> World {
+    World::around(Backend::builder().tls(identity).start().unwrap())
+}
+
+fn pem_file(world: &World, content: &str) -> PathBuf {
+    let file = world.queue().with_file_name("ca.pem");
+    std::fs::write(&file, content).unwrap();
+    file
+}
+
+/// The extension, trusting `authority`.
+fn trusting(world: &World, authority: &Authority) -> Builder {
+    world.lambda().env("OUTLAST_CA_FILE", pem_file(world, authority.pem()).display())
+}
+
+async fn delivers(world: World, lambda: Builder) {
+    let lambda = lambda.start().await.unwrap();
+    for _ in 0..3 {
+        invoke(&lambda, Invocation::new().logs(10)).await;
+    }
+    world.until_delivered(&lambda).await;
+    leave(&lambda).await;
+    assert_eq!(output(&lambda).len(), 1, "{:?}", output(&lambda));
+    assert_eq!(balance(&[&lambda], &world.backend).repeated, 0);
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_users_own_authority_is_trusted() {
+    let authority = Authority::new().unwrap();
+    let world = world(authority.server(Flaw::None).unwrap());
+    let lambda = trusting(&world, &authority);
+    delivers(world, lambda).await;
+}
+
+#[tokio::test]
+async fn the_standard_variable_for_authorities_is_read() {
+    let authority = Authority::new().unwrap();
+    let world = world(authority.server(Flaw::None).unwrap());
+    let file = pem_file(&world, authority.pem());
+    let lambda = world.lambda().env("OTEL_EXPORTER_OTLP_CERTIFICATE", file.display());
+    delivers(world, lambda).await;
+}
+
+/// The extension cannot reach `world`'s backend; another one over the same disk, at `mended`, gets everything once.
+async fn waits_for(
+    world: World,
+    lambda: Builder,
+    reason: &str,
+    mended: World,
+    mend: impl Fn(Builder) -> Builder,
+) {
+    let lambda = lambda.start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    within("the outage to be told", lambda.until_output(|line| line.contains("backend: away"))).await;
+    free_invocations(&lambda).await;
+    leave(&lambda).await;
+    assert_eq!(lines_with(&lambda, "backend: away"), 1, "told once");
+    assert_eq!(lines_with(&lambda, reason), 1, "{:?}", output(&lambda));
+    assert_eq!(left_on_disk(&lambda), lambda.acknowledged_count());
+    assert_eq!(world.backend.requests().len(), 0, "nothing was told to a stranger");
+    let next = mend(mended.lambda().env("OUTLAST_QUEUE_DIR", world.queue().display())).start().await.unwrap();
+    invoke(&next, Invocation::new().logs(10)).await;
+    mended.wait_for(|received| received.records().len() >= lambda.acknowledged_count() + 10).await;
+    leave(&next).await;
+    assert_eq!(balance(&[&lambda, &next], &mended.backend).repeated, 0);
+}
+
+#[tokio::test]
+async fn wrong_certificates_keep_the_data_until_the_backend_has_a_right_one() {
+    let authority = Authority::new().unwrap();
+    let stranger = Authority::new().unwrap();
+    for (by, flaw, reason) in [
+        (&stranger, Flaw::None, "UnknownIssuer"),
+        (&authority, Flaw::OtherHost, "not valid for name"),
+        (&authority, Flaw::Expired, "expired"),
+        (&authority, Flaw::NotYet, "not valid yet"),
+    ] {
+        let wrong = world(by.server(flaw).unwrap());
+        let right = world(authority.server(Flaw::None).unwrap());
+        let lambda = trusting(&wrong, &authority);
+        let file = pem_file(&right, authority.pem());
+        waits_for(wrong, lambda, reason, right, |builder| builder.env("OUTLAST_CA_FILE", file.display()))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_that_cannot_be_used_is_told_in_one_line_and_stops_nothing() {
+    let authority = Authority::new().unwrap();
+    for content in [Some("no certificate at all"), Some(""), None] {
+        let wrong = world(authority.server(Flaw::None).unwrap());
+        let file = match content {
+            Some(content) => pem_file(&wrong, content),
+            None => wrong.queue().with_file_name("absent.pem"),
+        };
+        let right = world(authority.server(Flaw::None).unwrap());
+        let good = pem_file(&right, authority.pem());
+        let lambda = wrong.lambda().env("OUTLAST_CA_FILE", file.display());
+        waits_for(wrong, lambda, "OUTLAST_CA_FILE=", right, |builder| {
+            builder.env("OUTLAST_CA_FILE", good.display())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn plain_http_behind_https_and_the_other_way_round_keep_the_data() {
+    let authority = Authority::new().unwrap();
+    let plain = World::new().await;
+    let right = World::new().await;
+    let lambda = plain.lambda().env("OUTLAST_ENDPOINT", plain.backend.url().replace("http:", "https:"));
+    waits_without_defects(plain, lambda, right).await;
+    let tls = world(authority.server(Flaw::None).unwrap());
+    let right = World::new().await;
+    let lambda = tls.lambda().env("OUTLAST_ENDPOINT", tls.backend.url().replace("https:", "http:"));
+    waits_without_defects(tls, lambda, right).await;
+}
+
+async fn waits_without_defects(world: World, lambda: Builder, right: World) {
+    waits_for(world, lambda, "backend: away", right, |builder| builder).await;
+}
+
+/// A healthy time, then `door`, invocations, and the door open again.
+async fn outage(lambda: &Sandbox, world: &World, door: Door) {
+    invoke(lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(lambda).await;
+    world.backend.set_door(door).await.unwrap();
+    world.backend.cut_all().await;
+    invoke(lambda, Invocation::new().logs(10)).await;
+    within("the outage to be told", lambda.until_output(|line| line.contains("backend: away"))).await;
+    free_invocations(lambda).await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_is_an_outage_in_which_nothing_was_sent() {
+    let authority = Authority::new().unwrap();
+    let world = world(authority.server(Flaw::None).unwrap());
+    let lambda = trusting(&world, &authority).env("OUTLAST_TIMEOUT", "150ms").start().await.unwrap();
+    outage(&lambda, &world, Door::Unaccepted).await;
+    world.backend.recover().await.unwrap();
+    world.until_delivered(&lambda).await;
+    attempts_within_budget(&lambda).await;
+    world.end(lambda).await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_does_not_keep_a_shutdown() {
+    let authority = Authority::new().unwrap();
+    let world = world(authority.server(Flaw::None).unwrap());
+    let lambda = trusting(&world, &authority).start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    world.backend.set_door(Door::Unaccepted).await.unwrap();
+    world.backend.cut_all().await;
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    let end = leave(&lambda).await;
+    assert!(end.left().is_some(), "before the deadline");
+    let left = left_on_disk(&lambda);
+    assert!(left > 0);
+    world.backend.recover().await.unwrap();
+    let next = trusting(&world, &authority).start().await.unwrap();
+    invoke(&next, Invocation::new().logs(10)).await;
+    world.until_delivered(&next).await;
+    world.wait_for(|received| received.records().len() >= lambda.acknowledged_count() + 10).await;
+    leave(&next).await;
+    assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0);
+}
