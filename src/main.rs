@@ -58,12 +58,11 @@ async fn run(config: Config) -> Result<(), LambdaError> {
 
 async fn work(config: Config, mut api: RuntimeApi, registration: Registration, continuous: bool) {
     let clock = Clock::start();
-    let ready = match config.signal_url(Signal::Logs) {
-        None => {
-            log::error!("nowhere to send: set OUTLAST_ENDPOINT; the function runs without telemetry");
-            None
-        }
-        Some(_) => start::listen(&config, &mut api, &registration, continuous).await,
+    let ready = if Signal::ALL.iter().any(|signal| config.is_made(*signal)) {
+        start::listen(&config, &mut api, &registration, continuous).await
+    } else {
+        log::error!("nowhere to send: set OUTLAST_ENDPOINT; the function runs without telemetry");
+        None
     };
     let poller = match Poller::start(api, &registration.identifier) {
         Ok(poller) => poller,

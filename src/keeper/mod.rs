@@ -16,17 +16,21 @@
 //! A panic while one of them is worked on costs that one only: the queue is opened anew from the disk (what only
 //! memory held is gone). If the lifecycle fails, the keeper goes on keeping deliveries for the next process.
 
+mod blocks;
+mod delivery;
 mod intake;
 mod level;
 mod pipeline;
 mod report;
 #[cfg(test)]
 mod tests;
+mod tmp;
 
 use crate::clock::{self, Clock};
 use crate::drain::policy::{Backlog, Head, Portion};
 use crate::encode::WireFormat;
 use crate::listen::{Delivery, Receipt};
+use crate::observe::Ending;
 use crate::queue::{Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
 use crate::record::ResourceInputs;
 use crate::{PerSignal, Signal};
@@ -38,7 +42,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use level::{Level, Levels};
-pub use pipeline::{About, Noted, token};
+pub use pipeline::{About, Making, Noted, token};
 
 /// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
 /// and their bodies are bounded by the listener.
@@ -53,6 +57,10 @@ const INDEX_WAIT: Duration = Duration::from_millis(250);
 /// A smaller queue does without the index: that takes up to 1 MB of its budget, and there is little to read at start.
 const INDEX_WORTH_BYTES: u64 = 8 << 20;
 
+/// After SHUTDOWN the end of the last invocation may still come, or its report: in the field some 100 ms later. The
+/// policy stays for 200 ms at least (`LAST_BATCH_WAIT`), so what is then closed can still go.
+const END_WAIT: Duration = Duration::from_millis(150);
+
 /// What the keeper needs to know to start.
 pub struct Setup {
     /// `OUTLAST_QUEUE_DIR`
@@ -65,8 +73,8 @@ pub struct Setup {
     pub about: About,
     /// When the lifecycle's clock stood at zero, Unix nanoseconds.
     pub epoch_unix_nanos: u64,
-    /// Several invocations run at once, so that a line without a request id belongs to none.
-    pub concurrent: bool,
+    /// What is made of deliveries.
+    pub making: Making,
 }
 
 /// What the lifecycle asks for.
@@ -96,6 +104,8 @@ pub enum Job {
     Level(Signal, oneshot::Sender<Level>),
     /// The function was invoked by this ARN.
     Invoked(String),
+    /// SHUTDOWN has come: what is open is closed, after a wait for what may still tell how it ended.
+    End(Ending),
     /// SHUTDOWN has come: what waits for a second half waits no longer, and every drop is reported.
     Finish(oneshot::Sender<()>),
     /// What there is to say at the end.
@@ -224,6 +234,8 @@ struct Worker {
     /// How long the next delivery waits for it.
     index_wait: Duration,
     counted: bool,
+    /// When what is open will be closed, by the clock of [`Worker::run`], and as what.
+    ending: Option<(Option<clock::Time>, Ending)>,
 }
 
 /// What is needed to open the queue again.
@@ -277,7 +289,7 @@ impl Worker {
         let open =
             OpenSetup { dir: setup.dir, limits: setup.limits, epoch_unix_nanos: setup.epoch_unix_nanos };
         let queue = open.open();
-        let intake = Intake::new(queue, setup.wire, setup.about, setup.concurrent);
+        let intake = Intake::new(queue, setup.wire, setup.about, setup.making);
         let mut worker = Self {
             setup: open,
             intake,
@@ -286,6 +298,7 @@ impl Worker {
             index_consulted: false,
             index_wait: INDEX_WAIT,
             counted: false,
+            ending: None,
         };
         worker.tell_levels();
         worker
@@ -311,7 +324,9 @@ impl Worker {
                 },
                 () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
                 () = clock::sleep(rest), if chores && !self.is_unsettled() => {}
+                () = clock::sleep(self.end_in(clock.now())), if self.ending.is_some() => {}
             }
+            self.end_if_due(clock.now());
             // By the clock, so that a busy keeper does its chores as well.
             if chores && clock.now() >= chore_at && !self.is_unsettled() {
                 self.guarded(Self::chore);
@@ -333,6 +348,8 @@ impl Worker {
             let reopened = catch_unwind(AssertUnwindSafe(|| self.setup.open()));
             if let Ok(queue) = reopened {
                 self.intake.queue = queue;
+                let carry = self.intake.queue.carry();
+                self.intake.pipeline.resume(carry.as_deref());
                 self.index_consulted = false;
                 self.counted = false;
             }
@@ -377,6 +394,12 @@ impl Worker {
             }
             Job::Level(signal, reply) => answer(reply, self.level(signal)),
             Job::Invoked(arn) => self.intake.pipeline.invoked(&arn),
+            Job::End(ending) => {
+                self.ending = Some((None, ending));
+                if !self.intake.pipeline.awaits_an_end() {
+                    self.end();
+                }
+            }
             Job::Finish(reply) => {
                 self.intake.finish();
                 self.intake.report_drops_now();
@@ -384,10 +407,34 @@ impl Worker {
                 answer(reply, ());
             }
             Job::Summary(reply) => {
+                self.end();
                 while self.intake.queue.count_one() {}
                 self.intake.queue.close();
                 answer(reply, self.intake.summary());
             }
+        }
+    }
+
+    /// How long until what is open is closed.
+    fn end_in(&self, now: clock::Time) -> Duration {
+        let at = self.ending.map(|(at, _)| at.unwrap_or(now.saturating_add(END_WAIT)));
+        at.map_or(Duration::ZERO, |at| at.saturating_sub(now))
+    }
+
+    /// Closes what is open if nothing has told how it ended, or if everything has.
+    fn end_if_due(&mut self, now: clock::Time) {
+        let Some((at, ending)) = self.ending else { return };
+        let at = at.unwrap_or(now.saturating_add(END_WAIT));
+        self.ending = Some((Some(at), ending));
+        if now >= at || !self.intake.pipeline.awaits_an_end() {
+            self.guarded(Self::end);
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some((_, ending)) = self.ending.take() {
+            self.intake.end(ending);
+            self.tell_levels();
         }
     }
 

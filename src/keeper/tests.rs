@@ -21,7 +21,12 @@ fn open_with(dir: &Path, max_bytes: u64) -> Intake {
 fn open_limited(dir: &Path, limits: Limits) -> Intake {
     let (queue, opened) = Queue::open(Box::new(RealDisk), dir, limits, 1);
     assert!(opened.problem.is_none());
-    Intake::new(queue, Box::new(Otlp), About::default(), false)
+    Intake::new(queue, Box::new(Otlp), About::default(), logs_only())
+}
+
+/// The tests of this file are about what becomes of deliveries, whatever is made of them.
+fn logs_only() -> Making {
+    Making { signals: PerSignal::from_fn(|signal| signal == Signal::Logs), ..Making::default() }
 }
 
 fn open(dir: &Path) -> Intake {
@@ -299,7 +304,7 @@ async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
         wire: Box::new(Otlp),
         about: About::default(),
         epoch_unix_nanos: 0,
-        concurrent: false,
+        making: logs_only(),
     })
     .unwrap();
     let inbox = keeper.inbox.clone();
