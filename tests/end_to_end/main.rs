@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(clippy::disallowed_methods)] // the world around the extension keeps real time
 
+mod account;
 mod deliveries;
 mod disk;
 mod freeze;
@@ -19,4 +20,5 @@ mod quiet;
 mod refusal;
 mod reset;
 mod shutdown;
+mod signals;
 mod support;
