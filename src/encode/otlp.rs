@@ -240,6 +240,4 @@ fn any_value(field: u32, value: &Value<'_>, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod other_signals;
-#[cfg(test)]
 mod tests;

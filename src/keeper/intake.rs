@@ -207,6 +207,9 @@ impl Intake {
 
     /// The environment ends: no more is expected of the invocations that are open.
     pub(super) fn end(&mut self, ending: Ending) {
+        if !self.pipeline.has_loose_ends() {
+            return;
+        }
         let received = clock::unix_now_nanos();
         let closed = self.pipeline.end(ending, received).map_err(Lost::from).and_then(|made| {
             let delivery = self.pipeline.uid_seed(&received.to_le_bytes());

@@ -17,6 +17,7 @@
 //! memory held is gone). If the lifecycle fails, the keeper goes on keeping deliveries for the next process.
 
 mod blocks;
+mod closing;
 mod delivery;
 mod intake;
 mod level;
@@ -34,6 +35,7 @@ use crate::observe::Ending;
 use crate::queue::{Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
 use crate::record::ResourceInputs;
 use crate::{PerSignal, Signal};
+use closing::Closing;
 use intake::Intake;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -56,10 +58,6 @@ const INDEX_WAIT: Duration = Duration::from_millis(250);
 
 /// A smaller queue does without the index: that takes up to 1 MB of its budget, and there is little to read at start.
 const INDEX_WORTH_BYTES: u64 = 8 << 20;
-
-/// After SHUTDOWN the end of the last invocation may still come, or its report: in the field some 100 ms later. The
-/// policy stays for 200 ms at least (`LAST_BATCH_WAIT`), so what is then closed can still go.
-const END_WAIT: Duration = Duration::from_millis(150);
 
 /// What the keeper needs to know to start.
 pub struct Setup {
@@ -234,8 +232,8 @@ struct Worker {
     /// How long the next delivery waits for it.
     index_wait: Duration,
     counted: bool,
-    /// When what is open will be closed, by the clock of [`Worker::run`], and as what.
-    ending: Option<(Option<clock::Time>, Ending)>,
+    clock: Clock,
+    closing: Option<Closing>,
 }
 
 /// What is needed to open the queue again.
@@ -298,19 +296,20 @@ impl Worker {
             index_consulted: false,
             index_wait: INDEX_WAIT,
             counted: false,
-            ending: None,
+            clock: Clock::start(),
+            closing: None,
         };
         worker.tell_levels();
         worker
     }
 
     async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>, mut deliveries: mpsc::Receiver<Delivery>) {
-        let mut clock = Clock::start();
         let mut chore_at = HOUSEKEEPING_INTERVAL;
         let (mut asked, mut fed) = (true, true);
         while asked || fed {
             let chores = self.has_chores();
-            let rest = chore_at.saturating_sub(clock.now());
+            let rest = chore_at.saturating_sub(self.clock.now());
+            let to_close = self.closing.map_or(Duration::ZERO, |closing| closing.rest(self.clock.now()));
             tokio::select! {
                 biased;
                 job = jobs.recv(), if asked => match job {
@@ -324,13 +323,15 @@ impl Worker {
                 },
                 () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
                 () = clock::sleep(rest), if chores && !self.is_unsettled() => {}
-                () = clock::sleep(self.end_in(clock.now())), if self.ending.is_some() => {}
+                () = clock::sleep(to_close), if self.closing.is_some() => {}
             }
-            self.end_if_due(clock.now());
+            if self.closing.is_some() {
+                self.guarded(Self::close_if_due);
+            }
             // By the clock, so that a busy keeper does its chores as well.
-            if chores && clock.now() >= chore_at && !self.is_unsettled() {
+            if chores && self.clock.now() >= chore_at && !self.is_unsettled() {
                 self.guarded(Self::chore);
-                chore_at = clock.now().saturating_add(HOUSEKEEPING_INTERVAL);
+                chore_at = self.clock.now().saturating_add(HOUSEKEEPING_INTERVAL);
             }
         }
     }
@@ -395,10 +396,8 @@ impl Worker {
             Job::Level(signal, reply) => answer(reply, self.level(signal)),
             Job::Invoked(arn) => self.intake.pipeline.invoked(&arn),
             Job::End(ending) => {
-                self.ending = Some((None, ending));
-                if !self.intake.pipeline.awaits_an_end() {
-                    self.end();
-                }
+                self.closing = Some(Closing::begun(ending, self.clock.now()));
+                self.close_if_due();
             }
             Job::Finish(reply) => {
                 self.intake.finish();
@@ -407,7 +406,7 @@ impl Worker {
                 answer(reply, ());
             }
             Job::Summary(reply) => {
-                self.end();
+                self.close();
                 while self.intake.queue.count_one() {}
                 self.intake.queue.close();
                 answer(reply, self.intake.summary());
@@ -415,25 +414,23 @@ impl Worker {
         }
     }
 
-    /// How long until what is open is closed.
-    fn end_in(&self, now: clock::Time) -> Duration {
-        let at = self.ending.map(|(at, _)| at.unwrap_or(now.saturating_add(END_WAIT)));
-        at.map_or(Duration::ZERO, |at| at.saturating_sub(now))
-    }
-
-    /// Closes what is open if nothing has told how it ended, or if everything has.
-    fn end_if_due(&mut self, now: clock::Time) {
-        let Some((at, ending)) = self.ending else { return };
-        let at = at.unwrap_or(now.saturating_add(END_WAIT));
-        self.ending = Some((Some(at), ending));
-        if now >= at || !self.intake.pipeline.awaits_an_end() {
-            self.guarded(Self::end);
+    /// Closes what is open, if nothing more is to be expected of it.
+    fn close_if_due(&mut self) {
+        let Some(closing) = self.closing else { return };
+        let now = self.clock.now();
+        if closing.is_due(now, self.intake.pipeline.awaits_an_end()) {
+            self.close();
+        }
+        if closing.rest(now).is_zero() {
+            self.closing = None;
         }
     }
 
-    fn end(&mut self) {
-        if let Some((_, ending)) = self.ending.take() {
-            self.intake.end(ending);
+    fn close(&mut self) {
+        if let Some(closing) = self.closing
+            && self.intake.pipeline.has_loose_ends()
+        {
+            self.intake.end(closing.ending());
             self.tell_levels();
         }
     }

@@ -192,6 +192,11 @@ impl Pipeline {
         self.observes() && self.observer.awaits_an_end()
     }
 
+    /// Whether [`Pipeline::end`] would make anything.
+    pub(super) fn has_loose_ends(&self) -> bool {
+        self.observes() && self.observer.has_loose_ends()
+    }
+
     /// What was made is kept: what it rests on is remembered.
     pub(super) fn commit(&mut self, observer: Observer) {
         self.observer = observer;

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use serde_json::{Map, Value, json};
 
 use super::invocation::{Invocation, Verdict};
+use super::observer::{OPEN_MAX, OVER_MAX};
 use super::span::Link;
 use super::startup::{STEPS_MAX, Startup, Step};
-use super::{OPEN_MAX, OVER_MAX, Observer, Rules};
+use super::{Observer, Rules};
 use crate::record::identifier;
 use crate::record::trace_context::XRayHeader;
 

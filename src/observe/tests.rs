@@ -1,7 +1,9 @@
 //! Streams of platform events, and what is made of them.
 
+use super::observer::{OPEN_MAX, OVER_MAX};
 use super::*;
 use crate::record::trace_context::TraceId;
+use crate::record::{Event, Value};
 
 const T0: u64 = 1_791_444_600_000_000_000;
 const MS: u64 = 1_000_000;
@@ -288,12 +290,21 @@ fn an_invocation_without_an_end_is_closed_by_what_is_known() {
         assert_eq!(Stream::attribute(root, "outlast.incomplete"), Some(Value::Bool(true)));
         assert_eq!(root.end_unix_nanos, T0 + 3000 * MS);
         assert_eq!(root.status == SpanStatus::Unset, ending == Ending::Other);
+        assert!(!stream.observer.has_loose_ends());
         // The report comes all the same: it tells what was billed, and nothing twice.
         stream.report(3001, A, "timeout");
         assert_eq!(stream.outcomes(), outcomes);
         assert_eq!(stream.total("aws.lambda.billed_duration"), 0.025);
         assert_eq!(stream.names(), ["f"]);
     }
+}
+
+#[test]
+fn a_report_after_the_end_of_the_environment_completes_its_trace() {
+    let mut stream = Stream::new();
+    stream.start(0, A).done(30, A, "success").end(1000, Ending::Other).report(1001, A, "success");
+    assert_eq!(stream.names(), ["f", "responseLatency", "extensionOverhead"]);
+    assert_eq!(stream.spans[2].parent.map(|parent| parent.span_id), Some(stream.spans[0].span_id));
 }
 
 #[test]
