@@ -330,3 +330,5 @@ fn copies_of_a_snapshot_name_their_records_apart() {
     };
     assert_ne!(uid("a"), uid("b"));
 }
+
+mod signals;
