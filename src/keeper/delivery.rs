@@ -101,7 +101,9 @@ impl<'p> Delivery<'p> {
     fn log(&mut self, event: &Event<'_>, index: u32) -> Result<(), BlockError> {
         let from_function = event.kind == Kind::Function;
         let wanted = self.makes(Signal::Logs) && index > *self.origin.skip.get(Signal::Logs);
-        if !wanted && !(from_function && self.makes(Signal::Traces)) {
+        // A line of the function's may tell its invocation's trace.
+        let is_read = wanted || from_function && self.makes(Signal::Traces);
+        if !is_read {
             return Ok(());
         }
         let concurrent = self.making.rules.concurrent;

@@ -128,7 +128,7 @@ impl Invocation {
     }
 
     /// The span of the whole, without its parts; `None` if it is not to be kept.
-    pub(super) fn root(&self, sampler: Sampler, around: &Around<'_>, ended: Ended<'_>) -> Option<Span> {
+    pub(super) fn root(&self, sampler: Sampler, around: &Around<'_>, ended: &Ended<'_>) -> Option<Span> {
         let header = self.header.filter(|header| header.trace_id.is_some());
         let trace = self.trace();
         let trace_id = trace.map_or_else(|| trace_of(&self.request_id), |trace| trace.trace_id);

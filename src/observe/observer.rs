@@ -277,7 +277,7 @@ impl Observer {
             error_type: told.error_type.as_deref(),
             guessed: false,
         };
-        let Some(root) = invocation.root(self.rules.sampler, around, ended) else {
+        let Some(root) = invocation.root(self.rules.sampler, around, &ended) else {
             if invocation.cold {
                 self.startup.clear();
             }
@@ -340,7 +340,7 @@ impl Observer {
                 error_type: told.error_type.as_deref(),
                 guessed: false,
             };
-            let root = invocation.root(self.rules.sampler, around, ended);
+            let root = invocation.root(self.rules.sampler, around, &ended);
             seen.spans.extend(root.map(|root| {
                 // If the function failed, that is not theirs.
                 let theirs = function == Some(Verdict::Success);
@@ -380,7 +380,7 @@ impl Observer {
             error_type: (verdict != Verdict::Unknown).then(|| verdict_word(verdict)),
             guessed: true,
         };
-        let Some(root) = invocation.root(self.rules.sampler, around, ended) else { return };
+        let Some(root) = invocation.root(self.rules.sampler, around, &ended) else { return };
         let at = seen.spans.len();
         if invocation.cold && self.startup.last().is_some_and(|last| last.start_unix_nanos <= start) {
             self.release_startup(Some(&root), time, seen);

@@ -23,7 +23,11 @@ impl Sampler {
     ///
     /// The share is taken by the lowest 56 bits of the trace id, so that everyone with the same share keeps the same
     /// traces (W3C Trace Context level 2, "Random trace id flag").
-    #[expect(clippy::cast_sign_loss, reason = "shares are not negative")]
+    #[expect(
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "shares are from 0 to 1, and 2^56 is exact"
+    )]
     pub fn keeps(&self, trace_id: TraceId, decided: Option<bool>) -> bool {
         if let (true, Some(decided)) = (self.parent_based, decided) {
             return decided;

@@ -3,6 +3,7 @@
 use super::span::{Span, SpanStatus, part_of, span_of, trace_of};
 use super::told::Told;
 use crate::record::event::Status;
+use crate::record::trace_context::SAMPLED;
 use crate::record::{Field, Value};
 
 /// Steps that are remembered for the first invocation: an initialisation that failed, one in its stead, and a restore.
@@ -99,17 +100,14 @@ impl Startup {
         };
         let of_its_own =
             format!("{}/{name}/{}", self.instance_id.as_deref().unwrap_or_default(), self.start_unix_nanos);
-        match root {
-            Some(root) => {
-                span.adopt(root);
-                // A failed initialisation is repeated: the two are told apart by their time.
-                span.span_id = part_of(root.span_id, &of_its_own);
-            }
-            None => {
-                span.trace_id = trace_of(&of_its_own);
-                span.span_id = span_of(&of_its_own);
-                span.trace_flags = crate::record::trace_context::SAMPLED;
-            }
+        if let Some(root) = root {
+            span.adopt(root);
+            // A failed initialisation is repeated: the two are told apart by their time.
+            span.span_id = part_of(root.span_id, &of_its_own);
+        } else {
+            span.trace_id = trace_of(&of_its_own);
+            span.span_id = span_of(&of_its_own);
+            span.trace_flags = SAMPLED;
         }
         span
     }

@@ -1,5 +1,7 @@
 //! Streams of platform events, and what is made of them.
 
+#![allow(clippy::float_cmp, clippy::cast_precision_loss, clippy::cast_sign_loss)] // small numbers, taken over as they are
+
 use super::observer::{OPEN_MAX, OVER_MAX};
 use super::*;
 use crate::record::trace_context::TraceId;

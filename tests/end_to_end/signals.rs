@@ -1,6 +1,6 @@
 //! Metrics and traces of what the platform says, beside the logs.
 
-use crate::account::{points, roots, spans, total};
+use crate::account::{counted, points, roots, spans, total};
 use crate::support::{PATIENCE, World, balance, invoke, leave, left_of, lines_with, ms, output, within};
 use outlast_backend::{Backend, Behaviour, Record, Signal};
 use outlast_simulator::{
@@ -11,8 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Invocations, errors, time-outs, cold starts.
 fn outcomes(backend: &Backend) -> [u64; 4] {
-    ["faas.invocations", "faas.errors", "faas.timeouts", "faas.coldstarts"]
-        .map(|name| total(backend, name).round() as u64)
+    ["faas.invocations", "faas.errors", "faas.timeouts", "faas.coldstarts"].map(|name| counted(backend, name))
 }
 
 fn names(backend: &Backend) -> BTreeSet<String> {

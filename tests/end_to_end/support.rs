@@ -173,8 +173,8 @@ pub(crate) fn left_of(lambda: &Sandbox, signal: Signal) -> usize {
     let last = output.iter().rev().find(|line| line.contains("shutdown: ")).expect("a last line");
     assert!(last.contains(" left on disk"), "{last}");
     let Some((_, by_signal)) = last.split_once(" left on disk (") else { return 0 };
-    let by_signal = by_signal.split(')').next().unwrap().split(", ");
-    let count = by_signal.filter_map(|left| left.strip_suffix(&format!(" {signal}"))).next();
+    let mut by_signal = by_signal.split(')').next().unwrap().split(", ");
+    let count = by_signal.find_map(|left| left.strip_suffix(&format!(" {signal}")));
     count.map_or(0, |count| count.parse().unwrap_or_else(|_| panic!("{last}")))
 }
 
