@@ -42,6 +42,7 @@ pub mod lambda;
 pub mod lifecycle;
 pub mod listen;
 pub mod logging;
+pub mod observe;
 pub mod queue;
 pub mod record;
 mod signal;

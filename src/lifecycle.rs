@@ -18,6 +18,7 @@ use crate::encode::WireFormat;
 use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Level, Levels, Noted, Notice, Summary, land, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
+use crate::observe::Ending;
 use crate::{PerSignal, Signal, logging};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +55,11 @@ pub struct Parts<'a> {
 pub async fn run(parts: Parts<'_>) {
     let Parts { config, poller, keeper, wire, clock, continuous, subscribed } = parts;
     let policy = Policy::new(settings(&config, continuous, subscribed), fastrand::u64(..));
-    let Some(url) = config.signal_url(Signal::Logs) else { return idle(poller).await };
-    let client = Arc::new(Client::new(&url, config.timeout).trusting(config.ca_file.clone()));
+    let urls: Vec<_> = Signal::ALL.into_iter().filter_map(|signal| config.signal_url(signal)).collect();
+    if urls.is_empty() {
+        return idle(poller).await;
+    }
+    let client = Arc::new(Client::new(&urls, config.timeout).trusting(config.ca_file.clone()));
     let (executor, landings) = Executor::new(&config, Arc::clone(&client), wire.as_ref(), keeper.asker());
     let (settled, settlements) = mpsc::unbounded_channel();
     let mut conductor = Conductor {
@@ -190,6 +194,7 @@ impl Conductor<'_> {
             }
             LambdaEvent::Shutdown { reason, .. } => {
                 let deadline = deadline.unwrap_or(now.saturating_add(SHUTDOWN_BUDGET));
+                self.keeper.ask(Job::End(ending(reason)));
                 // After a reset the second half of a cut record may still come; after spindown nothing does.
                 if !matches!(reason, ShutdownReason::Timeout | ShutdownReason::Failure) {
                     self.finish().await;
@@ -222,7 +227,10 @@ impl Conductor<'_> {
         match notice {
             Notice::Level(signal, level) => {
                 let level = self.levels.newest(signal, level);
-                self.tell(Event::Backlog { signal, level });
+                // What an earlier process left for an address that is not set any more waits, and holds nobody up.
+                if self.executor.can_send(signal) {
+                    self.tell(Event::Backlog { signal, level });
+                }
             }
             Notice::Noted(Noted::Started(request)) => self.tell(Event::FunctionStarted { request }),
             Notice::Noted(Noted::Done(request, ran)) => self.tell(Event::FunctionDone { request, ran }),
@@ -286,12 +294,26 @@ impl Conductor<'_> {
     }
 }
 
+fn ending(reason: &ShutdownReason) -> Ending {
+    match reason {
+        ShutdownReason::Timeout => Ending::Timeout,
+        ShutdownReason::Failure => Ending::Failure,
+        ShutdownReason::Spindown | ShutdownReason::Other(_) => Ending::Other,
+    }
+}
+
 fn last_line(summary: &Summary) -> String {
     let Summary { received, delivered, dropped, waiting } = summary;
     let waiting: &PerSignal<_> = waiting;
     let left: u64 = waiting.iter().map(|(_, waiting)| waiting.records).sum();
+    let by_signal: Vec<String> = waiting
+        .iter()
+        .filter(|(_, waiting)| waiting.records > 0)
+        .map(|(signal, waiting)| format!("{} {signal}", waiting.records))
+        .collect();
+    let by_signal = if left > 0 { format!(" ({})", by_signal.join(", ")) } else { String::new() };
     format!(
-        "shutdown: {received} records received, {delivered} delivered, {left} left on disk, {dropped} dropped"
+        "shutdown: {received} records received, {delivered} delivered, {left} left on disk{by_signal}, {dropped} dropped"
     )
 }
 

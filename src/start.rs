@@ -1,12 +1,14 @@
 //! Between registration and the first event: the keeper and the listener are started, telemetry is subscribed to.
 //! In that order, for deliveries come as soon as Lambda knows where to.
 
+use crate::PerSignal;
 use crate::clock;
 use crate::config::Config;
 use crate::encode::Otlp;
-use crate::keeper::{About, Keeper, Setup};
+use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::Listener;
+use crate::observe::Rules;
 use crate::queue::Limits;
 use std::env;
 use std::future::poll_fn;
@@ -53,7 +55,7 @@ pub async fn listen(
         wire: Box::new(Otlp),
         about: about(config, registration),
         epoch_unix_nanos: clock::unix_now_nanos(),
-        concurrent,
+        making: making(config, concurrent),
     };
     let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
     let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
@@ -68,6 +70,15 @@ pub async fn listen(
         }
     };
     Some((keeper, subscribed))
+}
+
+/// What is made of deliveries. Where several invocations run at once, a line without a request id belongs to none.
+fn making(config: &Config, concurrent: bool) -> Making {
+    Making {
+        signals: PerSignal::from_fn(|signal| config.is_made(signal)),
+        rules: Rules { sampler: config.sampler, price: config.price, concurrent },
+        silenced: config.silenced.clone(),
+    }
 }
 
 /// What the telemetry is about, from the registration, the settings and the environment variables of Lambda.

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use super::kind::{Flaw, shown};
 use super::{Config, Endpoint, TelemetryType, endpoint, headers, resource};
+use crate::Signal;
 
 /// What a base URL must be.
 pub(super) const BASE_URL_ACCEPTED: &str = "an `http://` or `https://` base URL";
-/// What a URL for logs must be.
-pub(super) const LOGS_URL_ACCEPTED: &str =
-    "an `http://` or `https://` URL, used for logs as it is, with nothing appended";
+/// What a URL for one signal must be.
+pub(super) const OWN_URL_ACCEPTED: &str =
+    "an `http://` or `https://` URL, used for this signal as it is, with nothing appended";
 /// What a list of telemetry types must be.
 pub(super) const TELEMETRY_ACCEPTED: &str = "a comma-separated list of `platform`, `function`, `extension`";
 /// What a directory must be.
@@ -50,10 +51,22 @@ pub(super) fn base_url(config: &mut Config, value: &str) -> Vec<Flaw> {
 }
 
 pub(super) fn logs_url(config: &mut Config, value: &str) -> Vec<Flaw> {
+    own_url(config, Signal::Logs, value)
+}
+
+pub(super) fn metrics_url(config: &mut Config, value: &str) -> Vec<Flaw> {
+    own_url(config, Signal::Metrics, value)
+}
+
+pub(super) fn traces_url(config: &mut Config, value: &str) -> Vec<Flaw> {
+    own_url(config, Signal::Traces, value)
+}
+
+fn own_url(config: &mut Config, signal: Signal, value: &str) -> Vec<Flaw> {
     match Endpoint::parse(value) {
-        None => bad_url(value, LOGS_URL_ACCEPTED),
+        None => bad_url(value, OWN_URL_ACCEPTED),
         found => {
-            config.logs_endpoint = found;
+            *config.own_endpoints.get_mut(signal) = found;
             Vec::new()
         }
     }
@@ -66,8 +79,20 @@ pub(super) fn all_headers(config: &mut Config, value: &str) -> Vec<Flaw> {
 }
 
 pub(super) fn logs_headers(config: &mut Config, value: &str) -> Vec<Flaw> {
+    own_headers(config, Signal::Logs, value)
+}
+
+pub(super) fn metrics_headers(config: &mut Config, value: &str) -> Vec<Flaw> {
+    own_headers(config, Signal::Metrics, value)
+}
+
+pub(super) fn traces_headers(config: &mut Config, value: &str) -> Vec<Flaw> {
+    own_headers(config, Signal::Traces, value)
+}
+
+fn own_headers(config: &mut Config, signal: Signal, value: &str) -> Vec<Flaw> {
     let (headers, flaws) = headers::parse(value);
-    config.logs_headers = Some(headers);
+    *config.own_headers.get_mut(signal) = Some(headers);
     flaws
 }
 

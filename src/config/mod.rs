@@ -22,6 +22,7 @@ mod problem;
 mod reference;
 mod resource;
 mod settings;
+mod signals;
 mod units;
 
 use std::collections::BTreeMap;
@@ -33,9 +34,10 @@ use log::LevelFilter;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 
-use crate::Signal;
 use crate::lambda::TelemetryType;
+use crate::observe::{Price, Sampler};
 use crate::queue::Overflow;
+use crate::{PerSignal, Signal};
 
 pub use endpoint::Endpoint;
 pub use problem::Problem;
@@ -51,18 +53,28 @@ use settings::SETTINGS;
 pub struct Config {
     /// Base URL; the path of the signal is appended. See [`Config::signal_url`].
     pub endpoint: Option<Endpoint>,
-    /// URL for logs alone, used as it is.
-    pub logs_endpoint: Option<Endpoint>,
+    /// URLs for one signal alone, used as they are.
+    pub own_endpoints: PerSignal<Option<Endpoint>>,
     /// Headers of every request, values marked sensitive. See [`Config::signal_headers`].
     pub headers: HeaderMap,
-    /// Headers for logs alone, instead of [`Config::headers`].
-    pub logs_headers: Option<HeaderMap>,
+    /// Headers for one signal alone, instead of [`Config::headers`].
+    pub own_headers: PerSignal<Option<HeaderMap>>,
     /// How long one request may take, from connecting to the answer.
     pub timeout: Duration,
     /// A PEM file of certificate authorities that are trusted besides the built-in ones; absolute.
     pub ca_file: Option<PathBuf>,
     /// Whether request bodies are sent as gzip.
     pub gzip: bool,
+    /// The signals that are wanted; see [`Config::is_made`].
+    pub signals: PerSignal<bool>,
+    /// Which invocations become spans.
+    pub sampler: Sampler,
+    /// The sampler takes a share, which is set by a variable of its own.
+    sampler_takes_ratio: bool,
+    /// What invocations cost, if the user said.
+    pub price: Option<Price>,
+    /// Types of platform events that become no log record unless they tell of a problem.
+    pub silenced: Vec<String>,
     /// What to subscribe to; never empty, no repeats.
     pub telemetry: Vec<TelemetryType>,
     /// Where the queue lives; absolute.
@@ -94,30 +106,37 @@ pub struct Config {
 impl Config {
     /// Where telemetry of `signal` is posted; none if there is nowhere to send it.
     pub fn signal_url(&self, signal: Signal) -> Option<Url> {
-        match (signal, &self.logs_endpoint) {
-            (Signal::Logs, Some(own)) => Some(own.url().clone()),
-            _ => self.endpoint.as_ref().map(|base| base.signal_url(signal)),
+        match self.own_endpoints.get(signal) {
+            Some(own) => Some(own.url().clone()),
+            None => self.endpoint.as_ref().map(|base| base.signal_url(signal)),
         }
     }
 
     /// The user's headers for requests that carry `signal`.
     pub fn signal_headers(&self, signal: Signal) -> &HeaderMap {
-        match (signal, &self.logs_headers) {
-            (Signal::Logs, Some(own)) => own,
-            _ => &self.headers,
-        }
+        self.own_headers.get(signal).as_ref().unwrap_or(&self.headers)
+    }
+
+    /// Whether records of `signal` are made: they are wanted, and there is somewhere to send them.
+    pub fn is_made(&self, signal: Signal) -> bool {
+        *self.signals.get(signal) && self.signal_url(signal).is_some()
     }
 
     /// The state before any default is applied; every field of it is then set from the table.
     fn blank() -> Self {
         Self {
             endpoint: None,
-            logs_endpoint: None,
+            own_endpoints: PerSignal::default(),
             headers: HeaderMap::new(),
-            logs_headers: None,
+            own_headers: PerSignal::default(),
             timeout: Duration::ZERO,
             ca_file: None,
             gzip: false,
+            signals: PerSignal::default(),
+            sampler: Sampler { parent_based: false, ratio: 0.0 },
+            sampler_takes_ratio: false,
+            price: None,
+            silenced: Vec::new(),
             telemetry: Vec::new(),
             queue_dir: PathBuf::new(),
             queue_max_bytes: 0,
@@ -173,8 +192,12 @@ where
     }
     reconcile(&variables, &mut config, &mut problems);
     problems.extend(variables.keys().filter_map(|name| names::unknown(name)));
-    if Signal::ALL.iter().all(|signal| config.signal_url(*signal).is_none()) {
+    if !Signal::ALL.iter().any(|signal| config.is_made(*signal)) {
         problems.push(Problem::nowhere_to_send());
+    } else if variables.contains_key(settings::SIGNALS) {
+        // By default all are wanted, and those without an address are left out without a word.
+        let homeless = |signal: &Signal| *config.signals.get(*signal) && !config.is_made(*signal);
+        problems.extend(Signal::ALL.into_iter().filter(homeless).map(Problem::no_endpoint_for));
     }
     Loaded { config, problems }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::kind::Flaw;
+use crate::Signal;
 
 /// One thing that is wrong with the settings. `Display` gives one line; it never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,16 @@ impl Problem {
             value: None,
             accepted: "accepts UTF-8 text only".to_owned(),
             consequence: "treated as not set".to_owned(),
+        }
+    }
+
+    /// A signal that is asked for has no URL.
+    pub(super) fn no_endpoint_for(signal: Signal) -> Self {
+        Self {
+            variable: super::settings::SIGNALS.to_owned(),
+            value: Some(signal.name().to_owned()),
+            accepted: format!("nowhere to send {signal}: set OUTLAST_ENDPOINT"),
+            consequence: format!("no {signal} are made"),
         }
     }
 

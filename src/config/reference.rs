@@ -11,7 +11,7 @@ Every setting is an environment variable of the function. Only an endpoint is ne
 
 - Durations take a unit: `250ms`, `1.5s`, `2m`, `1h`. Sizes take a unit (`64MiB`, `500kB`) or are plain bytes.
 - An empty value counts as not set.
-- Where OpenTelemetry has a standard variable it is honoured; ours wins. A standard variable for logs wins over the general one.
+- Where OpenTelemetry has a standard variable it is honoured; ours wins. A standard variable for one signal wins over the general one.
 - A wrong value never stops the function. All problems are written to stderr at the start, each naming the variable, the
   value (never a secret one) and what is accepted, and the default is used. A wrong value of ours does not bring the
   standard variable back: telemetry and credentials never go anywhere that was not meant.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::kind::{Choice, Kind, Range, Setting, Standard};
-use super::{Overflow, apply, headers};
+use super::{Overflow, apply, headers, signals};
 
 /// Base URL of the backend.
 pub(super) const ENDPOINT: &str = "OUTLAST_ENDPOINT";
@@ -13,6 +13,8 @@ pub(super) const ENDPOINT: &str = "OUTLAST_ENDPOINT";
 pub(super) const RETRY_INITIAL: &str = "OUTLAST_RETRY_INITIAL";
 /// Longest pause between attempts.
 pub(super) const RETRY_MAX: &str = "OUTLAST_RETRY_MAX";
+/// Signals that are made and sent.
+pub(super) const SIGNALS: &str = "OUTLAST_SIGNALS";
 /// Plain bytes per request.
 pub(super) const BATCH_MAX_BYTES: &str = "OUTLAST_BATCH_MAX_BYTES";
 /// Bytes of the queue on disk.
@@ -39,7 +41,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: ENDPOINT,
         default: "",
-        meaning: "Base URL of the backend. `/v1/logs` is appended, as OTLP/HTTP says; the query, if any, stays. Without it and without the standard variables there is nowhere to send, and the extension idles.",
+        meaning: "Base URL of the backend. `/v1/logs`, `/v1/metrics` and `/v1/traces` are appended, as OTLP/HTTP says; the query, if any, stays. Without it and without the standard variables there is nowhere to send, and the extension idles.",
         example: "https://otlp.example.com:4318",
         kind: Kind::Other(apply::BASE_URL_ACCEPTED, apply::base_url),
         standard: &[
@@ -49,7 +51,15 @@ pub(super) const SETTINGS: &[Setting] = &[
             },
             Standard {
                 name: "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-                kind: Kind::Other(apply::LOGS_URL_ACCEPTED, apply::logs_url),
+                kind: Kind::Other(apply::OWN_URL_ACCEPTED, apply::logs_url),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+                kind: Kind::Other(apply::OWN_URL_ACCEPTED, apply::metrics_url),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                kind: Kind::Other(apply::OWN_URL_ACCEPTED, apply::traces_url),
             },
         ],
     },
@@ -88,6 +98,14 @@ pub(super) const SETTINGS: &[Setting] = &[
             Standard {
                 name: "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
                 kind: Kind::Other(headers::ACCEPTED, apply::logs_headers),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+                kind: Kind::Other(headers::ACCEPTED, apply::metrics_headers),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+                kind: Kind::Other(headers::ACCEPTED, apply::traces_headers),
             },
         ],
     },
@@ -135,6 +153,61 @@ pub(super) const SETTINGS: &[Setting] = &[
             Standard { name: "OTEL_EXPORTER_OTLP_COMPRESSION", kind: Kind::Choice(COMPRESSIONS) },
             Standard { name: "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", kind: Kind::Choice(COMPRESSIONS) },
         ],
+    },
+    Setting {
+        name: SIGNALS,
+        default: "logs,metrics,traces",
+        meaning: "What is made and sent: log records of everything the Telemetry API brings, metrics and spans of what the platform says about invocations ([signals.md](signals.md)). A signal without an endpoint is not made.",
+        example: "logs,metrics",
+        kind: Kind::Other(signals::SIGNALS_ACCEPTED, signals::signals),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_SAMPLER",
+        default: "parentbased_always_on",
+        meaning: "Which invocations become spans. With `parentbased_`, what the X-Ray header says is followed (`Sampled=0`: no span), and the rest decides where it says nothing. Without active tracing Lambda often says `Sampled=0`: `always_on` makes spans all the same.",
+        example: "always_on",
+        kind: Kind::Other(signals::SAMPLER_ACCEPTED, signals::sampler),
+        standard: &[Standard {
+            name: "OTEL_TRACES_SAMPLER",
+            kind: Kind::Other(signals::SAMPLER_ACCEPTED, signals::sampler),
+        }],
+    },
+    // After the sampler: only one that takes a share reads it.
+    Setting {
+        name: "OUTLAST_SAMPLER_RATIO",
+        default: "",
+        meaning: "The share of traces that `traceidratio` keeps, by the trace id. All of them if it is not set.",
+        example: "0.1",
+        kind: Kind::Other(signals::RATIO_ACCEPTED, signals::sampler_ratio),
+        standard: &[Standard {
+            name: "OTEL_TRACES_SAMPLER_ARG",
+            kind: Kind::Other(signals::RATIO_ACCEPTED, signals::sampler_ratio),
+        }],
+    },
+    Setting {
+        name: "OUTLAST_PRICE_PER_GB_SECOND",
+        default: "",
+        meaning: "What a gigabyte of memory costs for a second of billed time. With it, or with the price of a request, the metric `aws.lambda.estimated_cost` is made, in the same currency.",
+        example: "0.0000166667",
+        kind: Kind::Other(signals::PRICE_ACCEPTED, signals::price_per_gb_second),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_PRICE_PER_REQUEST",
+        default: "",
+        meaning: "What an invocation costs beside its time.",
+        example: "0.0000002",
+        kind: Kind::Other(signals::PRICE_ACCEPTED, signals::price_per_request),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_SILENCE",
+        default: "",
+        meaning: "Platform events that are not sent as log records, by type. One that tells of a problem is sent all the same, and so is every type that this version does not know. Metrics and spans are made of them in either case.",
+        example: "platform.start,platform.runtimeDone,platform.report",
+        kind: Kind::Other(signals::SILENCE_ACCEPTED, signals::silence),
+        standard: &[],
     },
     Setting {
         name: "OUTLAST_TELEMETRY",

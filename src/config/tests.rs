@@ -252,7 +252,6 @@ fn a_wrong_value_for_logs_leaves_the_general_one() {
 #[test]
 fn what_other_versions_can_do_is_said_to_be_unsupported() {
     for (name, value) in [
-        ("OUTLAST_SIGNALS", "logs"),
         ("OUTLAST_FALLBACK", "stdout"),
         ("OUTLAST_OTLP_RECEIVER", "on"),
         ("OUTLAST_RULES", "/var/task/rules.toml"),
@@ -277,7 +276,8 @@ fn a_misspelt_name_is_reported_without_its_value() {
 #[test]
 fn variables_of_others_are_none_of_our_business() {
     good(&[
-        ("OTEL_TRACES_SAMPLER", "always_on"),
+        ("OTEL_TRACES_EXPORTER", "otlp"),
+        ("OTEL_TRACES_SAMPLER_ARG", "endpoint=http://x"),
         ("PATH", "/bin"),
         ("AWS_REGION", "eu-west-1"),
         ("TIMEOUT", "x"),
@@ -356,4 +356,92 @@ proptest! {
         prop_assert!(!config.telemetry.is_empty());
         prop_assert!(config.timeout >= Duration::from_millis(50));
     }
+}
+
+#[test]
+fn signals_are_made_if_they_are_wanted_and_have_somewhere_to_go() {
+    let made = |config: &Config| Signal::ALL.map(|signal| config.is_made(signal));
+    assert_eq!(made(&good(&[])), [true; 3]);
+    assert_eq!(made(&good(&[("OUTLAST_SIGNALS", "traces, LOGS")])), [true, false, true]);
+    let (line, config) = one_problem(&[("OUTLAST_SIGNALS", "logs,profiles")]);
+    assert!(line.contains("accepts a comma-separated list of `logs`, `metrics`, `traces`"), "{line}");
+    assert_eq!(made(&config), [true; 3], "the default stands");
+
+    let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:4318/x");
+    let loaded_traces = loaded(&[traces]);
+    assert_eq!(loaded_traces.problems, [], "what is wanted by default may be left out");
+    assert_eq!(made(&loaded_traces.config), [false, false, true]);
+    assert_eq!(loaded_traces.config.signal_url(Signal::Traces).unwrap().as_str(), "http://t:4318/x");
+    let asked = loaded(&[traces, ("OUTLAST_SIGNALS", "metrics,traces")]);
+    let lines: Vec<_> = asked.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        ["OUTLAST_SIGNALS=\"metrics\": nowhere to send metrics: set OUTLAST_ENDPOINT; no metrics are made"]
+    );
+    let none = loaded(&[traces, ("OUTLAST_SIGNALS", "logs")]);
+    assert!(none.problems.iter().any(|problem| problem.to_string().contains("nowhere to send")));
+}
+
+#[test]
+fn each_signal_may_have_an_address_and_headers_of_its_own() {
+    let loaded = loaded(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m:1/in"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "k=all"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "k=traces"),
+    ]);
+    assert_eq!(loaded.problems, []);
+    let of = |signal: Signal| {
+        let header = loaded.config.signal_headers(signal)["k"].to_str().unwrap();
+        format!("{} {header}", loaded.config.signal_url(signal).unwrap())
+    };
+    assert_eq!(of(Signal::Logs), "http://all:4318/v1/logs all");
+    assert_eq!(of(Signal::Metrics), "http://m:1/in all");
+    assert_eq!(of(Signal::Traces), "http://all:4318/v1/traces traces");
+}
+
+#[test]
+fn samplers_are_those_of_the_specification() {
+    let sampler = |variables: &[(&str, &str)]| {
+        let Sampler { parent_based, ratio } = good(variables).sampler;
+        (parent_based, ratio)
+    };
+    assert_eq!(sampler(&[]), (true, 1.0));
+    assert_eq!(sampler(&[("OTEL_TRACES_SAMPLER", "always_off")]), (false, 0.0));
+    assert_eq!(
+        sampler(&[("OUTLAST_SAMPLER", "Always_On"), ("OTEL_TRACES_SAMPLER", "jaeger_remote")]),
+        (false, 1.0)
+    );
+    let share = ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
+    assert_eq!(sampler(&[share, ("OTEL_TRACES_SAMPLER_ARG", "0.25")]), (true, 0.25));
+    assert_eq!(sampler(&[share]), (true, 1.0));
+    for (name, value) in [("OUTLAST_SAMPLER", "sometimes"), ("OTEL_TRACES_SAMPLER", "xray")] {
+        let (line, config) = one_problem(&[(name, value)]);
+        assert!(line.starts_with(name) && line.contains("parentbased_always_on"), "{line}");
+        assert_eq!(config.sampler, Sampler::default());
+    }
+    let (_, config) = one_problem(&[share, ("OUTLAST_SAMPLER_RATIO", "1.5")]);
+    assert_eq!(config.sampler, Sampler { parent_based: true, ratio: 1.0 });
+}
+
+#[test]
+fn a_price_is_known_if_either_of_its_parts_is() {
+    assert_eq!(good(&[]).price, None);
+    let config = good(&[("OUTLAST_PRICE_PER_GB_SECOND", "0.0000166667")]);
+    assert_eq!(config.price, Some(Price { gb_second: 0.000_016_666_7, request: 0.0 }));
+    let config = good(&[("OUTLAST_PRICE_PER_GB_SECOND", "1e-5"), ("OUTLAST_PRICE_PER_REQUEST", "2e-7")]);
+    assert_eq!(config.price, Some(Price { gb_second: 1e-5, request: 2e-7 }));
+    for value in ["-1", "$1", "NaN", "inf"] {
+        assert_eq!(one_problem(&[("OUTLAST_PRICE_PER_REQUEST", value)]).1.price, None, "{value}");
+    }
+}
+
+#[test]
+fn only_known_platform_events_are_silenced() {
+    let config = good(&[("OUTLAST_SILENCE", "platform.start, runtimeDone,platform.start")]);
+    assert_eq!(config.silenced, ["platform.start", "platform.runtimeDone"]);
+    let (line, config) = one_problem(&[("OUTLAST_SILENCE", "platform.start,platform.novelty")]);
+    assert!(line.starts_with("OUTLAST_SILENCE=\"platform.novelty\""), "{line}");
+    assert!(line.ends_with("; not silenced"), "{line}");
+    assert_eq!(config.silenced, ["platform.start"]);
 }

@@ -88,13 +88,14 @@ enum Roots {
 }
 
 impl Client {
-    /// A client for requests to `endpoint` (and its paths) that may take `timeout` each. Nothing is built yet.
-    pub fn new(endpoint: &Url, timeout: Duration) -> Self {
+    /// A client for requests to `endpoints` (and their paths) that may take `timeout` each. Nothing is built yet.
+    pub fn new(endpoints: &[Url], timeout: Duration) -> Self {
+        let secure = endpoints.iter().any(|url| url.scheme() == "https");
         Self {
             connect_timeout: (timeout / CONNECT_SHARE.1 * CONNECT_SHARE.0)
                 .min(Duration::from_millis(CONNECT_MAX_MS)),
-            proxies: !is_loopback(endpoint),
-            roots: if endpoint.scheme() == "https" { Roots::Web } else { Roots::Plain },
+            proxies: !endpoints.iter().all(is_loopback),
+            roots: if secure { Roots::Web } else { Roots::Plain },
             ca_file: None,
             lookups: Lookups::new(),
             tls: OnceLock::new(),

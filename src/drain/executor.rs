@@ -71,9 +71,26 @@ impl Executor {
         (Self { client, targets, content_type, jobs, landed, flights }, landings)
     }
 
-    /// Starts a request; how it ends comes out of the channel, unless it is given up before.
+    /// Whether `signal` has an address.
+    pub fn can_send(&self, signal: Signal) -> bool {
+        self.targets.get(signal).is_some()
+    }
+
+    /// Starts a request; how it ends comes out of the channel, unless it is given up before. Without an address it ends
+    /// as one that could not be made.
     pub fn send(&mut self, signal: Signal, attempt: u64, portion: Portion, gzip: bool) {
-        let Some(target) = self.targets.get(signal).clone() else { return };
+        let Some(target) = self.targets.get(signal).clone() else {
+            let landed = self.landed.clone();
+            let kept = land(&self.jobs, signal, Fate::Kept);
+            let task = tokio::spawn(async move {
+                if let Some(left) = kept.await {
+                    let (sent, outcome) = (Sent::default(), Outcome::NotSent);
+                    drop(landed.send(Landed { signal, attempt, sent, outcome, verdict: None, left }));
+                }
+            });
+            *self.flights.get_mut(signal) = Some(task);
+            return;
+        };
         let flight = Flight {
             client: Arc::clone(&self.client),
             target,

@@ -1,4 +1,4 @@
-//! From log records to the bytes a destination takes: one file per wire format.
+//! From log records, data points and spans to the bytes a destination takes: one file per wire format.
 //!
 //! A *block* is a run of records of one signal, encoded once, before the queue, in the form in which it will
 //! be sent: a head (what stands before the records), the records one after another, nothing after them.
@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use crate::Signal;
+use crate::observe::{Metric, Span};
 use crate::record::{LogRecord, Resource};
 
 mod otlp;
@@ -63,11 +64,22 @@ pub trait WireFormat: Send + Sync {
     fn framing(&self) -> Framing;
 
     /// Appends what stands before the records of a block. `records_len` is the length in bytes of all of
-    /// them, as [`WireFormat::log`] appended them.
+    /// them, as [`WireFormat::log`] and its sisters appended them.
     fn block_head(&self, resource: &Resource, records_len: usize, out: &mut Vec<u8>);
+
+    /// Whether the destination takes records of `signal`. What it does not take is not made.
+    fn takes(&self, signal: Signal) -> bool {
+        signal == Signal::Logs
+    }
 
     /// Appends one encoded record.
     fn log(&self, record: &LogRecord<'_>, out: &mut Vec<u8>);
+
+    /// Appends one encoded metric, a record of its own. Only called if [`WireFormat::takes`] metrics.
+    fn metric(&self, _metric: &Metric<'_>, _out: &mut Vec<u8>) {}
+
+    /// Appends one encoded span. Only called if [`WireFormat::takes`] traces.
+    fn span(&self, _span: &Span, _out: &mut Vec<u8>) {}
 
     /// Finds the records of a block, given its plain bytes.
     fn parts(&self, plain: &[u8]) -> Result<Parts, SplitError>;

@@ -1,4 +1,4 @@
-//! OTLP in protobuf (opentelemetry-proto 1.x, `ExportLogsServiceRequest`).
+//! OTLP in protobuf (opentelemetry-proto 1.x, `ExportLogsServiceRequest` and its two sisters).
 //!
 //! A block is one `resource_logs` field of the request, complete with tag and length. A repeated field may be
 //! written in any number of pieces, so blocks put one after another are a request, and framing is empty.
@@ -7,14 +7,20 @@
 //!                    └ scope_logs = 2 ─┬ scope = 1
 //!                                      └ log_records = 2, log_records = 2, …
 //! ```
-//! Everything before the first log record is the head.
+//! Everything before the first log record is the head. Metrics and spans lie in fields of the same numbers under other
+//! names (`resource_metrics`, `scope_metrics`, `metrics`; `resource_spans`, `scope_spans`, `spans`), so head, parts and
+//! subsets are one code for the three.
 
 use std::ops::Range;
 
 use super::protobuf::{Wire, bytes, fixed32, fixed64, message, read_varint, tag, varint, varint_len};
 use super::{Framing, Parts, SplitError, WireFormat};
 use crate::Signal;
+use crate::observe::{Metric, Span};
 use crate::record::{Field, LogRecord, Resource, Value};
+
+mod metric;
+mod span;
 
 /// The number of this format in stored blocks.
 const OTLP_ID: u8 = 1;
@@ -22,12 +28,14 @@ const OTLP_ID: u8 = 1;
 const SCOPE_NAME: &str = "outlast";
 const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-// Tags of the four fields a block's structure is made of; all are shorter than 128.
+// Tags of the fields a block's structure is made of, the same for each signal; all are shorter than 128.
 const RESOURCE_LOGS: u8 = 0x0a;
 const RESOURCE: u8 = 0x0a;
 const SCOPE_LOGS: u8 = 0x12;
 const SCOPE: u8 = 0x0a;
-const LOG_RECORD: u8 = 0x12;
+const RECORD: u8 = 0x12;
+/// The field number in [`RECORD`].
+const RECORD_FIELD: u32 = 2;
 
 /// OTLP/HTTP in protobuf.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,8 +73,20 @@ impl WireFormat for Otlp {
         head(&resource_field, &scope_field, records_len, out);
     }
 
+    fn takes(&self, _: Signal) -> bool {
+        true
+    }
+
     fn log(&self, record: &LogRecord<'_>, out: &mut Vec<u8>) {
-        message(2, out, |out| log_record(record, out));
+        message(RECORD_FIELD, out, |out| log_record(record, out));
+    }
+
+    fn metric(&self, metric: &Metric<'_>, out: &mut Vec<u8>) {
+        message(RECORD_FIELD, out, |out| metric::metric(metric, out));
+    }
+
+    fn span(&self, span: &Span, out: &mut Vec<u8>) {
+        message(RECORD_FIELD, out, |out| span::span(span, out));
     }
 
     fn parts(&self, plain: &[u8]) -> Result<Parts, SplitError> {
@@ -74,7 +94,7 @@ impl WireFormat for Otlp {
         let mut records = Vec::new();
         let mut at = layout.head_end;
         while at < plain.len() {
-            let end = field_end(plain, at, LOG_RECORD)?.1;
+            let end = field_end(plain, at, RECORD)?.1;
             records.push(at..end);
             at = end;
         }

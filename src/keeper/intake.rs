@@ -1,11 +1,12 @@
 //! What becomes of a delivery: known already, kept, half a record, or not telemetry at all.
 
-use super::pipeline::{About, Made, Noted, Origin, Pipeline};
+use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline};
 use super::report;
 use super::{Fate, Summary};
 use crate::drain::policy::Portion;
 use crate::encode::WireFormat;
 use crate::listen::Receipt;
+use crate::observe::Ending;
 use crate::queue::{
     AppendError, Appended, Batch, BlockError, Encoding, Kind, Progress, Queue, Reason, Request, Seq, Tally,
 };
@@ -76,10 +77,11 @@ impl From<BlockError> for Lost {
 }
 
 impl Intake {
-    pub(super) fn new(queue: Queue, wire: Box<dyn WireFormat>, about: About, concurrent: bool) -> Self {
+    pub(super) fn new(mut queue: Queue, wire: Box<dyn WireFormat>, about: About, making: Making) -> Self {
+        let carry = queue.carry();
         Self {
             queue,
-            pipeline: Pipeline::new(wire, about, concurrent),
+            pipeline: Pipeline::new(wire, about, making, carry.as_deref()),
             clock: clock::Clock::start(),
             report_from: Duration::ZERO,
             last_reports: 0,
@@ -142,13 +144,18 @@ impl Intake {
         let origin = Origin {
             uid_seed: self.pipeline.uid_seed(body),
             received,
-            skip: known.map_or(0, |progress| progress.events_kept(Signal::Logs)),
+            skip: PerSignal::from_fn(|signal| known.map_or(0, |progress| progress.events_kept(signal))),
             kind: Kind::Block { joins },
         };
         let Some(made) = self.digest(&pieces, &origin)? else { return Ok(self.unreadable(body, delivery)) };
-        let Made { blocks, noted, records } = made;
+        let Made { blocks, noted, records, observer } = made;
         let parts_before = known.map_or(0, |progress| progress.frames());
+        if let (true, Some(seq)) = (blocks.is_empty(), joins) {
+            // Nothing is made of it, so there is no frame to say that it came.
+            self.queue.forget_fragment(seq);
+        }
         self.append(&Batch { delivery, received, parts_before, blocks }, records)?;
+        self.pipeline.commit(observer);
         Ok(Taken { receipt: Receipt::Kept, noted })
     }
 
@@ -182,11 +189,17 @@ impl Intake {
     /// The rest of a cut record did not come: what there is becomes records.
     fn salvage(&mut self, seq: Seq, head: &[u8], received: u64) -> Result<(), Lost> {
         let uid_seed = self.pipeline.uid_seed(head);
-        let origin = Origin { uid_seed, received, skip: 0, kind: Kind::Block { joins: Some(seq) } };
+        let kind = Kind::Block { joins: Some(seq) };
+        let origin = Origin { uid_seed, received, skip: PerSignal::default(), kind };
         let delivery = xxh3_128(&seq.0.to_le_bytes());
         // It stays where it is, then.
         let Some(made) = self.digest(&salvage(head), &origin)? else { return Ok(()) };
-        self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)
+        if made.blocks.is_empty() {
+            self.queue.forget_fragment(seq);
+        }
+        self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)?;
+        self.pipeline.commit(made.observer);
+        Ok(())
     }
 
     fn unreadable(&mut self, body: &[u8], delivery: u128) -> Taken {
@@ -203,6 +216,23 @@ impl Intake {
             && self.salvage(seq, &head, since).is_err()
         {
             log::warn!("half a record stays as it is");
+        }
+    }
+
+    /// The environment ends: no more is expected of the invocations that are open.
+    pub(super) fn end(&mut self, ending: Ending) {
+        if !self.pipeline.has_loose_ends() {
+            return;
+        }
+        let received = clock::unix_now_nanos();
+        let closed = self.pipeline.end(ending, received).map_err(Lost::from).and_then(|made| {
+            let delivery = self.pipeline.uid_seed(&received.to_le_bytes());
+            self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)?;
+            self.pipeline.commit(made.observer);
+            Ok(())
+        });
+        if closed.is_err() {
+            log::warn!("what was open at the end is not told");
         }
     }
 
@@ -266,13 +296,16 @@ impl Intake {
 
     /// Whether there are drops to report to a backend that takes anything.
     pub(super) fn owes_reports(&self) -> bool {
-        self.backend_takes && !self.queue.ledger().unreported().is_empty()
+        self.backend_takes
+            && self.pipeline.makes(Signal::Logs)
+            && !self.queue.ledger().unreported().is_empty()
     }
 
     /// Queues reports of what was dropped.
     pub(super) fn report_drops_now(&mut self) {
         let tallies = self.queue.ledger().unreported();
-        if tallies.is_empty() {
+        // A report is a log record.
+        if tallies.is_empty() || !self.pipeline.makes(Signal::Logs) {
             return;
         }
         self.report_from = self.clock.now().saturating_add(REPORT_INTERVAL);
@@ -284,11 +317,10 @@ impl Intake {
                 self.pipeline.uid_seed(&[received.to_le_bytes(), self.reports.to_le_bytes()].concat());
             let uid = format!("{delivery:032x}-0");
             let record = report::record(tally, received, &uid);
-            let queued = self
-                .pipeline
-                .own_record(&record, Kind::Report(tally), received)
-                .map_err(Lost::from)
-                .and_then(|blocks| self.append(&Batch { delivery, received, parts_before: 0, blocks }, 0));
+            let queued =
+                self.pipeline.own_record(&record, Kind::Report(tally)).map_err(Lost::from).and_then(
+                    |blocks| self.append(&Batch { delivery, received, parts_before: 0, blocks }, 0),
+                );
             if queued.is_err() {
                 return;
             }

@@ -16,20 +16,26 @@
 //! A panic while one of them is worked on costs that one only: the queue is opened anew from the disk (what only
 //! memory held is gone). If the lifecycle fails, the keeper goes on keeping deliveries for the next process.
 
+mod blocks;
+mod closing;
+mod delivery;
 mod intake;
 mod level;
 mod pipeline;
 mod report;
 #[cfg(test)]
 mod tests;
+mod tmp;
 
 use crate::clock::{self, Clock};
 use crate::drain::policy::{Backlog, Head, Portion};
 use crate::encode::WireFormat;
 use crate::listen::{Delivery, Receipt};
+use crate::observe::Ending;
 use crate::queue::{Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
 use crate::record::ResourceInputs;
 use crate::{PerSignal, Signal};
+use closing::Closing;
 use intake::Intake;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -38,7 +44,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use level::{Level, Levels};
-pub use pipeline::{About, Noted, token};
+pub use pipeline::{About, Making, Noted, token};
 
 /// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
 /// and their bodies are bounded by the listener.
@@ -68,8 +74,8 @@ pub struct Setup {
     pub about: About,
     /// When the lifecycle's clock stood at zero, Unix nanoseconds.
     pub epoch_unix_nanos: u64,
-    /// Several invocations run at once, so that a line without a request id belongs to none.
-    pub concurrent: bool,
+    /// What is made of deliveries.
+    pub making: Making,
 }
 
 /// What the lifecycle asks for.
@@ -99,6 +105,8 @@ pub enum Job {
     Level(Signal, oneshot::Sender<Level>),
     /// The function was invoked by this ARN.
     Invoked(String),
+    /// SHUTDOWN has come: what is open is closed, after a wait for what may still tell how it ended.
+    End(Ending),
     /// SHUTDOWN has come: what waits for a second half waits no longer, and every drop is reported.
     Finish(oneshot::Sender<()>),
     /// What there is to say at the end.
@@ -227,6 +235,8 @@ struct Worker {
     /// How long the next delivery waits for it.
     index_wait: Duration,
     counted: bool,
+    clock: Clock,
+    closing: Option<Closing>,
 }
 
 /// What is needed to open the queue again.
@@ -289,7 +299,7 @@ impl Worker {
             OpenSetup { dir: setup.dir, limits: setup.limits, epoch_unix_nanos: setup.epoch_unix_nanos };
         let opened = catch_unwind(|| open.open()).ok();
         let queue = opened.unwrap_or_else(|| open.in_memory());
-        let intake = Intake::new(queue, setup.wire, setup.about, setup.concurrent);
+        let intake = Intake::new(queue, setup.wire, setup.about, setup.making);
         let mut worker = Self {
             setup: open,
             intake,
@@ -298,18 +308,20 @@ impl Worker {
             index_consulted: false,
             index_wait: INDEX_WAIT,
             counted: false,
+            clock: Clock::start(),
+            closing: None,
         };
         worker.tell_levels();
         worker
     }
 
     async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>, mut deliveries: mpsc::Receiver<Delivery>) {
-        let mut clock = Clock::start();
         let mut chore_at = HOUSEKEEPING_INTERVAL;
         let (mut asked, mut fed) = (true, true);
         while asked || fed {
             let chores = self.has_chores();
-            let rest = chore_at.saturating_sub(clock.now());
+            let rest = chore_at.saturating_sub(self.clock.now());
+            let to_close = self.closing.map_or(Duration::ZERO, |closing| closing.rest(self.clock.now()));
             tokio::select! {
                 biased;
                 job = jobs.recv(), if asked => match job {
@@ -323,11 +335,15 @@ impl Worker {
                 },
                 () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
                 () = clock::sleep(rest), if chores && !self.is_unsettled() => {}
+                () = clock::sleep(to_close), if self.closing.is_some() => {}
+            }
+            if self.closing.is_some() {
+                self.guarded(Self::close_if_due);
             }
             // By the clock, so that a busy keeper does its chores as well.
-            if chores && clock.now() >= chore_at && !self.is_unsettled() {
+            if chores && self.clock.now() >= chore_at && !self.is_unsettled() {
                 self.guarded(Self::chore);
-                chore_at = clock.now().saturating_add(HOUSEKEEPING_INTERVAL);
+                chore_at = self.clock.now().saturating_add(HOUSEKEEPING_INTERVAL);
             }
         }
     }
@@ -345,6 +361,8 @@ impl Worker {
             let reopened = catch_unwind(AssertUnwindSafe(|| self.setup.open()));
             if let Ok(queue) = reopened {
                 self.intake.queue = queue;
+                let carry = self.intake.queue.carry();
+                self.intake.pipeline.resume(carry.as_deref());
                 self.index_consulted = false;
                 self.counted = false;
             }
@@ -389,6 +407,10 @@ impl Worker {
             }
             Job::Level(signal, reply) => answer(reply, self.level(signal)),
             Job::Invoked(arn) => self.intake.pipeline.invoked(&arn),
+            Job::End(ending) => {
+                self.closing = Some(Closing::begun(ending, self.clock.now()));
+                self.close_if_due();
+            }
             Job::Finish(reply) => {
                 self.intake.finish();
                 self.intake.report_drops_now();
@@ -396,10 +418,32 @@ impl Worker {
                 answer(reply, ());
             }
             Job::Summary(reply) => {
+                self.close();
                 while self.intake.queue.count_one() {}
                 self.intake.queue.close();
                 answer(reply, self.intake.summary());
             }
+        }
+    }
+
+    /// Closes what is open, if nothing more is to be expected of it.
+    fn close_if_due(&mut self) {
+        let Some(closing) = self.closing else { return };
+        let now = self.clock.now();
+        if closing.is_due(now, self.intake.pipeline.awaits_an_end()) {
+            self.close();
+        }
+        if closing.rest(now).is_zero() {
+            self.closing = None;
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(closing) = self.closing
+            && self.intake.pipeline.has_loose_ends()
+        {
+            self.intake.end(closing.ending());
+            self.tell_levels();
         }
     }
 

@@ -1,16 +1,16 @@
 //! From the events of a delivery to blocks: parse, enrich, encode, deflate.
 
+use super::blocks::{Blocks, Encoded, Packer};
+use super::delivery::Delivery;
 use super::inputs;
 use crate::encode::WireFormat;
-use crate::queue::{BlockError, Deflater, Kind, NewBlock};
-use crate::record::{Context, Event, Fact, LogRecord, Piece, Resource};
-use crate::{Signal, clock};
+use crate::observe::{Ending, Observer, Rules};
+use crate::queue::{BlockError, Kind, NewBlock};
+use crate::record::event::Instance;
+use crate::record::{Event, Fact, LogRecord, Piece, Resource};
+use crate::{PerSignal, Signal};
 use std::time::Duration;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
-
-/// A block holds at most so many plain bytes, unless one record alone is larger. Larger blocks compress no
-/// better (4.3 times at 64 KiB and at 256 KiB), and a refused one costs more to take apart.
-const BLOCK_MAX_PLAIN_BYTES: usize = 256 << 10;
 
 /// What the telemetry is about, as far as it is known.
 #[derive(Clone, Debug, Default)]
@@ -51,25 +51,45 @@ pub fn token(request_id: &str) -> u64 {
     xxh3_64(request_id.as_bytes())
 }
 
+/// What is made of deliveries.
+#[derive(Clone, Debug)]
+pub struct Making {
+    /// The signals that are made.
+    pub signals: PerSignal<bool>,
+    /// How metrics and spans are made.
+    pub rules: Rules,
+    /// Types of platform events, as Lambda spells them, that become no log record unless they tell of a problem.
+    pub silenced: Vec<String>,
+}
+
+impl Default for Making {
+    /// Everything.
+    fn default() -> Self {
+        Self { signals: PerSignal::from_fn(|_| true), rules: Rules::default(), silenced: Vec::new() }
+    }
+}
+
 /// Turns events into blocks.
 pub(super) struct Pipeline {
-    wire: Box<dyn WireFormat>,
-    deflater: Deflater,
-    about: About,
-    resource: Resource,
-    concurrent: bool,
+    pub(super) packer: Packer,
+    pub(super) about: About,
+    pub(super) resource: Resource,
+    pub(super) making: Making,
+    /// As of the last delivery that was kept.
+    pub(super) observer: Observer,
     /// The invocation that runs, by the order of the stream.
-    running: Option<String>,
+    pub(super) running: Option<String>,
     /// Sets the records of this process apart from those of a copy of this environment.
-    nonce: u64,
+    pub(super) nonce: u64,
 }
 
 /// What [`Pipeline::blocks`] made of a delivery.
-#[derive(Default)]
 pub(super) struct Made {
     pub(super) blocks: Vec<NewBlock>,
     pub(super) noted: Vec<Noted>,
     pub(super) records: u64,
+    /// To be handed to [`Pipeline::commit`] once the blocks are kept.
+    pub(super) observer: Observer,
 }
 
 /// Where a delivery's records come from and what is known of it already.
@@ -77,27 +97,53 @@ pub(super) struct Origin {
     /// The bytes that identify the delivery.
     pub(super) uid_seed: u128,
     pub(super) received: u64,
-    /// Events whose log records are kept already.
-    pub(super) skip: u32,
+    /// Events whose records are kept already.
+    pub(super) skip: PerSignal<u32>,
     pub(super) kind: Kind,
 }
 
 impl Pipeline {
-    pub(super) fn new(wire: Box<dyn WireFormat>, about: About, concurrent: bool) -> Self {
+    /// A pipeline that goes on where the one before left off, whose memory `carry` is.
+    pub(super) fn new(
+        wire: Box<dyn WireFormat>,
+        about: About,
+        mut making: Making,
+        carry: Option<&[u8]>,
+    ) -> Self {
+        making.signals = PerSignal::from_fn(|signal| *making.signals.get(signal) && wire.takes(signal));
         let resource = Resource::build(&inputs(&about));
-        Self {
-            wire,
-            deflater: Deflater::default(),
+        let mut pipeline = Self {
+            packer: Packer::new(wire),
             about,
             resource,
-            concurrent,
+            observer: Observer::new(making.rules),
+            making,
             running: None,
             nonce: fastrand::u64(..),
-        }
+        };
+        pipeline.resume(carry);
+        pipeline
+    }
+
+    /// Goes on from what the disk remembers.
+    pub(super) fn resume(&mut self, carry: Option<&[u8]>) {
+        self.observer = carry.map_or_else(
+            || Observer::new(self.making.rules),
+            |carry| Observer::resume(self.making.rules, carry),
+        );
     }
 
     pub(super) fn wire(&self) -> &dyn WireFormat {
-        self.wire.as_ref()
+        self.packer.wire.as_ref()
+    }
+
+    /// Whether records of `signal` are made.
+    pub(super) fn makes(&self, signal: Signal) -> bool {
+        *self.making.signals.get(signal)
+    }
+
+    fn observes(&self) -> bool {
+        self.makes(Signal::Metrics) || self.makes(Signal::Traces)
     }
 
     /// The function was invoked by `arn`.
@@ -112,12 +158,10 @@ impl Pipeline {
         self.resource = Resource::build(&inputs(&self.about));
     }
 
-    /// Log records of `pieces`, in order, in blocks.
+    /// Log records, data points and spans of `pieces`, in order, in blocks.
     pub(super) fn blocks(&mut self, pieces: &[Piece<'_>], origin: &Origin) -> Result<Made, BlockError> {
-        let mut made = Made::default();
-        let mut open = OpenBlock::default();
-        let uid = format!("{:032x}", origin.uid_seed);
-        let mut encoded = Vec::new();
+        let mut noted = Vec::new();
+        let mut delivery = Delivery::of(self, origin);
         for (piece, index) in pieces.iter().zip(1u32..) {
             let event = match piece {
                 Piece::Whole(raw) => Event::parse(raw),
@@ -125,30 +169,38 @@ impl Pipeline {
                 Piece::Opaque(raw) => Event::opaque(raw),
             };
             if let Some(fact) = event.fact() {
-                if self.changes_resource(&fact) {
-                    self.close(&mut open, &mut made, origin)?;
+                if delivery.about.changes(&fact) {
+                    delivery.close()?;
                 }
-                self.learn(fact, &mut made.noted);
+                delivery.learn(fact, &mut noted);
             }
-            open.events_end = index;
-            if index <= origin.skip {
-                continue;
-            }
-            let context = Context { request_id: self.running.as_deref().filter(|_| !self.concurrent) };
-            let uid = format!("{uid}-{index:x}");
-            let record = LogRecord::from_event(&event, &context, origin.received, &uid);
-            encoded.clear();
-            self.wire.log(&record, &mut encoded);
-            let time = record.time_unix_nanos;
-            if !open.records.is_empty() && open.records.len() + encoded.len() > BLOCK_MAX_PLAIN_BYTES {
-                open.events_end = index - 1;
-                self.close(&mut open, &mut made, origin)?;
-                open.events_end = index;
-            }
-            open.push(&encoded, time);
+            delivery.take(&event, index)?;
         }
-        self.close(&mut open, &mut made, origin)?;
-        Ok(made)
+        delivery.finish(noted)
+    }
+
+    /// What is still open at the end of the environment, in blocks.
+    pub(super) fn end(&mut self, ending: Ending, received: u64) -> Result<Made, BlockError> {
+        let origin =
+            Origin { uid_seed: 0, received, skip: PerSignal::default(), kind: Kind::Block { joins: None } };
+        let mut delivery = Delivery::of(self, &origin);
+        delivery.end(ending)?;
+        delivery.finish(Vec::new())
+    }
+
+    /// Whether an invocation runs whose end may still be told.
+    pub(super) fn awaits_an_end(&self) -> bool {
+        self.observes() && self.observer.awaits_an_end()
+    }
+
+    /// Whether [`Pipeline::end`] would make anything.
+    pub(super) fn has_loose_ends(&self) -> bool {
+        self.observes() && self.observer.has_loose_ends()
+    }
+
+    /// What was made is kept: what it rests on is remembered.
+    pub(super) fn commit(&mut self, observer: Observer) {
+        self.observer = observer;
     }
 
     /// A block of one record of our own.
@@ -156,113 +208,20 @@ impl Pipeline {
         &mut self,
         record: &LogRecord<'_>,
         kind: Kind,
-        received: u64,
     ) -> Result<Vec<NewBlock>, BlockError> {
-        let mut open = OpenBlock::default();
         let mut encoded = Vec::new();
-        self.wire.log(record, &mut encoded);
-        open.push(&encoded, record.time_unix_nanos);
-        let mut made = Made::default();
-        self.close(&mut open, &mut made, &Origin { uid_seed: 0, received, skip: 0, kind })?;
-        Ok(made.blocks)
+        self.packer.wire.log(record, &mut encoded);
+        let mut blocks = Blocks::new(&mut self.packer, kind);
+        let time = record.time_unix_nanos;
+        let encoded = Encoded { bytes: &encoded, count: 1, times: (time, time), event: 0 };
+        blocks.push(Signal::Logs, &self.resource, &encoded)?;
+        blocks.close(Signal::Logs, &self.resource)?;
+        Ok(blocks.finish().0)
     }
 
     /// The raw body of a delivery that is half a record, to be joined later.
     pub(super) fn fragment(&mut self, body: &[u8], received: u64) -> Result<NewBlock, BlockError> {
-        Ok(NewBlock {
-            kind: Kind::Fragment,
-            signal: Signal::Logs,
-            format: self.wire.id(),
-            events_end: 0,
-            records: 1,
-            plain_len: u32::try_from(body.len()).map_err(|_| BlockError::Deflate)?,
-            plain_crc: crc32fast::hash(body),
-            times: (received, received),
-            payload: self.deflater.deflate(body)?,
-        })
-    }
-
-    fn close(&mut self, open: &mut OpenBlock, made: &mut Made, origin: &Origin) -> Result<(), BlockError> {
-        let block = std::mem::take(open);
-        open.events_end = block.events_end;
-        if block.count == 0 {
-            return Ok(());
-        }
-        let mut plain = Vec::with_capacity(block.records.len() + 1024);
-        self.wire.block_head(&self.resource, block.records.len(), &mut plain);
-        plain.extend_from_slice(&block.records);
-        made.records += u64::from(block.count);
-        made.blocks.push(NewBlock {
-            kind: origin.kind,
-            signal: Signal::Logs,
-            format: self.wire.id(),
-            events_end: block.events_end,
-            records: block.count,
-            plain_len: u32::try_from(plain.len()).map_err(|_| BlockError::Deflate)?,
-            plain_crc: crc32fast::hash(&plain),
-            times: (block.first, block.last),
-            payload: self.deflater.deflate(&plain)?,
-        });
-        Ok(())
-    }
-
-    fn changes_resource(&self, fact: &Fact<'_>) -> bool {
-        match fact {
-            Fact::InitStart(instance) | Fact::RestoreStart(instance) => {
-                instance.id.is_some() && instance.id.as_deref() != self.about.instance_id.as_deref()
-            }
-            _ => false,
-        }
-    }
-
-    fn learn(&mut self, fact: Fact<'_>, noted: &mut Vec<Noted>) {
-        match fact {
-            Fact::Start { request_id: Some(id) } => {
-                noted.push(Noted::Started(token(&id)));
-                self.running = Some(id.into_owned());
-            }
-            Fact::RuntimeDone { request_id: Some(id), duration_ms, .. } => {
-                // A duration that is no duration is not known.
-                let ran = duration_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok());
-                noted.push(Noted::Done(token(&id), ran));
-            }
-            Fact::Report { request_id, .. } => {
-                noted.extend(request_id.as_deref().map(|id| Noted::Reported(token(id))));
-                self.running = None;
-            }
-            Fact::InitStart(instance) => {
-                self.running = None;
-                self.become_instance(&instance);
-            }
-            Fact::RestoreStart(instance) => {
-                // Another environment may go on from the same snapshot, in which the generator's state is.
-                let id = token(instance.id.as_deref().unwrap_or_default());
-                fastrand::seed(fastrand::u64(..) ^ clock::unix_now_nanos() ^ id);
-                self.nonce = fastrand::u64(..);
-                self.running = None;
-                self.become_instance(&instance);
-            }
-            Fact::LogsDropped { records, bytes } => {
-                log::warn!(
-                    "Lambda dropped {} records ({} bytes) before we got them",
-                    records.unwrap_or_default(),
-                    bytes.unwrap_or_default()
-                );
-            }
-            _ => {}
-        }
-    }
-
-    fn become_instance(&mut self, instance: &crate::record::event::Instance<'_>) {
-        if let Some(id) = &instance.id {
-            self.about.instance_id = Some(id.clone().into_owned());
-        }
-        if let Some(version) = &instance.function_version
-            && self.about.function_version.is_none()
-        {
-            self.about.function_version = Some(version.clone().into_owned());
-        }
-        self.describe();
+        self.packer.fragment(body, received)
     }
 
     /// What the uids of a delivery's records begin with.
@@ -271,21 +230,24 @@ impl Pipeline {
     }
 }
 
-/// A block that is being filled.
-#[derive(Default)]
-struct OpenBlock {
-    records: Vec<u8>,
-    count: u32,
-    events_end: u32,
-    first: u64,
-    last: u64,
-}
+impl About {
+    pub(super) fn changes(&self, fact: &Fact<'_>) -> bool {
+        match fact {
+            Fact::InitStart(instance) | Fact::RestoreStart(instance) => {
+                instance.id.is_some() && instance.id.as_deref() != self.instance_id.as_deref()
+            }
+            _ => false,
+        }
+    }
 
-impl OpenBlock {
-    fn push(&mut self, encoded: &[u8], time: u64) {
-        self.records.extend_from_slice(encoded);
-        self.first = if self.count == 0 { time } else { self.first.min(time) };
-        self.last = self.last.max(time);
-        self.count += 1;
+    pub(super) fn become_instance(&mut self, instance: &Instance<'_>) {
+        if let Some(id) = &instance.id {
+            self.instance_id = Some(id.clone().into_owned());
+        }
+        if let Some(version) = &instance.function_version
+            && self.function_version.is_none()
+        {
+            self.function_version = Some(version.clone().into_owned());
+        }
     }
 }

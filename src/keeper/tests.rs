@@ -21,7 +21,12 @@ fn open_with(dir: &Path, max_bytes: u64) -> Intake {
 fn open_limited(dir: &Path, limits: Limits) -> Intake {
     let (queue, opened) = Queue::open(Box::new(RealDisk), dir, limits, 1);
     assert!(opened.problem.is_none());
-    Intake::new(queue, Box::new(Otlp), About::default(), false)
+    Intake::new(queue, Box::new(Otlp), About::default(), logs_only())
+}
+
+/// The tests of this file are about what becomes of deliveries, whatever is made of them.
+fn logs_only() -> Making {
+    Making { signals: PerSignal::from_fn(|signal| signal == Signal::Logs), ..Making::default() }
 }
 
 fn open(dir: &Path) -> Intake {
@@ -318,7 +323,7 @@ async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
         wire: Box::new(Otlp),
         about: About::default(),
         epoch_unix_nanos: 0,
-        concurrent: false,
+        making: logs_only(),
     })
     .unwrap();
     let inbox = keeper.inbox.clone();
@@ -344,6 +349,8 @@ fn copies_of_a_snapshot_name_their_records_apart() {
     };
     assert_ne!(uid("a"), uid("b"));
 }
+
+mod signals;
 
 /// OTLP, but for a bug: it panics at records of a type, or at every record.
 struct Buggy(Option<&'static str>);
@@ -381,7 +388,7 @@ impl WireFormat for Buggy {
 
 fn open_buggy(dir: &Path, bad: Option<&'static str>) -> Intake {
     let (queue, _) = Queue::open(Box::new(RealDisk), dir, Limits::new(64 << 20, Overflow::DropOldest), 1);
-    Intake::new(queue, Box::new(Buggy(bad)), About::default(), false)
+    Intake::new(queue, Box::new(Buggy(bad)), About::default(), logs_only())
 }
 
 #[test]
@@ -414,7 +421,7 @@ fn without_any_directory_memory_serves_and_ends_by_turning_away() {
         limits: Limits::new(64 << 20, Overflow::DropOldest),
         epoch_unix_nanos: 0,
     };
-    let mut intake = Intake::new(setup.in_memory(), Box::new(Otlp), About::default(), false);
+    let mut intake = Intake::new(setup.in_memory(), Box::new(Otlp), About::default(), logs_only());
     assert_eq!(take(&mut intake, &body([line("one")]), 1), Receipt::Kept);
     assert!(!intake.queue.try_disk());
     assert_eq!(take(&mut intake, &body([line("two")]), 2), Receipt::Kept);

@@ -70,7 +70,7 @@ impl Queue {
         let mut waiting = Vec::new();
         // If it can be read in part only, its count is known all the same.
         walk(&mut self.store, number, |header| {
-            if header.kind != Kind::Fragment && header.seq > marks.get(header.signal).seq {
+            if header.kind.is_sent() && header.seq > marks.get(header.signal).seq {
                 waiting.push(*header);
             }
         });
@@ -81,6 +81,10 @@ impl Queue {
             self.state.ledger.drop(Tally { signal: Signal::Logs, reason, records: 1 });
             self.state.fragment = Seq::default();
             total += 1;
+        }
+        if self.state.carry.segment() == number {
+            // The next delivery brings one.
+            self.state.carry = Seq::default();
         }
         if let Err(error) = self.save_state() {
             // It stays until the count of what it held is on disk.

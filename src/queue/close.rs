@@ -47,6 +47,9 @@ impl Queue {
             self.state.fragment = Seq::default();
             lost += 1;
         }
+        if self.state.carry.segment() == number {
+            self.state.carry = Seq::default();
+        }
         if lost > 0 {
             log::error!(
                 "queue: the disk takes nothing to the end: {lost} records that only memory holds are dropped"

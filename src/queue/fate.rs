@@ -125,7 +125,52 @@ impl Queue {
             {
                 continue;
             }
+            if self.state.carry.segment() == number && !self.move_carry() {
+                continue;
+            }
             self.forget(number);
+        }
+    }
+
+    /// Copies the carry frame to the newest segment, because the one it lies in is to go. Returns whether that may go
+    /// now.
+    fn move_carry(&mut self) -> bool {
+        let Some(item) = self.find(self.state.carry) else { return true };
+        let mut payload = Vec::new();
+        match self.read_payload(&item, &mut payload) {
+            Ok(()) => {}
+            Err(error) => return error.is_lasting(),
+        }
+        let mut header = item.header;
+        let moved = self.put(&mut header, &payload).is_ok();
+        if moved {
+            self.state.carry = header.seq;
+        }
+        moved
+    }
+
+    /// What the newest carry frame holds. `None` if there is none, or if it cannot be read.
+    pub fn carry(&mut self) -> Option<Vec<u8>> {
+        let item = self.find(self.state.carry).filter(|item| item.header.kind == Kind::Carry)?;
+        let mut payload = Vec::new();
+        self.read_payload(&item, &mut payload).ok()?;
+        Some(payload)
+    }
+
+    /// The frame `seq`, if it is there and can be read now.
+    fn find(&mut self, seq: Seq) -> Option<Item> {
+        if seq == Seq::default() {
+            return None;
+        }
+        let mut position = Position::start_of(seq.segment());
+        loop {
+            match step(&mut self.store, &mut position) {
+                Step::Frame(header, payload_offset) if header.seq == seq => {
+                    return Some(Item { header, payload_offset });
+                }
+                Step::Frame(..) | Step::Damage(_) => {}
+                Step::Unreadable | Step::End => return None,
+            }
         }
     }
 
@@ -179,6 +224,14 @@ impl Queue {
         self.state.fragment = Seq::default();
         drop(self.save_state());
         None
+    }
+
+    /// The fragment `seq` was completed, and nothing came of it.
+    pub fn forget_fragment(&mut self, seq: Seq) {
+        if self.state.fragment == seq {
+            self.state.fragment = Seq::default();
+            drop(self.save_state());
+        }
     }
 
     /// Counts records that never became part of the queue.

@@ -3,7 +3,7 @@
 //! ```text
 //!  offset  bytes  field
 //!       0      4  magic "oLf1"
-//!       4      1  kind: 1 block, 2 fragment, 3 report
+//!       4      1  kind: 1 block, 2 fragment, 3 report, 4 carry
 //!       5      1  signal
 //!       6      1  wire format of the payload
 //!       7      1  zero
@@ -24,7 +24,8 @@
 //!                 report: signal, reason, and how many records it speaks of
 //!      92      4  CRC-32 of the 92 bytes before
 //! ```
-//! All numbers are little-endian. The payload follows: deflate without a final block, ended on a byte.
+//! All numbers are little-endian. The payload follows: deflate without a final block, ended on a byte. That of a
+//! carry, which is never sent, is stored as it is.
 
 use super::bytes::{Fields, crc32};
 use super::ledger::Tally;
@@ -81,6 +82,16 @@ pub enum Kind {
     Fragment,
     /// A log record of ours that tells how many records were dropped.
     Report(Tally),
+    /// What the maker of the records has to remember, as of the end of its delivery. Only the newest one counts; it is
+    /// never sent. See [`Queue::carry`](super::Queue::carry).
+    Carry,
+}
+
+impl Kind {
+    /// Whether it waits to be sent.
+    pub(super) fn is_sent(self) -> bool {
+        matches!(self, Self::Block { .. } | Self::Report(_))
+    }
 }
 
 /// A frame's header.
@@ -125,6 +136,7 @@ impl Header {
             Kind::Block { joins } => (1u8, joins.map_or(0, |seq| seq.0)),
             Kind::Fragment => (2, 0),
             Kind::Report(tally) => (3, tally.pack()),
+            Kind::Carry => (4, 0),
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
@@ -175,6 +187,7 @@ impl Header {
             1 => Kind::Block { joins: (extra != 0).then_some(Seq(extra)) },
             2 => Kind::Fragment,
             3 => Kind::Report(Tally::unpack(extra)?),
+            4 => Kind::Carry,
             _ => return None,
         };
         Some(Self {
@@ -206,7 +219,7 @@ impl Header {
         match self.kind {
             Kind::Block { .. } => u64::from(self.records),
             Kind::Fragment => 1,
-            Kind::Report(_) => 0,
+            Kind::Report(_) | Kind::Carry => 0,
         }
     }
 }
@@ -242,10 +255,11 @@ mod tests {
     proptest! {
         #[test]
         fn a_header_survives_the_disk(seq: u64, delivery: u128, part: u16, words: [u32; 6], longs: [u64; 3],
-                                      kind in 0u8..3, signal in 0u8..3, count in 0u64..1 << 40) {
+                                      kind in 0u8..4, signal in 0u8..3, count in 0u64..1 << 40) {
             let kind = match kind {
                 0 => Kind::Block { joins: (longs[0] != 0).then_some(Seq(longs[0])) },
                 1 => Kind::Fragment,
+                2 => Kind::Carry,
                 _ => Kind::Report(Tally { signal: Signal::Traces, reason: Reason::Overflow, records: count }),
             };
             let header = Header {

@@ -162,7 +162,7 @@ impl Lane {
             return;
         }
         self.last = Some(header.seq);
-        if header.seq <= mark.seq || header.signal != self.signal || header.kind == Kind::Fragment {
+        if header.seq <= mark.seq || header.signal != self.signal || !header.kind.is_sent() {
             return;
         }
         self.window.push_back(Item { header: *header, payload_offset });

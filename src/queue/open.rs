@@ -79,6 +79,7 @@ impl Queue {
             self.store.all().rev().take(SEGMENTS_READ_AT_OPEN).map(|(number, _)| number).collect();
         newest.reverse();
         let mut fragment = self.state.fragment;
+        let mut carry = self.state.carry;
         let mut joins = Vec::new();
         for number in newest {
             let Self { store, state, deliveries, .. } = self;
@@ -90,6 +91,7 @@ impl Queue {
                         state.reported = header.seq;
                     }
                     Kind::Fragment if header.seq > fragment => fragment = header.seq,
+                    Kind::Carry if header.seq > carry => carry = header.seq,
                     Kind::Block { joins: Some(seq) } => joins.push((seq, header.delivery)),
                     _ => {}
                 }
@@ -99,6 +101,7 @@ impl Queue {
             *seq == fragment && self.deliveries.get(*delivery).is_some_and(|progress| progress.is_whole())
         });
         self.state.fragment = if joined { Seq::default() } else { fragment };
+        self.state.carry = carry;
     }
 
     /// Counts what waits in segment `number` by walking its frames. Returns whether it could be read.
@@ -114,7 +117,7 @@ impl Queue {
             last = Some(header.seq);
             if header.seq <= state.marks.get(header.signal).seq {
                 missing = 0;
-            } else if header.kind != Kind::Fragment {
+            } else if header.kind.is_sent() {
                 let waiting = remaining.get_mut(header.signal);
                 waiting.add(header);
                 let missing = std::mem::take(&mut missing);
@@ -242,8 +245,8 @@ impl Queue {
             while let Step::Frame(header, offset) = step(&mut self.store, &mut position) {
                 if header.seq == self.state.fragment {
                     fragment = Some(frames.len());
-                } else if header.kind == Kind::Fragment
-                    || header.seq <= self.state.marks.get(header.signal).seq
+                } else if header.seq != self.state.carry
+                    && (!header.kind.is_sent() || header.seq <= self.state.marks.get(header.signal).seq)
                 {
                     continue;
                 }
@@ -269,20 +272,22 @@ impl Queue {
             if fragment == Some(index) {
                 self.state.fragment = header.seq;
             }
-            if let Kind::Report(_) = header.kind {
-                self.state.reported = header.seq;
+            match header.kind {
+                Kind::Report(_) => self.state.reported = header.seq,
+                Kind::Carry => self.state.carry = header.seq,
+                Kind::Block { .. } | Kind::Fragment => {}
             }
         }
     }
 
-    fn put(&mut self, header: &mut Header, payload: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn put(&mut self, header: &mut Header, payload: &[u8]) -> Result<(), StoreError> {
         let (number, ordinal) = self.store.position().ok_or(StoreError::Missing(0))?;
         header.seq = Seq::new(number, ordinal);
         let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
         bytes.extend_from_slice(&header.encode());
         bytes.extend_from_slice(payload);
         self.store.append(&bytes, 1)?;
-        if header.kind != Kind::Fragment {
+        if header.kind.is_sent() {
             self.remaining.entry(number).or_default().get_mut(header.signal).add(header);
             self.written.get_mut(header.signal).add(header);
         }

@@ -171,7 +171,7 @@ impl Queue {
         }
     }
 
-    fn read_payload(&mut self, item: &Item, out: &mut Vec<u8>) -> Result<(), ReadError> {
+    pub(super) fn read_payload(&mut self, item: &Item, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let number = item.header.seq.segment();
         let start = out.len();
         out.resize(start + item.header.stored_len as usize, 0);

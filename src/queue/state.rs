@@ -10,7 +10,7 @@ use super::frame::Seq;
 use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
-/// Length of one slot in bytes: the state takes 428, the rest is room for later versions.
+/// Length of one slot in bytes: the state takes 436, the rest is room for later versions.
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
 pub(super) const SLOTS: u64 = 2;
@@ -43,6 +43,8 @@ pub struct State {
     pub reported: Seq,
     /// The first part of a cut record that still waits for the rest; zero if there is none.
     pub fragment: Seq,
+    /// The newest carry frame; zero if there is none.
+    pub carry: Seq,
 }
 
 impl State {
@@ -60,6 +62,7 @@ impl State {
         self.ledger.encode(&mut slot);
         slot.extend_from_slice(&self.reported.0.to_le_bytes());
         slot.extend_from_slice(&self.fragment.0.to_le_bytes());
+        slot.extend_from_slice(&self.carry.0.to_le_bytes());
         slot.resize(SLOT_BYTES - 4, 0);
         let crc = crc32(&slot);
         slot.extend_from_slice(&crc.to_le_bytes());
@@ -83,6 +86,7 @@ impl State {
         state.ledger = Ledger::decode(&mut fields)?;
         state.reported = Seq(fields.u64()?);
         state.fragment = Seq(fields.u64()?);
+        state.carry = Seq(fields.u64()?);
         Some(state)
     }
 }
@@ -95,7 +99,7 @@ pub(super) fn is_newer(slot: &[u8]) -> bool {
         .is_some_and(|found| found > version.first().unwrap_or(found))
 }
 
-const _: () = assert!(8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 16 + 4 <= SLOT_BYTES);
+const _: () = assert!(8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 24 + 4 <= SLOT_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -103,8 +107,14 @@ mod tests {
     use crate::queue::ledger::{Reason, Tally};
 
     fn state() -> State {
-        let mut state =
-            State { queue_id: 5, generation: 6, reported: Seq(8), fragment: Seq(9), ..State::default() };
+        let mut state = State {
+            queue_id: 5,
+            generation: 6,
+            reported: Seq(8),
+            fragment: Seq(9),
+            carry: Seq(10),
+            ..State::default()
+        };
         *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };
         state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Damaged, records: 3 });
         state

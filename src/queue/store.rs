@@ -216,6 +216,10 @@ impl Queue {
                     self.state.fragment = header.seq;
                     continue;
                 }
+                Kind::Carry => {
+                    self.state.carry = header.seq;
+                    continue;
+                }
                 Kind::Report(tally) => {
                     self.state.ledger.report(tally);
                     self.state.reported = header.seq;

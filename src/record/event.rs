@@ -97,6 +97,14 @@ const PLATFORM_TYPES: [(&str, &str, Platform<'static>); 14] = [
     ("end", "platform.end", Platform::End),
 ];
 
+impl Platform<'_> {
+    /// The type as Lambda spells it, if `name` is one that is known; the leading `platform.` may be missing.
+    pub fn name_of_known(name: &str) -> Option<&'static str> {
+        let rest = name.strip_prefix(PLATFORM).unwrap_or(name);
+        PLATFORM_TYPES.iter().find(|(known, _, _)| *known == rest).map(|(_, name, _)| *name)
+    }
+}
+
 impl<'a> Kind<'a> {
     fn from_name(name: Cow<'a, str>) -> Self {
         match name.as_ref() {
@@ -296,7 +304,7 @@ pub enum Status {
 
 impl Status {
     /// Reads the `status` of a platform record, or the `Status: ` of a report line.
-    pub(super) fn of(record: &Value<'_>) -> Option<Self> {
+    pub(crate) fn of(record: &Value<'_>) -> Option<Self> {
         let name = match record {
             Value::Str(line) => {
                 let (_, after) = line.split_once("\tStatus: ")?;
@@ -327,7 +335,7 @@ fn text_of<'a>(record: &Value<'a>, name: &str) -> Option<Cow<'a, str>> {
 }
 
 /// The request id of a platform record: its field, or what follows `RequestId: ` where the record is a line.
-pub(super) fn request_id<'a>(record: &Value<'a>) -> Option<Cow<'a, str>> {
+pub(crate) fn request_id<'a>(record: &Value<'a>) -> Option<Cow<'a, str>> {
     match record {
         Value::Str(Cow::Borrowed(line)) => request_id_in_line(line).map(Cow::Borrowed),
         Value::Str(Cow::Owned(line)) => request_id_in_line(line).map(|id| Cow::Owned(id.to_owned())),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::log::lambda_request_id;
 use super::severity::Severity;
 use super::time;
+use super::trace_context::{TraceParent, XRayHeader};
 use super::value::{Field, Value};
 
 /// What a logged object says in the fields that loggers agree on.
@@ -37,6 +38,15 @@ impl<'a> Fields<'a> {
         fields.trace_id = fields.place(object, &["traceId", "trace_id"], |value| id(value.as_str()?));
         fields.span_id = fields.place(object, &["spanId", "span_id"], |value| id(value.as_str()?));
         fields.trace_flags = fields.place(object, &["traceFlags", "trace_flags"], flags);
+        if fields.trace_id.is_none()
+            && fields.span_id.is_none()
+            && let Some(parent) =
+                fields.place(object, &["traceparent"], |value| TraceParent::parse(value.as_str()?))
+        {
+            fields.trace_id = Some(parent.trace_id);
+            fields.span_id = Some(parent.span_id);
+            fields.trace_flags = fields.trace_flags.or(Some(parent.flags));
+        }
         fields
     }
 
@@ -75,7 +85,7 @@ fn pino_level<'a>(object: &[Field<'a>]) -> Option<Severity<'a>> {
 
 /// An identifier in hexadecimal. X-Ray's form of a trace id (`1-`, eight digits, `-`, 24 digits) is one as
 /// well. All zeros is no identifier (W3C Trace Context, sections 3.2.2.3 and 3.2.2.4).
-pub(super) fn id<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
+pub(crate) fn id<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     let (first, rest) = match text.strip_prefix("1-").and_then(|x_ray| x_ray.split_once('-')) {
         Some((seconds, rest)) if BYTES == 16 && seconds.len() == 8 && rest.len() == 24 => (seconds, rest),
         _ if text.len() == 2 * BYTES => (text, ""),
@@ -104,15 +114,8 @@ fn flags(value: &Value<'_>) -> Option<u32> {
 
 /// The trace id and the sampled flag of an X-Ray trace header (`Root=1-…;Parent=…;Sampled=1`).
 pub(super) fn x_ray(header: &str) -> (Option<[u8; 16]>, u32) {
-    let mut found = (None, 0);
-    for part in header.split(';') {
-        match part.trim().split_once('=') {
-            Some(("Root", root)) => found.0 = id(root),
-            Some(("Sampled", "1")) => found.1 = 1,
-            _ => {}
-        }
-    }
-    found
+    let header = XRayHeader::parse(header);
+    (header.trace_id, u32::from(header.sampled == Some(true)))
 }
 
 #[cfg(test)]

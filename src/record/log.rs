@@ -9,7 +9,7 @@
 //! | a record that is no JSON, no event at all, or half of one | the raw text | [`UNPARSED`] or [`CUT`] |
 //!
 //! Of an object with a message, `timestamp` or `time`, `level` or `severity`, `requestId`, `traceId`,
-//! `spanId` and `traceFlags` have places of their own in a log record; each goes there only if it can be read
+//! `spanId` and `traceFlags`, or `traceparent`, have places of their own in a log record; each goes there only if it can be read
 //! as what the place holds, and otherwise stays an attribute, as does whatever the envelope has beside time,
 //! type and record. Of an object without a message the same are read, and the body keeps the whole of it.
 

@@ -19,7 +19,10 @@ pub mod resource;
 pub mod severity;
 pub mod split;
 pub mod time;
+pub mod trace_context;
 pub mod value;
+
+pub(crate) use fields::id as identifier;
 
 pub use event::{Event, Fact, Kind, Platform};
 pub use log::{Context, LogRecord};

@@ -75,7 +75,7 @@ async fn what_only_memory_holds_at_the_end_is_told_as_dropped() {
     let world = World::new().await;
     std::fs::write(world.queue(), "a file where the directory should be").unwrap();
     world.backend.behave(Behaviour::status(503));
-    let lambda = world.lambda().start().await.unwrap();
+    let lambda = world.lambda_of_logs().start().await.unwrap();
     for _ in 0..5 {
         invoke(&lambda, Invocation::new().logs(10)).await;
     }

@@ -1,7 +1,7 @@
 //! Stopped between invocations, with and without a request under way.
 
 use crate::support::{World, invoke, leave, ms, within};
-use outlast_backend::{Behaviour, Verdict};
+use outlast_backend::{Behaviour, Signal, Verdict};
 use outlast_simulator::{Freeze, Invocation};
 
 /// Lambda freezes within about a millisecond.
@@ -10,8 +10,8 @@ const AT_ONCE: Freeze = Freeze::After(ms(1));
 #[tokio::test]
 async fn an_answer_that_came_during_the_freeze_counts() {
     let world = World::new().await;
-    let lambda = world.lambda().freeze(AT_ONCE).start().await.unwrap();
-    world.backend.next(Behaviour::healthy().held());
+    let lambda = world.lambda_of_logs().freeze(AT_ONCE).start().await.unwrap();
+    world.backend.next_of(Signal::Logs, Behaviour::healthy().held());
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_in_flight().await;
     within("the freeze", lambda.frozen()).await;
@@ -25,8 +25,8 @@ async fn an_answer_that_came_during_the_freeze_counts() {
 #[tokio::test]
 async fn an_answer_that_came_during_a_long_freeze_counts() {
     let world = World::new().await;
-    let lambda = world.lambda().freeze(AT_ONCE).start().await.unwrap();
-    world.backend.next(Behaviour::healthy().held());
+    let lambda = world.lambda_of_logs().freeze(AT_ONCE).start().await.unwrap();
+    world.backend.next_of(Signal::Logs, Behaviour::healthy().held());
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_in_flight().await;
     within("the freeze", lambda.frozen()).await;
@@ -41,8 +41,8 @@ async fn an_answer_that_came_during_a_long_freeze_counts() {
 #[tokio::test]
 async fn a_request_that_a_long_freeze_cost_goes_again_on_a_new_connection() {
     let world = World::new().await;
-    let lambda = world.lambda().freeze(AT_ONCE).env("OUTLAST_TIMEOUT", "10m").start().await.unwrap();
-    world.backend.next(Behaviour::hang());
+    let lambda = world.lambda_of_logs().freeze(AT_ONCE).env("OUTLAST_TIMEOUT", "10m").start().await.unwrap();
+    world.backend.next_of(Signal::Logs, Behaviour::hang());
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_requests(1).await;
     within("the freeze", lambda.frozen()).await;
@@ -77,7 +77,7 @@ async fn a_request_cut_while_frozen_goes_again() {
     let world = World::new().await;
     let lambda = world.lambda().freeze(AT_ONCE).start().await.unwrap();
     for _ in 0..3 {
-        world.backend.next(Behaviour::hang());
+        world.backend.next_of(Signal::Logs, Behaviour::hang());
         let before = world.backend.requests().len();
         // It is let go with the request still under way, once that is older than a hold may be.
         invoke(&lambda, Invocation::new().runs_for(ms(60)).logs(10)).await;

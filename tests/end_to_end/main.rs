@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(clippy::disallowed_methods)] // the world around the extension keeps real time
 
+mod account;
 mod answers;
 mod deliveries;
 mod disk;
@@ -22,5 +23,6 @@ mod quiet;
 mod refusal;
 mod reset;
 mod shutdown;
+mod signals;
 mod support;
 mod tls;

@@ -1,7 +1,7 @@
 //! A backend that is away in every way a backend can be, and comes back.
 
 use crate::support::{RETRY_INITIAL, World, invoke, leave, lines_with, ms, within};
-use outlast_backend::{Answer, Behaviour, Door, Fate, Request, Reset, Verdict};
+use outlast_backend::{Answer, Behaviour, Door, Fate, Request, Reset, Signal, Verdict};
 use outlast_simulator::{ExtensionState, Invocation, Sandbox};
 use std::time::{Duration, SystemTime};
 
@@ -38,9 +38,16 @@ async fn invoke_several(lambda: &Sandbox) {
     }
 }
 
-/// No attempt follows a failure sooner than the shortest pause. The pause counts from the answer, which is later
-/// than the request's arrival, so a busy machine can only lengthen what is measured.
+/// No attempt of a signal follows a failure sooner than the shortest pause. The pause counts from the answer, which is
+/// later than the request's arrival, so a busy machine can only lengthen what is measured.
 fn assert_paced(requests: &[Request], pause: Duration) {
+    for signal in Signal::ALL {
+        let of_signal = requests.iter().filter(|request| request.path == signal.path());
+        assert_paced_alone(&of_signal.collect::<Vec<_>>(), pause);
+    }
+}
+
+fn assert_paced_alone(requests: &[&Request], pause: Duration) {
     for pair in requests.windows(2) {
         let failed = !matches!(pair[0].verdict, Verdict::Accepted);
         let passed = pair[1].at - pair[0].at;
@@ -146,7 +153,7 @@ async fn connections_that_are_never_completed() {
 async fn invocations_go_on_while_a_request_hangs() {
     let world = World::new().await;
     world.backend.behave(Behaviour::healthy().held());
-    let lambda = world.lambda().env("OUTLAST_TIMEOUT", "10m").start().await.unwrap();
+    let lambda = world.lambda_of_logs().env("OUTLAST_TIMEOUT", "10m").start().await.unwrap();
     for _ in 0..10 {
         invoke(&lambda, Invocation::new().runs_for(ms(2)).logs(10)).await;
     }
@@ -186,11 +193,11 @@ async fn a_request_that_hangs_is_given_up_and_made_again() {
 #[tokio::test]
 async fn a_request_that_was_taken_without_an_answer_repeats_with_the_same_uids_and_key() {
     let world = World::new().await;
-    let lambda = world.lambda().start().await.unwrap();
+    let lambda = world.lambda_of_logs().start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_delivered(&lambda).await;
     let before = world.backend.requests().len();
-    world.backend.next(Behaviour::Reset(Reset::AfterBody(Fate::Kept)));
+    world.backend.next_of(Signal::Logs, Behaviour::Reset(Reset::AfterBody(Fate::Kept)));
     let body = br#"[{"time":"2026-01-02T03:04:05.678Z","type":"function","record":"one\n"},
         {"time":"2026-01-02T03:04:05.678Z","type":"function","record":"two\n"}]"#;
     assert_eq!(lambda.inject(body).await.unwrap(), 200);
@@ -210,13 +217,13 @@ async fn a_request_that_was_taken_without_an_answer_repeats_with_the_same_uids_a
 async fn retry_after_is_obeyed_in_seconds_and_as_a_date() {
     for date in [false, true] {
         let world = World::new().await;
-        let lambda = world.lambda().start().await.unwrap();
+        let lambda = world.lambda_of_logs().start().await.unwrap();
         let began = SystemTime::now();
         let answer = Answer::new(503);
         // A date has whole seconds, so the one two seconds ahead is at least one second ahead.
         let answer =
             if date { answer.retry_after_date(began + ms(2_000)) } else { answer.retry_after_seconds(1) };
-        world.backend.next(Behaviour::answer(answer));
+        world.backend.next_of(Signal::Logs, Behaviour::answer(answer));
         invoke(&lambda, Invocation::new().logs(10)).await;
         world.until_requests(1).await;
         invoke_several(&lambda).await;
@@ -244,7 +251,7 @@ async fn an_outage_from_the_first_moment_on_is_no_different() {
 async fn a_recovery_begins_with_one_block_and_grows() {
     let world = World::new().await;
     world.backend.behave(Behaviour::status(503));
-    let lambda = world.lambda().start().await.unwrap();
+    let lambda = world.lambda_of_logs().start().await.unwrap();
     for _ in 0..40 {
         invoke(&lambda, Invocation::new().logs(10)).await;
         within("the delivery", lambda.settled()).await; // a delivery is a block

@@ -1,15 +1,20 @@
 //! The same binary among parts nobody here wrote: AWS's own Lambda emulator, and an OpenTelemetry collector.
 
-use crate::support::{OUTLAST, PATIENCE, World, invoke, leave, ms};
+use crate::support::{OUTLAST, PATIENCE, World, invoke, leave, lines_with, ms, output};
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use outlast_backend::real::Rotel;
-use outlast_simulator::Invocation;
 use outlast_simulator::rie::{self, Emulator, Ran};
+use outlast_simulator::{FunctionOptions, Invocation};
 use prost::Message;
 use serde_json::json;
+use std::collections::HashSet;
 use std::io::Read;
+use std::path::PathBuf;
 
 /// A backend inside the emulator's network namespace, which ours cannot be reached from: writes each body to a file.
 /// It answers once the directory holds `open`, so that a driver decides when the backend is up.
@@ -22,7 +27,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         up = os.path.exists("OUT/open")
         if up:
             Receiver.count += 1
-            with open("OUT/request-%04d" % Receiver.count, "wb") as file:
+            with open("OUT/%s-%04d" % (self.path.rsplit("/", 1)[1], Receiver.count), "wb") as file:
                 file.write(body)
         self.send_response(200 if up else 503)
         self.send_header("Content-Length", "0")
@@ -45,19 +50,26 @@ fn emulator() -> Emulator {
         .shell(RECEIVER)
 }
 
-/// The bodies of the log records that the receiver took, in order.
-fn received(ran: &Ran) -> Vec<String> {
+/// The requests that the receiver took at `/v1/SIGNAL`, in order.
+fn requests<R: Message + Default>(ran: &Ran, signal: &str) -> Vec<R> {
     let mut files: Vec<_> = std::fs::read_dir(ran.directory())
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("request-"))
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&format!("{signal}-")))
         .collect();
     files.sort();
-    let mut texts = Vec::new();
-    for file in files {
+    let read = |file: &PathBuf| {
         let mut plain = Vec::new();
         GzDecoder::new(&std::fs::read(file).unwrap()[..]).read_to_end(&mut plain).unwrap();
-        let request = ExportLogsServiceRequest::decode(&plain[..]).unwrap();
+        R::decode(&plain[..]).unwrap()
+    };
+    files.iter().map(read).collect()
+}
+
+/// The bodies of the log records that the receiver took, in order.
+fn received(ran: &Ran) -> Vec<String> {
+    let mut texts = Vec::new();
+    for request in requests::<ExportLogsServiceRequest>(ran, "logs") {
         let scopes = request.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
         for record in scopes.flat_map(|scope| scope.log_records) {
             if let Some(Value::StringValue(text)) = record.body.and_then(|body| body.value) {
@@ -89,6 +101,15 @@ async fn aws_own_emulator_in_managed_instances_mode() {
     assert_eq!(lines.len(), 200, "once each, those of the outage included: {}", ran.log);
     assert!(lines.iter().enumerate().all(|(at, line)| **line == expected(at)), "and in order");
     assert!(ran.log.contains("0 left on disk"), "{}", ran.log);
+    // No end comes there: the invocations are told by their reports.
+    let spans = requests::<ExportTraceServiceRequest>(&ran, "traces").into_iter();
+    let spans = spans.flat_map(|request| request.resource_spans).flat_map(|resource| resource.scope_spans);
+    let roots = spans.flat_map(|scope| scope.spans).filter(|span| span.kind == SpanKind::Server as i32);
+    assert_eq!(roots.map(|span| span.span_id).collect::<HashSet<_>>().len(), 2, "{}", ran.log);
+    let metrics = requests::<ExportMetricsServiceRequest>(&ran, "metrics").into_iter();
+    let metrics = metrics.flat_map(|request| request.resource_metrics).flat_map(|r| r.scope_metrics);
+    let counters = metrics.flat_map(|scope| scope.metrics).filter(|metric| metric.name == "faas.invocations");
+    assert!(counters.count() >= 1, "{}", ran.log);
 }
 
 #[tokio::test]
@@ -112,16 +133,24 @@ async fn a_collector_nobody_here_wrote_takes_everything() {
     let name = "a_collector_nobody_here_wrote_takes_everything";
     let Some(rotel) = Rotel::start_or_skip(name).await.unwrap() else { return };
     let world = World::new().await;
-    let lambda = world.lambda().env("OUTLAST_ENDPOINT", rotel.url()).run("rotel").start().await.unwrap();
+    let function = FunctionOptions { tracing: true, ..FunctionOptions::default() };
+    let lambda = world.lambda().env("OUTLAST_ENDPOINT", rotel.url()).function(function).run("rotel");
+    let lambda = lambda.start().await.unwrap();
+    let mut requests = Vec::new();
     for _ in 0..3 {
-        invoke(&lambda, Invocation::new().logs(20)).await;
+        requests.push(invoke(&lambda, Invocation::new().logs(20)).await.request_id);
     }
     let texts: Vec<String> =
         (1..=3).flat_map(|inv| (0..20).map(move |line| format!("run=rotel inv={inv} line={line}"))).collect();
     rotel.wait_for_texts(&texts, PATIENCE).await.unwrap();
     rotel.wait_for_texts(&["faas.name", "simulated-function", "log.record.uid"], PATIENCE).await.unwrap();
     leave(&lambda).await;
-    let count = lambda.acknowledged_count();
-    let line = format!("{count} delivered, 0 left on disk, 0 dropped");
-    assert_eq!(crate::support::lines_with(&lambda, &line), 1, "{:?}", crate::support::output(&lambda));
+    assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+    let metrics = ["faas.invoke_duration", "faas.invocations", "faas.coldstarts", "faas.mem_usage"];
+    rotel.wait_for_texts(&metrics, PATIENCE).await.unwrap();
+    rotel
+        .wait_for_texts(&["responseLatency", "extensionOverhead", "faas.coldstart"], PATIENCE)
+        .await
+        .unwrap();
+    rotel.wait_for_texts(&requests, PATIENCE).await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! A function that is invoked seldom: its telemetry does not wait for the next time.
 
 use crate::support::{World, invoke, leave, ms, within};
-use outlast_backend::{Behaviour, Verdict};
+use outlast_backend::{Behaviour, Signal, Verdict};
 use outlast_simulator::{Freeze, Invocation, Invoked};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn its_lines_arrive_before_it_is_let_go() {
 async fn a_hung_backend_ends_the_hold() {
     let world = World::new().await;
     let lambda = world
-        .lambda()
+        .lambda_of_logs()
         .freeze(Freeze::After(ms(1)))
         .env("OUTLAST_MAX_DELAY", "10ms")
         .env("OUTLAST_HOLD_MAX", "100ms")
@@ -98,7 +98,7 @@ async fn nothing_is_held_where_holding_is_turned_off() {
         .start()
         .await
         .unwrap();
-    world.backend.next(Behaviour::healthy().held());
+    world.backend.next_of(Signal::Logs, Behaviour::healthy().held());
     for _ in 0..5 {
         invoke(&lambda, Invocation::new().logs(5)).await;
     }

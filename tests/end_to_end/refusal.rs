@@ -3,7 +3,7 @@
 use crate::support::{
     World, acknowledged, count_of, delivered, invoke, is_report, leave, lines_with, output, within,
 };
-use outlast_backend::{Behaviour, Verdict};
+use outlast_backend::{Behaviour, Signal, Verdict};
 use outlast_simulator::{Invocation, Sandbox};
 use std::collections::HashSet;
 
@@ -169,7 +169,7 @@ async fn a_redirect_is_not_followed_and_keeps_the_data() {
 async fn a_backend_without_gzip_gets_plain_bodies() {
     let world = World::new().await;
     world.backend.behave(Behaviour::no_gzip());
-    let lambda = world.lambda().start().await.unwrap();
+    let lambda = world.lambda_of_logs().start().await.unwrap();
     for _ in 0..5 {
         invoke(&lambda, Invocation::new().logs(10)).await;
     }
@@ -187,7 +187,7 @@ async fn what_a_partial_success_rejects_is_reported() {
     let lambda = world.lambda().start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_delivered(&lambda).await;
-    world.backend.next(Behaviour::partial(3, "too old for us"));
+    world.backend.next_of(Signal::Logs, Behaviour::partial(3, "too old for us"));
     invoke(&lambda, Invocation::new().logs(10)).await;
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.wait_for(|received| received.records().iter().any(is_report)).await;

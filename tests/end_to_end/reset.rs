@@ -1,9 +1,10 @@
 //! Environments that end without warning, over a disk that stays.
 
+use crate::account;
 use crate::support::{
     Told, World, acknowledged, balance, delivered, eventually, invoke, leave, lost_lines, ms, output, within,
 };
-use outlast_backend::{Behaviour, Door, Fate, Verdict};
+use outlast_backend::{Behaviour, Door, Fate, Signal, Verdict};
 use outlast_simulator::{Invocation, Sandbox, ShutdownReason};
 use std::collections::{HashMap, HashSet};
 
@@ -17,13 +18,20 @@ fn nothing_is_lost(world: &World, lambdas: &[&Sandbox], killed_in_flight: usize)
         assert!(rest.any(|other| *other == told), "{told:?} is missing or out of order; {:?}", tail(&got));
     }
     // By number: a body may be read to its end only after the request that repeats it was taken.
-    let mut requests: HashMap<String, Vec<_>> = HashMap::new();
-    for record in world.backend.records() {
-        requests.entry(record.uid.unwrap()).or_default().push(record.request);
+    for signal in Signal::ALL {
+        let mut requests: HashMap<String, Vec<_>> = HashMap::new();
+        for record in world.backend.records().iter().filter(|record| record.signal == signal) {
+            requests.entry(account::identity(record)).or_default().push(record.request);
+        }
+        let again = || requests.values().filter(|sent| sent.len() > 1);
+        let first_sent_in: HashSet<_> = again().filter_map(|sent| sent.iter().min()).collect();
+        assert!(
+            first_sent_in.len() <= killed_in_flight,
+            "{} repeats of {signal} in {first_sent_in:?}",
+            again().count()
+        );
     }
-    let again = || requests.values().filter(|sent| sent.len() > 1);
-    let first_sent_in: HashSet<_> = again().filter_map(|sent| sent.iter().min()).collect();
-    assert!(first_sent_in.len() <= killed_in_flight, "{} repeats of {first_sent_in:?}", again().count());
+    account::of_invocations(lambdas, &world.backend);
 }
 
 fn tail(told: &[Told]) -> &[Told] {
@@ -111,12 +119,12 @@ async fn sigkill_in_an_outage_loses_nothing() {
 #[tokio::test]
 async fn sigkill_with_a_request_under_way_repeats_that_request_only() {
     let world = World::new().await;
-    let lambda = world.lambda().env("OUTLAST_TIMEOUT", "10m").start().await.unwrap();
+    let lambda = world.lambda_of_logs().env("OUTLAST_TIMEOUT", "10m").start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_delivered(&lambda).await;
     for _ in 0..3 {
         let before = world.backend.requests().len();
-        world.backend.next(Behaviour::Hang(Fate::Kept));
+        world.backend.next_of(Signal::Logs, Behaviour::Hang(Fate::Kept));
         invoke(&lambda, Invocation::new().logs(10)).await;
         world
             .wait_for(|received| {

@@ -145,7 +145,7 @@ async fn a_backend_that_comes_back_during_shutdown_gets_everything() {
 #[tokio::test]
 async fn the_last_line_tells_the_counts() {
     let world = World::new().await;
-    let lambda = world.lambda().env("OUTLAST_LOG", "off").start().await.unwrap();
+    let lambda = world.lambda_of_logs().env("OUTLAST_LOG", "off").start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_delivered(&lambda).await;
     leave(&lambda).await;

@@ -1,6 +1,7 @@
 //! The world around the extension, and the accounts that must balance.
 
-use outlast_backend::{Backend, Record, Verdict};
+use crate::account;
+use outlast_backend::{Backend, Record, Signal, Verdict};
 use outlast_simulator::{Builder, Event, Freeze, Invocation, Invoked, Sandbox, ShutdownEnd, ShutdownReason};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -71,6 +72,11 @@ impl World {
             .timeout(PATIENCE)
     }
 
+    /// The same, of logs alone: for tests that count requests, connections or bytes.
+    pub(crate) fn lambda_of_logs(&self) -> Builder {
+        self.lambda().env("OUTLAST_SIGNALS", "logs")
+    }
+
     /// Waits for something to arrive at the backend.
     pub(crate) async fn wait_for(&self, condition: impl FnMut(&outlast_backend::Received) -> bool) {
         self.backend.wait_for(condition, PATIENCE).await.unwrap();
@@ -96,23 +102,24 @@ impl World {
         within("deliveries to end", lambda.settled()).await;
         let expected = lambda.acknowledged_count();
         self.wait_for(|received| {
-            let own = received.records().iter().filter(|record| !is_report(record));
+            let own = received.records().iter().filter(|record| is_users_log(record));
             own.map(|record| &record.uid).collect::<HashSet<_>>().len() >= expected
         })
         .await;
     }
 
-    /// What drop reports say, in all.
+    /// What drop reports say of log records, in all.
     pub(crate) fn reported(&self) -> u64 {
         let records = self.backend.records();
-        records.iter().filter(|record| is_report(record)).map(count_of).sum()
+        records.iter().filter(|record| is_report_on_logs(record)).map(count_of).sum()
     }
 
-    /// What drop reports say, by reason.
+    /// What drop reports say of log records, by reason.
     pub(crate) fn reported_for(&self, reason: &str) -> u64 {
         let records = self.backend.records();
-        let of_reason =
-            |record: &&Record| is_report(record) && record.attributes["outlast.dropped.reason"] == reason;
+        let of_reason = |record: &&Record| {
+            is_report_on_logs(record) && record.attributes["outlast.dropped.reason"] == reason
+        };
         records.iter().filter(of_reason).map(count_of).sum()
     }
 
@@ -186,12 +193,20 @@ pub(crate) fn lines_with(lambda: &Sandbox, text: &str) -> usize {
     output(lambda).iter().filter(|line| line.contains(text)).count()
 }
 
-/// What is left on disk according to the last line of the extension.
+/// Log records left on disk according to the last line of the extension.
 pub(crate) fn left_on_disk(lambda: &Sandbox) -> usize {
+    left_of(lambda, Signal::Logs)
+}
+
+/// What of `signal` is left on disk according to the last line of the extension.
+pub(crate) fn left_of(lambda: &Sandbox, signal: Signal) -> usize {
     let output = output(lambda);
     let last = output.iter().rev().find(|line| line.contains("shutdown: ")).expect("a last line");
-    let before = last.split(" left on disk").next().unwrap();
-    before.rsplit(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{last}"))
+    assert!(last.contains(" left on disk"), "{last}");
+    let Some((_, by_signal)) = last.split_once(" left on disk (") else { return 0 };
+    let mut by_signal = by_signal.split(')').next().unwrap().split(", ");
+    let count = by_signal.find_map(|left| left.strip_suffix(&format!(" {signal}")));
+    count.map_or(0, |count| count.parse().unwrap_or_else(|_| panic!("{last}")))
 }
 
 /// A record as both ends can tell it: its type and its content.
@@ -219,8 +234,17 @@ fn told_to_backend(record: &Record) -> Told {
     Told { kind: kind.unwrap_or_default().to_owned(), body: record.body.clone() }
 }
 
+/// A log record, and not one of our own.
+fn is_users_log(record: &Record) -> bool {
+    record.signal == Signal::Logs && !is_report(record)
+}
+
 pub(crate) fn is_report(record: &Record) -> bool {
     record.event_name == "outlast.dropped"
+}
+
+fn is_report_on_logs(record: &Record) -> bool {
+    is_report(record) && record.attributes["outlast.dropped.signal"] == "logs"
 }
 
 pub(crate) fn count_of(report: &Record) -> u64 {
@@ -238,7 +262,7 @@ pub(crate) fn delivered(backend: &Backend) -> (Vec<Told>, usize) {
     let mut seen = HashSet::new();
     let mut repeated = 0;
     let mut told = Vec::new();
-    for record in backend.records().iter().filter(|record| !is_report(record)) {
+    for record in backend.records().iter().filter(|record| is_users_log(record)) {
         let uid = record.uid.clone().expect("every record has a uid");
         if seen.insert(uid) {
             told.push(told_to_backend(record));
@@ -257,8 +281,9 @@ pub(crate) struct Balance {
     pub(crate) left: usize,
 }
 
-/// Everything acknowledged is at the backend in order, but for its end, which the last line says is on disk.
+/// Everything acknowledged is at the backend in order, and every invocation is counted and traced once, but for its end, which the last line says is on disk.
 pub(crate) fn balance(lambdas: &[&Sandbox], backend: &Backend) -> Balance {
+    account::of_invocations(lambdas, backend);
     let expected = acknowledged(lambdas);
     let (got, repeated) = delivered(backend);
     let left = lambdas.last().map_or(0, |last| left_on_disk(last));

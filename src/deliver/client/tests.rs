@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 async fn pair() -> (TcpListener, Client, Url) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url: Url = format!("http://{}/v1/logs", listener.local_addr().unwrap()).parse().unwrap();
-    (listener, Client::new(&url, TIMEOUT), url)
+    (listener, Client::new(std::slice::from_ref(&url), TIMEOUT), url)
 }
 
 fn outgoing<'a>(url: &'a Url, headers: &'a HeaderMap, gzip: bool) -> Outgoing<'a> {
@@ -298,7 +298,7 @@ async fn a_dropped_request_does_not_spoil_the_next() {
 async fn tls_to_a_port_that_speaks_plain_text_is_unreachable() {
     let (listener, _, url) = pair().await;
     let url: Url = url.as_str().replace("http://", "https://").parse().unwrap();
-    let client = Client::new(&url, TIMEOUT);
+    let client = Client::new(std::slice::from_ref(&url), TIMEOUT);
     let peer = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
@@ -355,7 +355,7 @@ async fn tls_works_without_preparation_and_resumes_its_session_after_a_renewal()
     let (url, how) = tls_peer();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(testdata("authority.der"))).unwrap();
-    let client = Client { roots: Roots::Only(roots), ..Client::new(&url, TIMEOUT) };
+    let client = Client { roots: Roots::Only(roots), ..Client::new(std::slice::from_ref(&url), TIMEOUT) };
     assert_eq!(send(&client, &url).await, DELIVERED);
     assert_eq!(how.recv().unwrap(), Some(HandshakeKind::Full));
     client.renew();
@@ -367,7 +367,7 @@ async fn tls_works_without_preparation_and_resumes_its_session_after_a_renewal()
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_unreachable() {
     let (url, _how) = tls_peer();
-    let client = Client::new(&url, TIMEOUT);
+    let client = Client::new(std::slice::from_ref(&url), TIMEOUT);
     client.prepare();
     let verdict = send(&client, &url).await;
     assert!(is_unreachable(&verdict), "{verdict:?}");
@@ -389,7 +389,7 @@ fn only_this_machine_is_loopback() {
 
 #[test]
 fn the_client_shows_nothing_of_its_insides() {
-    let client = Client::new(&"http://u:hunter2@h/?k=hunter2".parse().unwrap(), TIMEOUT);
+    let client = Client::new(&["http://u:hunter2@h/?k=hunter2".parse().unwrap()], TIMEOUT);
     client.prepare();
     assert!(!format!("{client:?}").contains("hunter2"));
 }

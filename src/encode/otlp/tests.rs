@@ -206,3 +206,5 @@ proptest! {
         }
     }
 }
+
+mod other_signals;

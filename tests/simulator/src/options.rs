@@ -72,6 +72,8 @@ pub struct FunctionOptions {
     pub init_logs: Vec<String>,
     /// Whether X-Ray tracing is active, so that events carry `tracing`.
     pub tracing: bool,
+    /// The tenant, where the function isolates tenants, so that events carry `tenantId`.
+    pub tenant: Option<String>,
 }
 
 impl Default for FunctionOptions {
@@ -89,6 +91,7 @@ impl Default for FunctionOptions {
             init_runs_for: Duration::from_millis(10),
             init_logs: Vec::new(),
             tracing: false,
+            tenant: None,
         }
     }
 }

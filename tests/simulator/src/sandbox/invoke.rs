@@ -201,8 +201,15 @@ impl Core {
 
     fn emit_runtime_done(&self, request: &Request, done: &Done) {
         if lock(&self.hub.options).runtime_done {
-            self.hub.emit("platform.runtimeDone", &platform::runtime_done(&ran(request, done, &done.status)));
+            self.hub.emit(
+                "platform.runtimeDone",
+                &platform::runtime_done(&ran(request, done, &done.status, self.tenant())),
+            );
         }
+    }
+
+    fn tenant(&self) -> Option<&str> {
+        self.options.function.tenant.as_deref()
     }
 
     async fn extensions_ready(&self, request: &Request, done: Instant) -> Gate {
@@ -238,7 +245,7 @@ impl Core {
             overhead: end.saturating_duration_since(done.at),
         };
         let status = gate.status.as_ref().unwrap_or(&done.status);
-        platform::report(&ran(request, done, status), &billing)
+        platform::report(&ran(request, done, status, self.tenant()), &billing)
     }
 
     async fn restore(&self, life: &mut Life) {
@@ -261,7 +268,10 @@ impl Core {
         let done = self.run(invocation, &request).await;
         let client_waited = request.called.elapsed();
         if lock(&self.hub.options).report {
-            self.hub.emit("platform.report", &platform::managed_report(&ran(&request, &done, &done.status)));
+            self.hub.emit(
+                "platform.report",
+                &platform::managed_report(&ran(&request, &done, &done.status, self.tenant())),
+            );
         }
         // The whole environment ends with an extension or the runtime, but not with a time-out.
         let reset = match done.reset {
@@ -286,7 +296,7 @@ impl Core {
     }
 }
 
-fn ran<'a>(request: &'a Request, done: &'a Done, status: &'a Status) -> Ran<'a> {
+fn ran<'a>(request: &'a Request, done: &'a Done, status: &'a Status, tenant: Option<&'a str>) -> Ran<'a> {
     Ran {
         request_id: &request.id,
         status,
@@ -294,5 +304,6 @@ fn ran<'a>(request: &'a Request, done: &'a Done, status: &'a Status) -> Ran<'a> 
         done: done.wall,
         produced_bytes: done.produced_bytes,
         tracing: request.tracing.as_ref(),
+        tenant,
     }
 }

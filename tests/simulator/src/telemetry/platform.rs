@@ -153,6 +153,9 @@ pub(crate) fn start(function: &FunctionOptions, request_id: &str, tracing: Optio
     if let Some(tracing) = tracing {
         set(&mut record, "tracing", tracing.record());
     }
+    if let Some(tenant) = &function.tenant {
+        set(&mut record, "tenantId", Value::from(tenant.as_str()));
+    }
     record
 }
 
@@ -165,9 +168,19 @@ pub(crate) struct Ran<'a> {
     pub(crate) done: SystemTime,
     pub(crate) produced_bytes: usize,
     pub(crate) tracing: Option<&'a Tracing>,
+    pub(crate) tenant: Option<&'a str>,
 }
 
 impl Ran<'_> {
+    fn add_to(&self, record: &mut Value) {
+        if let Some(tracing) = self.tracing {
+            set(record, "tracing", tracing.record());
+        }
+        if let Some(tenant) = self.tenant {
+            set(record, "tenantId", tenant.into());
+        }
+    }
+
     fn spans(&self) -> Value {
         // What the runtime itself spends is not simulated: the spans say so with the shortest figure Lambda prints.
         let names = ["responseLatency", "responseDuration", "runtimeOverhead"];
@@ -190,9 +203,7 @@ pub(crate) fn runtime_done(ran: &Ran<'_>) -> Value {
     if ran.status.status == "success" {
         set(&mut record, "spans", ran.spans());
     }
-    if let Some(tracing) = ran.tracing {
-        set(&mut record, "tracing", tracing.record());
-    }
+    ran.add_to(&mut record);
     record
 }
 
@@ -230,9 +241,7 @@ pub(crate) fn report(ran: &Ran<'_>, billing: &Billing) -> Value {
     let span =
         json!({"name": "extensionOverhead", "start": iso(ran.done), "durationMs": millis(billing.overhead)});
     set(&mut record, "spans", json!([span]));
-    if let Some(tracing) = ran.tracing {
-        set(&mut record, "tracing", tracing.record());
-    }
+    ran.add_to(&mut record);
     record
 }
 
@@ -244,5 +253,6 @@ pub(crate) fn managed_report(ran: &Ran<'_>) -> Value {
         "spans": ran.spans(),
     });
     ran.status.add_to(&mut record);
+    ran.add_to(&mut record);
     record
 }

@@ -1,0 +1,176 @@
+//! The blocks of one delivery, filled signal by signal.
+
+use crate::encode::WireFormat;
+use crate::queue::{BlockError, Deflater, Kind, NewBlock};
+use crate::record::Resource;
+use crate::{PerSignal, Signal};
+
+/// A block holds at most so many plain bytes, unless one record alone is larger. Larger blocks compress no
+/// better (4.3 times at 64 KiB and at 256 KiB), and a refused one costs more to take apart.
+const BLOCK_MAX_PLAIN_BYTES: usize = 256 << 10;
+/// More than the head of a block takes.
+const HEAD_BYTES: usize = 1024;
+
+/// Makes blocks: encodes and deflates.
+pub(super) struct Packer {
+    pub(super) wire: Box<dyn WireFormat>,
+    deflater: Deflater,
+}
+
+impl Packer {
+    pub(super) fn new(wire: Box<dyn WireFormat>) -> Self {
+        Self { wire, deflater: Deflater::default() }
+    }
+
+    /// The raw body of a delivery that is half a record, to be joined later.
+    pub(super) fn fragment(&mut self, body: &[u8], received: u64) -> Result<NewBlock, BlockError> {
+        Ok(NewBlock {
+            kind: Kind::Fragment,
+            signal: Signal::Logs,
+            format: self.wire.id(),
+            events_end: 0,
+            records: 1,
+            plain_len: u32::try_from(body.len()).map_err(|_| BlockError::Deflate)?,
+            plain_crc: crc32fast::hash(body),
+            times: (received, received),
+            payload: self.deflater.deflate(body)?,
+        })
+    }
+
+    /// What is to be remembered. As it is: it is short, and never sent.
+    pub(super) fn carry(&self, carry: Vec<u8>, received: u64) -> Result<NewBlock, BlockError> {
+        Ok(NewBlock {
+            kind: Kind::Carry,
+            signal: Signal::Logs,
+            format: self.wire.id(),
+            events_end: 0,
+            records: 0,
+            plain_len: u32::try_from(carry.len()).map_err(|_| BlockError::Deflate)?,
+            plain_crc: crc32fast::hash(&carry),
+            times: (received, received),
+            payload: carry,
+        })
+    }
+
+    fn block(
+        &mut self,
+        signal: Signal,
+        kind: Kind,
+        resource: &Resource,
+        open: &OpenBlock,
+    ) -> Result<NewBlock, BlockError> {
+        let mut plain = Vec::with_capacity(open.records.len() + HEAD_BYTES);
+        self.wire.block_head(resource, open.records.len(), &mut plain);
+        plain.extend_from_slice(&open.records);
+        Ok(NewBlock {
+            kind,
+            signal,
+            format: self.wire.id(),
+            events_end: open.events_end,
+            records: open.count,
+            plain_len: u32::try_from(plain.len()).map_err(|_| BlockError::Deflate)?,
+            plain_crc: crc32fast::hash(&plain),
+            times: (open.first, open.last),
+            payload: self.deflater.deflate(&plain)?,
+        })
+    }
+}
+
+/// The blocks of one delivery.
+pub(super) struct Blocks<'p> {
+    packer: &'p mut Packer,
+    kind: Kind,
+    open: PerSignal<OpenBlock>,
+    /// Those that are complete, in the order in which they go to disk.
+    done: Vec<NewBlock>,
+    /// Records in them.
+    records: u64,
+}
+
+/// Encoded records that go together, and what is said of them.
+pub(super) struct Encoded<'e> {
+    pub(super) bytes: &'e [u8],
+    pub(super) count: u32,
+    /// Earliest and latest, Unix nanoseconds.
+    pub(super) times: (u64, u64),
+    /// The place of their event in the delivery, from 1.
+    pub(super) event: u32,
+}
+
+impl<'p> Blocks<'p> {
+    pub(super) fn new(packer: &'p mut Packer, kind: Kind) -> Self {
+        Self { packer, kind, open: PerSignal::default(), done: Vec::new(), records: 0 }
+    }
+
+    pub(super) fn wire(&self) -> &dyn WireFormat {
+        self.packer.wire.as_ref()
+    }
+
+    /// What follows is of event `event` or of a later one.
+    pub(super) fn reach(&mut self, event: u32) {
+        for signal in Signal::ALL {
+            self.open.get_mut(signal).events_end = event;
+        }
+    }
+
+    /// Takes in records of one event, which stay in one block.
+    pub(super) fn push(
+        &mut self,
+        signal: Signal,
+        resource: &Resource,
+        encoded: &Encoded<'_>,
+    ) -> Result<(), BlockError> {
+        let open = self.open.get_mut(signal);
+        if open.count > 0 && open.records.len() + encoded.bytes.len() > BLOCK_MAX_PLAIN_BYTES {
+            open.events_end = encoded.event.saturating_sub(1);
+            self.close(signal, resource)?;
+        }
+        let open = self.open.get_mut(signal);
+        open.events_end = encoded.event;
+        open.push(encoded);
+        Ok(())
+    }
+
+    /// Completes the block of `signal`.
+    pub(super) fn close(&mut self, signal: Signal, resource: &Resource) -> Result<(), BlockError> {
+        let open = self.open.get_mut(signal);
+        let block = std::mem::take(open);
+        open.events_end = block.events_end;
+        if block.count > 0 {
+            self.records += u64::from(block.count);
+            self.done.push(self.packer.block(signal, self.kind, resource, &block)?);
+        }
+        Ok(())
+    }
+
+    /// Appends what is to be remembered at the end of the delivery.
+    pub(super) fn carry(&mut self, carry: Vec<u8>, received: u64) -> Result<(), BlockError> {
+        self.done.push(self.packer.carry(carry, received)?);
+        Ok(())
+    }
+
+    /// The blocks, and how many records are in them.
+    pub(super) fn finish(self) -> (Vec<NewBlock>, u64) {
+        (self.done, self.records)
+    }
+}
+
+/// A block that is being filled.
+#[derive(Default)]
+struct OpenBlock {
+    records: Vec<u8>,
+    count: u32,
+    events_end: u32,
+    first: u64,
+    last: u64,
+}
+
+impl OpenBlock {
+    fn push(&mut self, encoded: &Encoded<'_>) {
+        let (first, last) = encoded.times;
+        self.records.extend_from_slice(encoded.bytes);
+        self.first = if self.count == 0 { first } else { self.first.min(first) };
+        self.last = self.last.max(last);
+        self.count += encoded.count;
+    }
+}

@@ -1,0 +1,247 @@
+//! One delivery on its way through the pipeline: what its events become, signal by signal.
+//!
+//! Metrics and spans are made by an observer of the delivery's own. It takes the place of the pipeline's once the blocks
+//! are kept; if they are not, Lambda sends the delivery again, and it is as if it had never come.
+
+use super::blocks::{Blocks, Encoded};
+use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, token};
+use super::{inputs, tmp};
+use crate::observe::{Around, Ending, Link, Observer, Seen, Space};
+use crate::queue::BlockError;
+use crate::record::log::INVOCATION_ID;
+use crate::record::{Context, Event, Fact, Kind, LogRecord, Platform, Resource, severity};
+use crate::{Signal, clock};
+use std::time::Duration;
+
+pub(super) struct Delivery<'p> {
+    origin: &'p Origin,
+    making: &'p Making,
+    pub(super) about: &'p mut About,
+    resource: &'p mut Resource,
+    running: &'p mut Option<String>,
+    nonce: &'p mut u64,
+    blocks: Blocks<'p>,
+    /// As of the last delivery that was kept.
+    before: &'p Observer,
+    observer: Observer,
+    seen: Seen,
+    /// The last event, by its place from 1.
+    event: u32,
+    uid: String,
+    encoded: Vec<u8>,
+    tmp: Option<Space>,
+}
+
+impl<'p> Delivery<'p> {
+    pub(super) fn of(pipeline: &'p mut Pipeline, origin: &'p Origin) -> Self {
+        let Pipeline { packer, about, resource, making, observer, running, nonce } = pipeline;
+        Self {
+            origin,
+            making,
+            about,
+            resource,
+            running,
+            nonce,
+            blocks: Blocks::new(packer, origin.kind),
+            observer: observer.clone(),
+            before: observer,
+            seen: Seen::default(),
+            event: 0,
+            uid: format!("{:032x}", origin.uid_seed),
+            encoded: Vec::new(),
+            tmp: None,
+        }
+    }
+
+    fn makes(&self, signal: Signal) -> bool {
+        *self.making.signals.get(signal)
+    }
+
+    fn observes(&self) -> bool {
+        self.makes(Signal::Metrics) || self.makes(Signal::Traces)
+    }
+
+    /// Nothing more comes: what is open is closed.
+    pub(super) fn end(&mut self, ending: Ending) -> Result<(), BlockError> {
+        self.event = 1;
+        self.observe(|observer, around, seen| observer.end(ending, around, seen));
+        self.spans(1)
+    }
+
+    fn observe(&mut self, observe: impl FnOnce(&mut Observer, &Around<'_>, &mut Seen)) {
+        let (mut observer, mut seen) = (std::mem::take(&mut self.observer), std::mem::take(&mut self.seen));
+        observe(&mut observer, &self.around(), &mut seen);
+        (self.observer, self.seen) = (observer, seen);
+    }
+
+    /// What is known beside the events.
+    fn around(&self) -> Around<'_> {
+        Around {
+            received: self.origin.received,
+            function_name: self.about.function_name.as_deref(),
+            invoked_arn: self.about.invoked_function_arn.as_deref(),
+            tmp: self.tmp,
+        }
+    }
+
+    /// Takes in the event whose place is `event`.
+    pub(super) fn take(&mut self, event: &Event<'_>, index: u32) -> Result<(), BlockError> {
+        self.event = index;
+        self.blocks.reach(index);
+        if self.observes() && matches!(event.kind, Kind::Platform(_)) {
+            if matches!(event.kind, Kind::Platform(Platform::RuntimeDone | Platform::Report)) {
+                self.tmp = self.tmp.or_else(tmp::space);
+            }
+            self.observe(|observer, around, seen| observer.see(event, around, seen));
+            self.spans(index)?;
+        }
+        self.log(event, index)
+    }
+
+    fn log(&mut self, event: &Event<'_>, index: u32) -> Result<(), BlockError> {
+        let from_function = event.kind == Kind::Function;
+        let wanted = self.makes(Signal::Logs) && index > *self.origin.skip.get(Signal::Logs);
+        // A line of the function's may tell its invocation's trace.
+        let is_read = wanted || from_function && self.makes(Signal::Traces);
+        if !is_read {
+            return Ok(());
+        }
+        let concurrent = self.making.rules.concurrent;
+        let context = Context { request_id: self.running.as_deref().filter(|_| !concurrent) };
+        let uid = format!("{}-{index:x}", self.uid);
+        let mut record = LogRecord::from_event(event, &context, self.origin.received, &uid);
+        if from_function && self.makes(Signal::Traces) {
+            correlate(&mut record, &mut self.observer);
+        }
+        if !wanted || self.is_silenced(event, &record) {
+            return Ok(());
+        }
+        self.encoded.clear();
+        self.blocks.wire().log(&record, &mut self.encoded);
+        let time = record.time_unix_nanos;
+        let encoded = Encoded { bytes: &self.encoded, count: 1, times: (time, time), event: index };
+        self.blocks.push(Signal::Logs, self.resource, &encoded)
+    }
+
+    fn is_silenced(&self, event: &Event<'_>, record: &LogRecord<'_>) -> bool {
+        let silenced = &self.making.silenced;
+        !silenced.is_empty()
+            && matches!(event.kind, Kind::Platform(_))
+            && record.severity.number < severity::WARN
+            && event.kind.name().is_some_and(|name| silenced.iter().any(|silenced| *silenced == name))
+    }
+
+    /// Encodes the spans that event `index` completed.
+    fn spans(&mut self, index: u32) -> Result<(), BlockError> {
+        let spans = std::mem::take(&mut self.seen.spans);
+        if spans.is_empty() || !self.makes(Signal::Traces) || index <= *self.origin.skip.get(Signal::Traces) {
+            return Ok(());
+        }
+        self.encoded.clear();
+        for span in &spans {
+            self.blocks.wire().span(span, &mut self.encoded);
+        }
+        let first = spans.iter().map(|span| span.start_unix_nanos).min().unwrap_or_default();
+        let last = spans.iter().map(|span| span.end_unix_nanos).max().unwrap_or_default();
+        let count = u32::try_from(spans.len()).unwrap_or(u32::MAX);
+        let encoded = Encoded { bytes: &self.encoded, count, times: (first, last), event: index };
+        self.blocks.push(Signal::Traces, self.resource, &encoded)
+    }
+
+    /// Encodes what was measured so far.
+    fn points(&mut self) -> Result<(), BlockError> {
+        if self.seen.points.is_empty() {
+            return Ok(());
+        }
+        self.encoded.clear();
+        let mut count = 0;
+        let (wire, encoded) = (self.blocks.wire(), &mut self.encoded);
+        let time = self.observer.write_points(&mut self.seen, |metric| {
+            wire.metric(metric, encoded);
+            count += 1;
+        });
+        if !self.makes(Signal::Metrics) || self.event <= *self.origin.skip.get(Signal::Metrics) {
+            return Ok(());
+        }
+        let encoded = Encoded { bytes: &self.encoded, count, times: (time, time), event: self.event };
+        self.blocks.push(Signal::Metrics, self.resource, &encoded)
+    }
+
+    /// What comes from here on is about something else.
+    pub(super) fn close(&mut self) -> Result<(), BlockError> {
+        self.points()?;
+        for signal in Signal::ALL {
+            self.blocks.close(signal, self.resource)?;
+        }
+        Ok(())
+    }
+
+    /// The delivery is complete.
+    pub(super) fn finish(mut self, noted: Vec<Noted>) -> Result<Made, BlockError> {
+        self.close()?;
+        if self.observes() && self.observer != *self.before {
+            self.blocks.carry(self.observer.carry(), self.origin.received)?;
+        }
+        let (blocks, records) = self.blocks.finish();
+        Ok(Made { blocks, noted, records, observer: self.observer })
+    }
+
+    pub(super) fn learn(&mut self, fact: Fact<'_>, noted: &mut Vec<Noted>) {
+        match fact {
+            Fact::Start { request_id: Some(id) } => {
+                noted.push(Noted::Started(token(&id)));
+                *self.running = Some(id.into_owned());
+            }
+            Fact::RuntimeDone { request_id: Some(id), duration_ms, .. } => {
+                // A duration that is no duration is not known.
+                let ran = duration_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok());
+                noted.push(Noted::Done(token(&id), ran));
+            }
+            Fact::Report { request_id, .. } => {
+                noted.extend(request_id.as_deref().map(|id| Noted::Reported(token(id))));
+                *self.running = None;
+            }
+            Fact::InitStart(instance) => {
+                *self.running = None;
+                self.about.become_instance(&instance);
+                *self.resource = Resource::build(&inputs(self.about));
+            }
+            Fact::RestoreStart(instance) => {
+                // Another environment may go on from the same snapshot, in which the generator's state is.
+                let id = token(instance.id.as_deref().unwrap_or_default());
+                fastrand::seed(fastrand::u64(..) ^ clock::unix_now_nanos() ^ id);
+                *self.nonce = fastrand::u64(..);
+                *self.running = None;
+                self.about.become_instance(&instance);
+                *self.resource = Resource::build(&inputs(self.about));
+            }
+            Fact::LogsDropped { records, bytes } => {
+                log::warn!(
+                    "Lambda dropped {} records ({} bytes) before we got them",
+                    records.unwrap_or_default(),
+                    bytes.unwrap_or_default()
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Puts a line of the function's and the span of its invocation together: each tells the other's trace, if it has none.
+fn correlate(record: &mut LogRecord<'_>, observer: &mut Observer) {
+    let invocation = record.attributes.iter().find(|(name, _)| name == INVOCATION_ID);
+    let Some(request_id) = invocation.and_then(|(_, value)| value.as_str()) else { return };
+    match (record.trace_id, record.span_id) {
+        (Some(trace_id), Some(span_id)) => {
+            observer.logged(request_id, Link { trace_id, span_id, trace_flags: record.trace_flags });
+        }
+        (None, None) => {
+            if let Some(own) = observer.trace_of(request_id) {
+                record.trace_id = Some(own.trace_id);
+                record.span_id = Some(own.span_id);
+                record.trace_flags = own.trace_flags;
+            }
+        }
+        _ => {}
+    }
+}

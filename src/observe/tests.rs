@@ -1,0 +1,489 @@
+//! Streams of platform events, and what is made of them.
+
+#![allow(clippy::float_cmp, clippy::cast_precision_loss, clippy::cast_sign_loss)] // small numbers, taken over as they are
+
+use super::observer::{OPEN_MAX, OVER_MAX};
+use super::*;
+use crate::record::trace_context::TraceId;
+use crate::record::{Event, Value};
+
+const T0: u64 = 1_791_444_600_000_000_000;
+const MS: u64 = 1_000_000;
+const A: &str = "79b5e81f-9cdd-4145-b1f6-7c50ef8a2a36";
+const B: &str = "f0c9f58b-8ebe-4e84-a656-95eb6eee865a";
+const TRACE: &str = "1-6352a70e-1e2c502e358361800241fd45";
+const TRACE_ID: TraceId =
+    [0x63, 0x52, 0xa7, 0x0e, 0x1e, 0x2c, 0x50, 0x2e, 0x35, 0x83, 0x61, 0x80, 0x02, 0x41, 0xfd, 0x45];
+
+/// An observer with everything that came out of it.
+struct Stream {
+    observer: Observer,
+    points: Vec<(String, f64)>,
+    spans: Vec<Span>,
+}
+
+/// Milliseconds after the beginning, as the platform writes them.
+fn iso(ms: u64) -> String {
+    let (minutes, seconds) = (30 + ms / 60_000, ms / 1000 % 60);
+    format!("2026-10-08T{:02}:{:02}:{seconds:02}.{:03}Z", 7 + minutes / 60, minutes % 60, ms % 1000)
+}
+
+impl Stream {
+    fn with(rules: Rules) -> Self {
+        Self { observer: Observer::new(rules), points: Vec::new(), spans: Vec::new() }
+    }
+
+    fn new() -> Self {
+        Self::with(Rules::default())
+    }
+
+    /// Lets go of what is in memory, as a SIGKILL does, and goes on with what is on disk.
+    fn restart(&mut self) {
+        self.observer = Observer::resume(self.observer.rules, &self.observer.carry());
+    }
+
+    fn around(ms: u64) -> Around<'static> {
+        Around { received: T0 + ms * MS, function_name: Some("f"), ..Around::default() }
+    }
+
+    fn told(&mut self, ms: u64, kind: &str, record: &str) -> &mut Self {
+        let raw = format!(r#"{{"time":"{}","type":"platform.{kind}","record":{record}}}"#, iso(ms));
+        let mut seen = Seen::default();
+        self.observer.see(&Event::parse(raw.as_bytes()), &Self::around(ms), &mut seen);
+        self.keep(seen);
+        self
+    }
+
+    fn keep(&mut self, mut seen: Seen) {
+        self.spans.append(&mut seen.spans);
+        let points = &mut self.points;
+        if seen.points.is_empty() {
+            return;
+        }
+        self.observer.write_points(&mut seen, |metric| {
+            let value = match &metric.data {
+                Data::Gauge(Number::Int(value)) | Data::Delta(Number::Int(value)) => *value as f64,
+                Data::Gauge(Number::Double(value)) | Data::Delta(Number::Double(value)) => *value,
+                Data::Histogram(histogram) => histogram.sum,
+            };
+            let labels = metric.attributes.iter().map(|(name, value)| format!(" {name}={value:?}"));
+            points.push((metric.name.to_string() + &labels.collect::<String>(), value));
+        });
+    }
+
+    fn end(&mut self, ms: u64, ending: Ending) -> &mut Self {
+        let mut seen = Seen::default();
+        self.observer.end(ending, &Self::around(ms), &mut seen);
+        self.keep(seen);
+        self
+    }
+
+    fn init(&mut self, ms: u64, phase: &str) -> &mut Self {
+        let told = |more: &str| {
+            format!(r#"{{"initializationType":"on-demand","phase":"{phase}","status":"success"{more}}}"#)
+        };
+        self.told(ms, "initStart", &told(r#","instanceId":"i1""#));
+        self.told(ms + 100, "initReport", &told(r#","metrics":{"durationMs":100.5}"#))
+    }
+
+    fn start(&mut self, ms: u64, request: &str) -> &mut Self {
+        self.told(ms, "start", &format!(r#"{{"requestId":"{request}"}}"#))
+    }
+
+    fn done(&mut self, ms: u64, request: &str, status: &str) -> &mut Self {
+        let record = format!(
+            r#"{{"requestId":"{request}","status":"{status}","metrics":{{"durationMs":20,"producedBytes":2}},
+                "spans":[{{"name":"responseLatency","start":"{}","durationMs":15.5}}]}}"#,
+            iso(ms - 20)
+        );
+        self.told(ms, "runtimeDone", &record)
+    }
+
+    fn report(&mut self, ms: u64, request: &str, status: &str) -> &mut Self {
+        let record = format!(
+            r#"{{"requestId":"{request}","status":"{status}",
+                "metrics":{{"durationMs":25,"billedDurationMs":25,"memorySizeMB":256,"maxMemoryUsedMB":64}},
+                "spans":[{{"name":"extensionOverhead","start":"{}","durationMs":5}}]}}"#,
+            iso(ms)
+        );
+        self.told(ms, "report", &record)
+    }
+
+    /// The sum of all points of these names.
+    fn total(&self, name: &str) -> f64 {
+        self.points.iter().filter(|(known, _)| known.split(' ').next() == Some(name)).map(|(_, v)| v).sum()
+    }
+
+    /// Invocations, errors, time-outs, cold starts.
+    fn outcomes(&self) -> [u64; 4] {
+        ["faas.invocations", "faas.errors", "faas.timeouts", "faas.coldstarts"]
+            .map(|name| self.total(name) as u64)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.spans.iter().map(|span| &*span.name).collect()
+    }
+
+    fn root(&self) -> &Span {
+        let roots: Vec<_> = self.spans.iter().filter(|span| span.kind == SpanKind::Server).collect();
+        assert_eq!(roots.len(), 1, "{:?}", self.names());
+        roots[0]
+    }
+
+    fn attribute(span: &Span, name: &str) -> Option<Value<'static>> {
+        span.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    }
+}
+
+#[test]
+fn a_cold_start_is_told_in_full_when_the_function_is_done() {
+    let mut stream = Stream::new();
+    stream.init(0, "init").start(110, A).done(150, A, "success");
+    assert_eq!(stream.names(), ["f", "init", "responseLatency"]);
+    assert_eq!(stream.outcomes(), [1, 0, 0, 1]);
+    let root = stream.root();
+    assert_eq!((root.start_unix_nanos, root.end_unix_nanos), (T0 + 110 * MS, T0 + 150 * MS));
+    assert_eq!(Stream::attribute(root, "faas.coldstart"), Some(Value::Bool(true)));
+    assert_eq!(Stream::attribute(root, "faas.invocation_id"), Some(Value::Str(A.into())));
+    for part in &stream.spans[1..] {
+        let parent = Parent { span_id: root.span_id, is_remote: false };
+        assert_eq!((part.trace_id, part.parent), (root.trace_id, Some(parent)));
+    }
+    assert_eq!(stream.spans[1].end_unix_nanos, T0 + 100 * MS);
+    assert_eq!(stream.total("faas.init_duration"), 0.1005);
+    assert_eq!(stream.total("faas.invoke_duration"), 0.02);
+    assert_eq!(stream.total("aws.lambda.produced_bytes"), 2.0);
+
+    stream.start(1000, B).report(1001, A, "success").done(1030, B, "success");
+    assert_eq!(stream.names()[3..], ["extensionOverhead", "f", "responseLatency"]);
+    assert_eq!(stream.outcomes(), [2, 0, 0, 1]);
+    assert_eq!(Stream::attribute(&stream.spans[4], "faas.coldstart"), Some(Value::Bool(false)));
+    assert_eq!(stream.total("aws.lambda.billed_duration"), 0.025);
+    assert_eq!(stream.total("faas.mem_usage"), 67_108_864.0);
+    assert_eq!(stream.total("aws.lambda.estimated_cost"), 0.0);
+}
+
+#[test]
+fn the_tracing_header_gives_trace_parent_and_sampling() {
+    let start = |sampled: &str| {
+        format!(
+            r#"{{"requestId":"{A}","tracing":{{"spanId":"24cd7d670fa455f0","type":"X-Amzn-Trace-Id","value":"Root={TRACE};Parent=35465b3a9e2f7c6a{sampled}"}}}}"#
+        )
+    };
+    for sampled in [";Sampled=1", "", ";Sampled=?"] {
+        let mut stream = Stream::new();
+        stream.told(0, "start", &start(sampled)).done(30, A, "success").report(31, A, "success");
+        let root = stream.root();
+        assert_eq!(root.trace_id, TRACE_ID);
+        assert_eq!(root.span_id, [0x24, 0xcd, 0x7d, 0x67, 0x0f, 0xa4, 0x55, 0xf0]);
+        let parent = [0x35, 0x46, 0x5b, 0x3a, 0x9e, 0x2f, 0x7c, 0x6a];
+        assert_eq!(root.parent, Some(Parent { span_id: parent, is_remote: true }));
+        assert!(stream.spans.iter().all(|span| span.trace_id == TRACE_ID && span.trace_flags == 1));
+        assert_eq!(stream.spans.len(), 3);
+    }
+    let mut unsampled = Stream::new();
+    unsampled.init(0, "init").told(101, "start", &start(";Sampled=0")).done(130, A, "success");
+    assert_eq!(unsampled.report(131, A, "success").names(), [""; 0]);
+    assert_eq!(unsampled.outcomes(), [1, 0, 0, 1], "metrics are not sampled");
+    let always = Rules { sampler: Sampler { parent_based: false, ratio: 1.0 }, ..Rules::default() };
+    let mut kept = Stream::with(always);
+    kept.told(0, "start", &start(";Sampled=0")).done(30, A, "success");
+    assert_eq!(kept.names(), ["f", "responseLatency"]);
+}
+
+#[test]
+fn what_the_function_wrote_about_its_own_trace_is_linked_or_adopted() {
+    let link = Link { trace_id: [7; 16], span_id: [8; 8], trace_flags: 1 };
+    let mut stream = Stream::new();
+    stream.start(0, A);
+    assert_eq!(stream.observer.trace_of(A), None);
+    stream.observer.logged(A, link);
+    stream.observer.logged(A, Link { trace_id: [9; 16], ..link });
+    stream.done(30, A, "success");
+    assert_eq!((stream.root().trace_id, stream.root().link), (link.trace_id, Some(link)));
+    assert_eq!(stream.observer.trace_of(A).map(|own| own.span_id), Some(stream.root().span_id));
+
+    let header = format!(r#"{{"requestId":"{B}","tracing":{{"value":"Root={TRACE};Sampled=1"}}}}"#);
+    let mut traced = Stream::new();
+    traced.told(0, "start", &header);
+    traced.observer.logged(B, Link { trace_id: TRACE_ID, ..link });
+    traced.observer.logged(B, link);
+    traced.done(30, B, "success");
+    assert_eq!((traced.root().trace_id, traced.root().link), (TRACE_ID, Some(link)));
+}
+
+#[test]
+fn every_way_to_fail_is_counted_once_and_marks_the_span() {
+    for (status, outcomes) in
+        [("error", [0, 1, 0, 0]), ("failure", [0, 1, 0, 0]), ("timeout", [0, 0, 1, 0]), ("novel", [0; 4])]
+    {
+        let mut stream = Stream::new();
+        stream.start(0, A).done(30, A, status).report(31, A, status);
+        assert_eq!(stream.outcomes(), outcomes, "{status}");
+        let failed = matches!(stream.root().status, SpanStatus::Error(_));
+        assert_eq!(failed, status != "novel");
+        // What extensions spent is theirs, and went well.
+        assert_eq!(stream.spans.last().map(|span| span.status.clone()), Some(SpanStatus::Unset));
+    }
+    let mut typed = Stream::new();
+    let record = format!(r#"{{"requestId":"{A}","status":"failure","errorType":"Runtime.ExitError"}}"#);
+    typed.start(0, A).told(30, "runtimeDone", &record);
+    assert_eq!(typed.root().status, SpanStatus::Error("Runtime.ExitError".into()));
+    assert_eq!(Stream::attribute(typed.root(), "error.type"), Some(Value::Str("Runtime.ExitError".into())));
+    assert!(typed.points.iter().any(|(name, _)| name.starts_with("faas.errors error.type=")));
+}
+
+#[test]
+fn an_extension_that_runs_into_the_time_out_is_told_apart() {
+    let mut stream = Stream::new();
+    stream.start(0, A).done(30, A, "success").report(3000, A, "timeout");
+    assert_eq!(stream.outcomes(), [1, 0, 1, 0]);
+    assert_eq!(stream.root().status, SpanStatus::Unset);
+    assert_eq!(stream.spans.last().unwrap().status, SpanStatus::Error("timeout".into()));
+}
+
+#[test]
+fn a_report_stands_in_where_no_end_comes() {
+    let mut stream = Stream::with(Rules { concurrent: true, ..Rules::default() });
+    stream.told(0, "initStart", r#"{"initializationType":"lambda-managed-instances","phase":"init"}"#);
+    let init = r#"{"initializationType":"lambda-managed-instances","phase":"init","status":"success","metrics":{"durationMs":9}}"#;
+    stream.told(10, "initReport", init);
+    assert_eq!(stream.names(), ["init"], "ahead of demand: a trace of its own");
+    // They overlap, and end in another order.
+    stream.start(100, A).start(101, B).report(130, B, "success").report(140, A, "error");
+    assert_eq!(stream.names(), ["init", "f", "extensionOverhead", "f", "extensionOverhead"]);
+    assert_eq!(stream.outcomes(), [1, 1, 0, 0], "and no cold start");
+    assert_eq!(stream.spans[1].start_unix_nanos, T0 + 101 * MS);
+    assert_eq!(stream.spans[3].start_unix_nanos, T0 + 100 * MS);
+    assert_ne!(stream.spans[0].trace_id, stream.spans[1].trace_id);
+    assert_eq!(stream.total("faas.invoke_duration"), 0.05);
+    assert!(stream.observer.open.is_empty());
+}
+
+#[test]
+fn events_that_come_late_twice_or_alone_make_no_second_span() {
+    let mut stream = Stream::new();
+    // The start was lost: its place is known from the duration.
+    stream.done(30, A, "success");
+    assert_eq!(stream.root().start_unix_nanos, T0 + 10 * MS);
+    stream.start(31, A).done(32, A, "success").report(33, A, "success").report(34, A, "success");
+    stream.start(35, A).done(36, A, "success");
+    assert_eq!(stream.outcomes(), [1, 0, 0, 0]);
+    assert_eq!(stream.total("aws.lambda.billed_duration"), 0.025);
+    assert_eq!(stream.names(), ["f", "responseLatency", "extensionOverhead"]);
+
+    let mut alone = Stream::new();
+    alone.report(100, A, "success");
+    assert_eq!(alone.root().start_unix_nanos, T0 + 75 * MS);
+    assert_eq!(alone.outcomes(), [1, 0, 0, 0]);
+}
+
+#[test]
+fn an_invocation_without_an_end_is_closed_by_what_is_known() {
+    for (ending, outcomes) in
+        [(Ending::Timeout, [0, 0, 1, 0]), (Ending::Failure, [0, 1, 0, 0]), (Ending::Other, [0, 0, 0, 0])]
+    {
+        let mut stream = Stream::new();
+        stream.start(0, A);
+        assert!(stream.observer.awaits_an_end());
+        stream.end(3000, ending);
+        assert_eq!(stream.outcomes(), outcomes, "{ending:?}");
+        let root = stream.root();
+        assert_eq!(Stream::attribute(root, "outlast.incomplete"), Some(Value::Bool(true)));
+        assert_eq!(root.end_unix_nanos, T0 + 3000 * MS);
+        assert_eq!(root.status == SpanStatus::Unset, ending == Ending::Other);
+        assert!(!stream.observer.has_loose_ends());
+        // The report comes all the same: it tells what was billed, and nothing twice.
+        stream.report(3001, A, "timeout");
+        assert_eq!(stream.outcomes(), outcomes);
+        assert_eq!(stream.total("aws.lambda.billed_duration"), 0.025);
+        assert_eq!(stream.names(), ["f"]);
+    }
+}
+
+#[test]
+fn a_report_after_the_end_of_the_environment_completes_its_trace() {
+    let mut stream = Stream::new();
+    stream.start(0, A).done(30, A, "success").end(1000, Ending::Other).report(1001, A, "success");
+    assert_eq!(stream.names(), ["f", "responseLatency", "extensionOverhead"]);
+    assert_eq!(stream.spans[2].parent.map(|parent| parent.span_id), Some(stream.spans[0].span_id));
+}
+
+#[test]
+fn an_invocation_that_was_cut_off_counts_once_the_next_is_over() {
+    let mut stream = Stream::new();
+    stream.start(0, A).init(5000, "invoke").start(5110, B);
+    assert_eq!(stream.outcomes(), [0, 0, 0, 1]);
+    stream.done(5150, B, "success");
+    assert_eq!(stream.outcomes(), [1, 1, 0, 1]);
+    // Its report comes with the next invocation, and knows better.
+    let mut reported = Stream::new();
+    reported.start(0, A).init(5000, "invoke").start(5110, B).report(5111, A, "timeout");
+    reported.done(5150, B, "success");
+    assert_eq!(reported.outcomes(), [1, 0, 1, 1]);
+
+    let mut lost = Stream::new();
+    lost.start(0, A).start(1000, B).done(1030, B, "success");
+    assert_eq!(lost.outcomes(), [1, 0, 0, 0], "nobody knows how the first one went");
+    assert_eq!(lost.names(), ["f", "responseLatency", "f"]);
+}
+
+#[test]
+fn a_kill_at_any_moment_changes_nothing() {
+    let story = |stream: &mut Stream, at: usize| {
+        let mut step = 0;
+        let mut restart = |stream: &mut Stream| {
+            if step == at {
+                stream.restart();
+            }
+            step += 1;
+        };
+        restart(stream);
+        stream.told(0, "initStart", r#"{"initializationType":"on-demand","phase":"init","instanceId":"i"}"#);
+        restart(stream);
+        stream.told(90, "initReport", r#"{"status":"error","errorType":"X","metrics":{"durationMs":90}}"#);
+        restart(stream);
+        let header = format!(
+            r#"{{"requestId":"{A}","tenantId":"blue","functionArn":"arn:x","tracing":{{"spanId":"24cd7d670fa455f0","value":"Root={TRACE};Parent=35465b3a9e2f7c6a;Sampled=1"}}}}"#
+        );
+        stream.told(100, "start", &header);
+        stream.observer.logged(A, Link { trace_id: [1; 16], span_id: [2; 8], trace_flags: 1 });
+        restart(stream);
+        stream.done(130, A, "success");
+        restart(stream);
+        stream.report(131, A, "success");
+        restart(stream);
+        stream.start(200, B);
+        restart(stream);
+        stream.init(900, "invoke");
+        restart(stream);
+        stream.end(1000, Ending::Other);
+    };
+    let mut undisturbed = Stream::new();
+    story(&mut undisturbed, usize::MAX);
+    assert_eq!(undisturbed.outcomes(), [1, 1, 0, 1]);
+    assert_eq!(undisturbed.names(), ["f", "init", "responseLatency", "extensionOverhead", "f", "init"]);
+    for at in 0..8 {
+        let mut killed = Stream::new();
+        story(&mut killed, at);
+        assert_eq!(killed.points, undisturbed.points, "{at}");
+        assert_eq!(killed.spans, undisturbed.spans, "{at}");
+        assert_eq!(killed.observer, undisturbed.observer, "{at}");
+    }
+}
+
+#[test]
+fn a_lost_memory_makes_the_same_span_again() {
+    let mut stream = Stream::new();
+    stream.start(0, A).done(30, A, "success");
+    let first = stream.root().clone();
+    stream.observer = Observer::new(Rules::default());
+    stream.report(31, A, "success");
+    let again = stream.spans.iter().filter(|span| span.kind == SpanKind::Server).nth(1).unwrap();
+    assert_eq!((again.trace_id, again.span_id), (first.trace_id, first.span_id));
+}
+
+#[test]
+fn any_bytes_are_a_carry_that_says_little() {
+    for bytes in [
+        &b""[..],
+        b"null",
+        b"{",
+        b"[]",
+        br#"{"since":"x","open":[1,{}],"startup":[{"step":"dance"}],"over":[[1]]}"#,
+    ] {
+        assert_eq!(Observer::resume(Rules::default(), bytes), Observer::new(Rules::default()));
+    }
+    let carry = format!(r#"{{"open":[{{"request":"{A}","from":"the future"}}],"more":1}}"#);
+    assert_eq!(Observer::resume(Rules::default(), carry.as_bytes()).open.len(), 1);
+}
+
+#[test]
+fn ahead_of_demand_is_no_cold_start() {
+    let mut stream = Stream::new();
+    let record = r#"{"initializationType":"provisioned-concurrency","phase":"init","status":"success","metrics":{"durationMs":100}}"#;
+    stream.told(0, "initStart", record).told(100, "initReport", record);
+    assert_eq!(stream.names(), ["init"]);
+    stream.start(3_600_000, A).done(3_600_030, A, "success");
+    assert_eq!(stream.outcomes(), [1, 0, 0, 0]);
+    assert_eq!(Stream::attribute(stream.root(), "faas.coldstart"), Some(Value::Bool(false)));
+    // A reset within an invocation is one, whatever the environment began as.
+    let again = record.replace(r#""phase":"init""#, r#""phase":"invoke""#);
+    stream.told(3_700_000, "initStart", &again).start(3_700_200, B).done(3_700_230, B, "success");
+    assert_eq!(stream.outcomes(), [2, 0, 0, 1]);
+    // On demand, but long before anybody came.
+    let mut early = Stream::new();
+    early.init(0, "init").start(60_000, A).done(60_030, A, "success");
+    assert_eq!(early.names(), ["f", "init", "responseLatency"]);
+    assert_ne!(early.spans[1].trace_id, early.spans[0].trace_id);
+}
+
+#[test]
+fn a_restore_is_part_of_the_first_invocation() {
+    let mut stream = Stream::new();
+    let init = r#"{"initializationType":"snap-start","phase":"init","status":"success","metrics":{"durationMs":100}}"#;
+    stream.told(0, "initStart", init).told(100, "initReport", init);
+    let hours = 2 * 3_600_000;
+    stream.told(hours, "restoreStart", r#"{"instanceId":"i2"}"#);
+    stream.told(hours + 50, "restoreRuntimeDone", r#"{"status":"success"}"#);
+    stream.told(hours + 60, "restoreReport", r#"{"status":"success","metrics":{"durationMs":60}}"#);
+    stream.start(hours + 70, A).done(hours + 100, A, "success");
+    let record = format!(
+        r#"{{"requestId":"{A}","status":"success","metrics":{{"durationMs":40,"billedDurationMs":40,"restoreDurationMs":60,"billedRestoreDurationMs":7}}}}"#
+    );
+    stream.told(hours + 101, "report", &record);
+    assert_eq!(stream.names(), ["f", "init", "restore", "responseLatency"]);
+    assert_eq!(stream.spans[2].parent.map(|parent| parent.span_id), Some(stream.spans[0].span_id));
+    assert_eq!(stream.outcomes(), [1, 0, 0, 1]);
+    assert_eq!(stream.total("aws.lambda.restore_duration"), 0.06);
+    assert_eq!(stream.total("aws.lambda.billed_restore_duration"), 0.007);
+}
+
+#[test]
+fn a_price_makes_a_cost() {
+    let price = Price { gb_second: 0.000_016_666_7, request: 0.000_000_2 };
+    let mut stream = Stream::with(Rules { price: Some(price), ..Rules::default() });
+    stream.report(100, A, "success");
+    let cost = stream.total("aws.lambda.estimated_cost");
+    assert!((cost - (0.025 * 0.25 * 0.000_016_666_7 + 0.000_000_2)).abs() < 1e-15, "{cost}");
+}
+
+#[test]
+fn what_is_open_is_bounded_in_number_and_time() {
+    let mut stream = Stream::with(Rules { concurrent: true, ..Rules::default() });
+    for number in 0..OPEN_MAX as u64 + 10 {
+        stream.start(number, &format!("00000000-0000-4000-8000-{number:012x}"));
+    }
+    assert_eq!((stream.observer.open.len(), stream.spans.len()), (OPEN_MAX, 10));
+    stream.start(17 * 60 * 1000, A);
+    assert_eq!((stream.observer.open.len(), stream.spans.len()), (1, OPEN_MAX + 10));
+    assert_eq!(stream.outcomes(), [0; 4]);
+    for number in 0..100_u64 {
+        stream.report(17 * 60 * 1000, &format!("00000000-0000-4000-8000-{number:012x}"), "success");
+    }
+    assert_eq!(stream.observer.over.len(), OVER_MAX);
+}
+
+#[test]
+fn an_event_from_the_future_came_when_it_was_received() {
+    let mut stream = Stream::new();
+    let raw = format!(
+        r#"{{"time":"2099-01-01T00:00:00.000Z","type":"platform.start","record":{{"requestId":"{A}"}}}}"#
+    );
+    let mut seen = Seen::default();
+    stream.observer.see(&Event::parse(raw.as_bytes()), &Stream::around(5), &mut seen);
+    stream.done(30, A, "success");
+    assert_eq!(stream.root().start_unix_nanos, T0 + 5 * MS);
+}
+
+#[test]
+fn records_of_the_wrong_shape_make_nothing() {
+    for record in ["null", "7", "[]", "{}", r#""text""#, r#"{"requestId":7,"metrics":[],"status":[]}"#] {
+        let mut stream = Stream::new();
+        for kind in ["start", "runtimeDone", "report", "initReport", "restoreReport", "fault", "novelty"] {
+            stream.told(1, kind, record);
+        }
+        assert_eq!((stream.points.len(), stream.spans.len()), (0, 0), "{record}");
+        assert!(stream.observer.open.is_empty());
+    }
+}
