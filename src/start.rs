@@ -1,14 +1,15 @@
 //! Between registration and the first event: the keeper and the listener are started, telemetry is subscribed to.
 //! In that order, for deliveries come as soon as Lambda knows where to.
 
-use crate::clock;
 use crate::config::Config;
 use crate::encode::Otlp;
 use crate::keeper::{About, Keeper, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
-use crate::listen::Listener;
+use crate::listen::{Listener, Receiver};
 use crate::queue::Limits;
+use crate::{PerSignal, clock};
 use std::env;
+use std::net::SocketAddr;
 use tokio::runtime::Runtime;
 
 /// Runs `work`, and leaves behind what still blocks a thread: a name lookup can hang for far longer than SHUTDOWN
@@ -34,10 +35,16 @@ pub async fn listen(
         about: about(config, registration),
         epoch_unix_nanos: clock::unix_now_nanos(),
         concurrent,
+        completes_resources: config.completes_resources,
     };
+    let receives = setup.wire.takes_otlp();
     let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
     let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
     tokio::spawn(listener.serve(keeper.inbox.clone()));
+    // Before the function starts: its SDK may export while it initialises.
+    if let Some(address) = config.otlp_receiver {
+        receive(config, address, receives, &keeper).await;
+    }
     let subscribed = match api.subscribe(&registration.identifier, &config.telemetry, port).await {
         Ok(Subscription::Active { .. }) => true,
         Ok(Subscription::NotSupported) => false,
@@ -48,6 +55,24 @@ pub async fn listen(
         }
     };
     Some((keeper, subscribed))
+}
+
+/// Starts the OTLP receiver, or says why not. `possible`: what it takes can be sent to the destination.
+async fn receive(config: &Config, address: SocketAddr, possible: bool, keeper: &Keeper) {
+    if !possible {
+        return log::error!(
+            "OUTLAST_OTLP_RECEIVER needs OUTLAST_PROTOCOL=otlp; nothing listens on {address}"
+        );
+    }
+    let takes = PerSignal::from_fn(|signal| config.signal_url(signal).is_some());
+    let bound = Receiver::bind(address, takes).await;
+    match bound.and_then(|receiver| Ok((receiver.address()?, receiver))) {
+        Ok((address, receiver)) => {
+            log::info!("the OTLP receiver listens on {address}");
+            tokio::spawn(receiver.serve(keeper.exports.clone()));
+        }
+        Err(error) => log::error!("the OTLP receiver cannot listen on {address}: {error}"),
+    }
 }
 
 /// What the telemetry is about, from the registration, the settings and the environment variables of Lambda.

@@ -2,12 +2,12 @@
 //!
 //! Decoding, encoding, deflating and writing a delivery takes a few milliseconds; doing that beside the calls
 //! to Lambda would keep an invocation waiting. So it happens on a thread of its own, which takes deliveries
-//! from the listener and jobs from the lifecycle, one after another, and tells the lifecycle what changed.
+//! from the listeners and jobs from the lifecycle, one after another, and tells the lifecycle what changed.
 //!
 //! ```text
 //!  listener ── Delivery ──┐                       ┌── Notice ──> lifecycle
-//!                         ├──> keeper (queue) ────┤
-//!  lifecycle ── Job ──────┘                       └── reply of a job, receipt of a delivery
+//!  receiver ── Export ────┼──> keeper (queue) ────┤
+//!  lifecycle ── Job ──────┘                       └── reply of a job, receipt of a delivery, outcome of an export
 //! ```
 //! A notice goes out before the receipt: what was acknowledged before SHUTDOWN is known when that comes. Chores
 //! (trying the disk, asking the index, counting what old segments hold) come by the clock, so that a busy keeper
@@ -16,6 +16,7 @@
 //! A panic while one of them is worked on costs that one only: the queue is opened anew from the disk (what only
 //! memory held is gone). If the lifecycle fails, the keeper goes on keeping deliveries for the next process.
 
+mod exports;
 mod intake;
 mod level;
 mod pipeline;
@@ -26,7 +27,7 @@ mod tests;
 use crate::clock::{self, Clock};
 use crate::drain::policy::{Backlog, Head, Portion};
 use crate::encode::WireFormat;
-use crate::listen::{Delivery, Receipt};
+use crate::listen::{Delivery, Export, Receipt};
 use crate::queue::{Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
 use crate::record::ResourceInputs;
 use crate::{PerSignal, Signal};
@@ -43,6 +44,8 @@ pub use pipeline::{About, Noted, token};
 /// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
 /// and their bodies are bounded by the listener.
 const DELIVERIES_WAITING_MAX: usize = 8;
+/// Exports waiting for the keeper. An SDK has one of each signal under way; their bodies are bounded by the receiver.
+const EXPORTS_WAITING_MAX: usize = 8;
 /// How often the disk is tried while it takes or gives nothing, and what is left to count is counted.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -67,6 +70,8 @@ pub struct Setup {
     pub epoch_unix_nanos: u64,
     /// Several invocations run at once, so that a line without a request id belongs to none.
     pub concurrent: bool,
+    /// What the function's SDK sends gets the attributes of the function, where it has none of that name.
+    pub completes_resources: bool,
 }
 
 /// What the lifecycle asks for.
@@ -157,6 +162,8 @@ pub struct Keeper {
     jobs: mpsc::UnboundedSender<Job>,
     /// Where the listener puts deliveries.
     pub inbox: mpsc::Sender<Delivery>,
+    /// Where the OTLP receiver puts exports.
+    pub exports: mpsc::Sender<Export>,
     /// What changed.
     pub notices: mpsc::UnboundedReceiver<Notice>,
 }
@@ -169,15 +176,19 @@ impl Keeper {
     pub fn start(setup: Setup) -> std::io::Result<Self> {
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let (inbox, deliveries) = mpsc::channel(DELIVERIES_WAITING_MAX);
+        let (exports, export_queue) = mpsc::channel(EXPORTS_WAITING_MAX);
         let (notify, notices) = mpsc::unbounded_channel();
         thread::Builder::new().name("keeper".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(Worker::open(setup, notify).run(job_queue, deliveries)),
+                Ok(runtime) => {
+                    let worker = Worker::open(setup, notify);
+                    runtime.block_on(worker.run(job_queue, deliveries, export_queue));
+                }
                 Err(error) => log::error!("keeper: {error}"),
             }
         })?;
-        Ok(Self { jobs, inbox, notices })
+        Ok(Self { jobs, inbox, exports, notices })
     }
 
     /// Gives the keeper a job. A job given to a keeper that is gone is dropped, and with it its reply.
@@ -277,7 +288,8 @@ impl Worker {
         let open =
             OpenSetup { dir: setup.dir, limits: setup.limits, epoch_unix_nanos: setup.epoch_unix_nanos };
         let queue = open.open();
-        let intake = Intake::new(queue, setup.wire, setup.about, setup.concurrent);
+        let mut intake = Intake::new(queue, setup.wire, setup.about, setup.concurrent);
+        intake.completes_resources = setup.completes_resources;
         let mut worker = Self {
             setup: open,
             intake,
@@ -291,11 +303,16 @@ impl Worker {
         worker
     }
 
-    async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>, mut deliveries: mpsc::Receiver<Delivery>) {
+    async fn run(
+        mut self,
+        mut jobs: mpsc::UnboundedReceiver<Job>,
+        mut deliveries: mpsc::Receiver<Delivery>,
+        mut exports: mpsc::Receiver<Export>,
+    ) {
         let mut clock = Clock::start();
         let mut chore_at = HOUSEKEEPING_INTERVAL;
-        let (mut asked, mut fed) = (true, true);
-        while asked || fed {
+        let (mut asked, mut fed, mut exported_to) = (true, true, true);
+        while asked || fed || exported_to {
             let chores = self.has_chores();
             let rest = chore_at.saturating_sub(clock.now());
             tokio::select! {
@@ -308,6 +325,11 @@ impl Worker {
                 delivery = deliveries.recv(), if fed => match delivery {
                     Some(delivery) => self.guarded(|worker| worker.take(delivery)),
                     None => fed = false,
+                },
+                // Last of the three: whatever an SDK does, Lambda and the lifecycle come first.
+                export = exports.recv(), if exported_to => match export {
+                    Some(export) => self.guarded(|worker| worker.take_export(export)),
+                    None => exported_to = false,
                 },
                 () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
                 () = clock::sleep(rest), if chores && !self.is_unsettled() => {}
@@ -342,11 +364,7 @@ impl Worker {
 
     fn take(&mut self, delivery: Delivery) {
         let Delivery { body, received_unix_nanos, reply } = delivery;
-        if !self.index_consulted {
-            // It knows what was delivered and deleted by an earlier process, which may be what comes again now.
-            let wait = std::mem::take(&mut self.index_wait);
-            self.index_consulted = self.intake.queue.consult_index_within(wait);
-        }
+        self.consult_index();
         let taken = self.intake.take(&body, received_unix_nanos);
         // Its memory is counted until it is dropped.
         drop(body);
@@ -360,6 +378,24 @@ impl Worker {
         }
         // Last, so that what was acknowledged before SHUTDOWN is known to the lifecycle when that comes.
         answer(reply, taken.receipt);
+    }
+
+    fn take_export(&mut self, export: Export) {
+        self.consult_index();
+        let (outcome, reply) = self.intake.take_export(export);
+        self.intake.report_drops();
+        self.tell_levels();
+        // Last, as above.
+        answer(reply, outcome);
+    }
+
+    /// Waits for the index, once: it knows what was delivered and deleted by an earlier process, which may be what comes
+    /// again now.
+    fn consult_index(&mut self) {
+        if !self.index_consulted {
+            let wait = std::mem::take(&mut self.index_wait);
+            self.index_consulted = self.intake.queue.consult_index_within(wait);
+        }
     }
 
     fn work(&mut self, job: Job) {

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 /// A block holds at most so many plain bytes, unless one record alone is larger. Larger blocks compress no
 /// better (4.3 times at 64 KiB and at 256 KiB), and a refused one costs more to take apart.
-const BLOCK_MAX_PLAIN_BYTES: usize = 256 << 10;
+pub(super) const BLOCK_MAX_PLAIN_BYTES: usize = 256 << 10;
 
 /// What the telemetry is about, as far as it is known.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +98,16 @@ impl Pipeline {
 
     pub(super) fn wire(&self) -> &dyn WireFormat {
         self.wire.as_ref()
+    }
+
+    /// What blocks are deflated with; there is one, for its tables are large.
+    pub(super) fn deflater(&mut self) -> &mut Deflater {
+        &mut self.deflater
+    }
+
+    /// What is known about the function.
+    pub(super) fn resource(&self) -> &Resource {
+        &self.resource
     }
 
     /// The function was invoked by `arn`.

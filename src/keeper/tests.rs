@@ -300,6 +300,7 @@ async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
         about: About::default(),
         epoch_unix_nanos: 0,
         concurrent: false,
+        completes_resources: false,
     })
     .unwrap();
     let inbox = keeper.inbox.clone();

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::body::{Memory, Refusal, discard};
 use super::connection::Progress;
 use super::limits::Limits;
+use super::server::Answers;
 use super::watch::Phase;
 use super::{Delivery, Inbox, Receipt};
 use crate::clock;
@@ -24,13 +25,14 @@ pub(super) struct Desk<I> {
     pub(super) memory: Memory,
 }
 
-impl<I: Inbox> Desk<I> {
-    /// Answers `request`, noting in `progress` how far it is.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        progress: &Progress,
-    ) -> Response<Full<Bytes>> {
+impl<I: Inbox> Answers for Desk<I> {
+    const WHAT: &'static str = "telemetry";
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Response<Full<Bytes>> {
         progress.enter(Phase::Body);
         let (head, mut body) = request.into_parts();
         let outcome = match refusal(&head.method, &head.headers) {
@@ -57,7 +59,9 @@ impl<I: Inbox> Desk<I> {
         progress.enter(Phase::Idle);
         response
     }
+}
 
+impl<I: Inbox> Desk<I> {
     /// Passes the body on and waits for its receipt.
     async fn hand_over(&self, body: Bytes) -> StatusCode {
         let (reply, receipt) = oneshot::channel();

@@ -9,8 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -25,6 +29,21 @@ use super::{Inbox, ListenError};
 /// would go on failing as fast as it is called.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
+/// Who answers the requests of a port.
+pub(super) trait Answers: Send + Sync + 'static {
+    /// What is listened for, for log lines.
+    const WHAT: &'static str;
+
+    fn limits(&self) -> Limits;
+
+    /// Answers `request`, noting in `progress` how far it is.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        progress: &Progress,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
 /// A bound port that nobody answers yet.
 #[derive(Debug)]
 pub struct Listener {
@@ -33,7 +52,7 @@ pub struct Listener {
 }
 
 /// Where connections come from; the seam for accept errors.
-trait Accept {
+pub(super) trait Accept {
     fn accept(&mut self) -> impl Future<Output = io::Result<TcpStream>> + Send;
 }
 
@@ -76,13 +95,14 @@ impl Listener {
     }
 }
 
-async fn serve(mut socket: impl Accept, desk: Desk<impl Inbox>) -> Infallible {
+/// Serves connections until the future is dropped.
+pub(super) async fn serve<D: Answers>(mut socket: impl Accept, desk: D) -> Infallible {
     let desk = Arc::new(desk);
     let mut connections = Connections {
         tasks: JoinSet::new(),
         open: HashMap::new(),
         order: Arc::default(),
-        max: desk.limits.max_connections,
+        max: desk.limits().max_connections,
     };
     let mut failing = false;
     loop {
@@ -96,7 +116,7 @@ async fn serve(mut socket: impl Accept, desk: Desk<impl Inbox>) -> Infallible {
                 }
                 Err(error) => {
                     if !failing {
-                        log::warn!("cannot take telemetry connections and goes on trying: {error}");
+                        log::warn!("cannot take {} connections and goes on trying: {error}", D::WHAT);
                     }
                     failing = true;
                     wait(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -123,15 +143,15 @@ impl Accept for TcpListener {
 impl Connections {
     /// Serves a new connection, in the place of the longest idle one if there is no other; refuses it if all
     /// are busy.
-    fn open<I: Inbox>(&mut self, stream: TcpStream, desk: &Arc<Desk<I>>) {
+    fn open<D: Answers>(&mut self, stream: TcpStream, desk: &Arc<D>) {
         while self.open.len() >= self.max {
             if !self.evict() {
-                log::debug!("telemetry connection: refused, all {} are busy", self.max);
+                log::debug!("{} connection: refused, all {} are busy", D::WHAT, self.max);
                 return;
             }
         }
         if let Err(error) = stream.set_nodelay(true) {
-            log::debug!("telemetry connection: {error}");
+            log::debug!("{} connection: {error}", D::WHAT);
         }
         let progress = Arc::new(Progress::new(self.order.clone()));
         let abort = self.tasks.spawn(run(stream, desk.clone(), progress.clone()));
@@ -160,7 +180,7 @@ impl Connections {
             Ok((id, ())) => id,
             Err(error) => {
                 if error.is_panic() {
-                    log::error!("telemetry connection: {error}");
+                    log::error!("connection: {error}");
                 }
                 error.id()
             }
@@ -170,8 +190,8 @@ impl Connections {
 }
 
 /// Serves one connection to its end.
-async fn run<I: Inbox>(stream: TcpStream, desk: Arc<Desk<I>>, progress: Arc<Progress>) {
-    let limits = desk.limits;
+async fn run<D: Answers>(stream: TcpStream, desk: Arc<D>, progress: Arc<Progress>) {
+    let limits = desk.limits();
     let io = TokioIo::new(Metered::new(stream, progress.clone()));
     let service = service_fn(|request| {
         let (desk, progress) = (desk.clone(), progress.clone());
