@@ -20,5 +20,6 @@ mod receiver;
 mod refusal;
 mod reset;
 mod sdk;
+mod sdks;
 mod shutdown;
 mod support;
