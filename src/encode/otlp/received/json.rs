@@ -234,7 +234,12 @@ impl Scalar<'_> {
     fn integer<E: de::Error>(mut self, value: i128) -> Result<(), E> {
         let outside = || E::custom(format_args!("{value} is out of range for {}", self.field.name));
         match self.kind {
-            Kind::Double => return self.double(value as f64),
+            Kind::Double => {
+                // As JSON has it: a number, which is as exact as a double can be.
+                #[allow(clippy::cast_precision_loss)]
+                let value = value as f64;
+                return self.double(value);
+            }
             Kind::Int64 | Kind::Enum => {
                 let value = i64::try_from(value).map_err(|_| outside())?;
                 self.tag(Wire::Varint);
