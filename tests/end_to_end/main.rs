@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(clippy::disallowed_methods)] // the world around the extension keeps real time
 
+mod cost;
 mod deliveries;
 mod disk;
 mod freeze;

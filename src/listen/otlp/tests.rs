@@ -132,7 +132,7 @@ async fn what_is_not_kept_is_answered_with_a_status_that_says_why() {
     for (outcome, status, code) in [
         (Outcome::Refused("because".into()), 400, 3),
         (Outcome::TooLong("because".into()), 413, 8),
-        (Outcome::Full, 503, 14),
+        (Outcome::Full, 503, 14_u8),
     ] {
         let answered = running.post("/v1/logs", JSON, b"{}", outcome.clone()).await;
         assert_eq!(answered.status, status);
@@ -141,7 +141,7 @@ async fn what_is_not_kept_is_answered_with_a_status_that_says_why() {
         assert!(status == 503 || said["message"] == "because", "{said}");
         assert_eq!(answered.head.contains("retry-after"), status == 503);
         let answered = running.post("/v1/logs", PROTOBUF, b"x", outcome).await;
-        assert_eq!((answered.status, &answered.body[..2]), (status, &[8, code as u8][..]));
+        assert_eq!((answered.status, &answered.body[..2]), (status, &[8, code][..]));
         assert!(answered.head.contains("content-type: application/x-protobuf\r\n"), "{}", answered.head);
     }
 }

@@ -317,7 +317,7 @@ impl Scalar<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Scalar<'_> {
+impl Visitor<'_> for Scalar<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -372,7 +372,7 @@ impl<'de> Visitor<'de> for Scalar<'_> {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return None;
     }
     text.as_bytes()
