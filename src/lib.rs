@@ -19,15 +19,16 @@
 //!             <─ 200 ──────────────────────────────┘        ^
 //! Extensions API <─> lambda ────────────────────────────────┘   conducted by lifecycle
 //! ```
-//! [`listen`] takes a delivery and hands it to the [`keeper`], the thread that owns the queue. There [`record`]
-//! finds the log records in it, [`encode`] turns them into the destination's bytes, and the [`queue`] deflates
-//! these into blocks and writes them to a segment file: that write is the commit. The lifecycle hears of it, and
-//! then the delivery is answered. The [`drain`] decides, without any I/O or clock, when to send how much, when to
-//! wait, and how long an invocation may be held; its executor joins stored blocks to requests, and [`deliver`] makes
-//! one attempt at a time. [`lambda`] speaks to the Extensions API, [`start`] brings keeper, listener and subscription
-//! up after registration, and the [`lifecycle`] connects all of these in one select loop. Beside them: [`config`] is
-//! the table of settings, [`clock`] the only place that reads a clock, [`health`] what the user is told about the
-//! backend, [`logging`] the lines on stderr.
+//! [`listen`] takes a delivery (and, from the function's own SDK, OTLP requests, which skip `record`) and hands it
+//! to the [`keeper`], the thread that owns the queue. There [`record`] finds the log records in it, [`encode`]
+//! turns them into the destination's bytes, and the [`queue`] deflates these into blocks and writes them to a
+//! segment file: that write is the commit. The lifecycle hears of it, and then the delivery is answered. The
+//! [`drain`] decides, without any I/O or clock, when to send how much, when to wait, and how long an invocation may
+//! be held; its executor joins stored blocks to requests, and [`deliver`] makes one attempt at a time. [`lambda`]
+//! speaks to the Extensions API, [`start`] brings keeper, listener and subscription up after registration, and the
+//! [`lifecycle`] connects all of these in one select loop. Beside them: [`config`] is the table of settings,
+//! [`clock`] the only place that reads a clock, [`health`] what the user is told about the backend, [`logging`] the
+//! lines on stderr.
 //!
 //! The whole map and the format on disk are in `docs/architecture.md`, the table of decisions in `docs/decisions.md`.
 

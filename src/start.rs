@@ -1,17 +1,17 @@
 //! Between registration and the first event: the keeper and the listener are started, telemetry is subscribed to.
 //! In that order, for deliveries come as soon as Lambda knows where to.
 
-use crate::PerSignal;
-use crate::clock;
 use crate::config::Config;
 use crate::encode::Otlp;
 use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
-use crate::listen::Listener;
+use crate::listen::{Listener, Receiver};
 use crate::observe::Rules;
 use crate::queue::Limits;
+use crate::{PerSignal, clock};
 use std::env;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
@@ -56,10 +56,16 @@ pub async fn listen(
         about: about(config, registration),
         epoch_unix_nanos: clock::unix_now_nanos(),
         making: making(config, concurrent),
+        completes_resources: config.completes_resources,
     };
+    let receives = setup.wire.takes_otlp();
     let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
     let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
     tokio::spawn(listener.serve(keeper.inbox.clone()));
+    // Before the function starts: its SDK may export while it initialises.
+    if let Some(address) = config.otlp_receiver {
+        receive(config, address, receives, &keeper).await;
+    }
     let subscribed = match api.subscribe(&registration.identifier, &config.telemetry, port).await {
         Ok(Subscription::Active { .. }) => true,
         Ok(Subscription::NotSupported) => false,
@@ -78,6 +84,24 @@ fn making(config: &Config, concurrent: bool) -> Making {
         signals: PerSignal::from_fn(|signal| config.is_made(signal)),
         rules: Rules { sampler: config.sampler, price: config.price, concurrent },
         silenced: config.silenced.clone(),
+    }
+}
+
+/// Starts the OTLP receiver, or says why not. `possible`: what it takes can be sent to the destination.
+async fn receive(config: &Config, address: SocketAddr, possible: bool, keeper: &Keeper) {
+    if !possible {
+        return log::error!(
+            "OUTLAST_OTLP_RECEIVER needs OUTLAST_PROTOCOL=otlp; nothing listens on {address}"
+        );
+    }
+    let takes = PerSignal::from_fn(|signal| config.is_made(signal));
+    let bound = Receiver::bind(address, takes).await;
+    match bound.and_then(|receiver| Ok((receiver.address()?, receiver))) {
+        Ok((address, receiver)) => {
+            log::info!("the OTLP receiver listens on {address}");
+            tokio::spawn(receiver.serve(keeper.exports.clone()));
+        }
+        Err(error) => log::error!("the OTLP receiver cannot listen on {address}: {error}"),
     }
 }
 

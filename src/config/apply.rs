@@ -2,6 +2,7 @@
 //!
 //! Each function applies what it can and returns what it cannot.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::kind::{Flaw, shown};
@@ -15,6 +16,9 @@ pub(super) const OWN_URL_ACCEPTED: &str =
     "an `http://` or `https://` URL, used for this signal as it is, with nothing appended";
 /// What a list of telemetry types must be.
 pub(super) const TELEMETRY_ACCEPTED: &str = "a comma-separated list of `platform`, `function`, `extension`";
+/// What the receiver's address must be.
+pub(super) const OTLP_RECEIVER_ACCEPTED: &str =
+    "`on`, `off`, or an address with a port such as `127.0.0.1:4318`";
 /// What a directory must be.
 pub(super) const QUEUE_DIR_ACCEPTED: &str = "an absolute path other than `/`";
 /// What a file of certificate authorities must be.
@@ -22,6 +26,10 @@ pub(super) const CA_FILE_ACCEPTED: &str = "the absolute path of a PEM file";
 /// What resource attributes must be.
 pub(super) const RESOURCE_ATTRIBUTES_ACCEPTED: &str =
     "`key=value` pairs separated by commas, percent-encoded";
+
+/// Where SDKs send to unless told otherwise (OpenTelemetry protocol exporter specification). Loopback: nobody outside the
+/// environment has business here.
+const OTLP_RECEIVER_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4318);
 
 const RESOURCE_SERVICE_NAME: &str = "service.name";
 
@@ -117,6 +125,24 @@ pub(super) fn telemetry(config: &mut Config, value: &str) -> Vec<Flaw> {
         }];
     }
     config.telemetry = types;
+    Vec::new()
+}
+
+pub(super) fn otlp_receiver(config: &mut Config, value: &str) -> Vec<Flaw> {
+    config.otlp_receiver = match value {
+        word if word.eq_ignore_ascii_case("off") => None,
+        word if word.eq_ignore_ascii_case("on") => Some(OTLP_RECEIVER_DEFAULT),
+        address => match address.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                return vec![Flaw {
+                    value: Some(shown(value)),
+                    accepted: format!("accepts {OTLP_RECEIVER_ACCEPTED}"),
+                    consequence: None,
+                }];
+            }
+        },
+    };
     Vec::new()
 }
 

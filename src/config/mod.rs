@@ -19,6 +19,7 @@ mod headers;
 mod kind;
 mod names;
 mod problem;
+mod receiver;
 mod reference;
 mod resource;
 mod settings;
@@ -27,6 +28,7 @@ mod units;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,6 +79,10 @@ pub struct Config {
     pub silenced: Vec<String>,
     /// What to subscribe to; never empty, no repeats.
     pub telemetry: Vec<TelemetryType>,
+    /// Where OTLP is taken from the function; none if it is not.
+    pub otlp_receiver: Option<SocketAddr>,
+    /// What the function's SDK sends gets the attributes of the function, where it has none of that name.
+    pub completes_resources: bool,
     /// Where the queue lives; absolute.
     pub queue_dir: PathBuf,
     /// The most bytes the queue may occupy on disk, everything counted.
@@ -138,6 +144,8 @@ impl Config {
             price: None,
             silenced: Vec::new(),
             telemetry: Vec::new(),
+            otlp_receiver: None,
+            completes_resources: false,
             queue_dir: PathBuf::new(),
             queue_max_bytes: 0,
             overflow: Overflow::default(),
@@ -274,6 +282,7 @@ fn reconcile(variables: &BTreeMap<String, String>, config: &mut Config, problems
             }
         }
     }
+    problems.extend(receiver::break_loop(variables, config));
     let batch_max_bytes = u64::try_from(config.batch_max_bytes).unwrap_or(u64::MAX);
     if batch_max_bytes > config.queue_max_bytes {
         if variables.contains_key(settings::BATCH_MAX_BYTES) {

@@ -19,6 +19,8 @@ pub(super) const SIGNALS: &str = "OUTLAST_SIGNALS";
 pub(super) const BATCH_MAX_BYTES: &str = "OUTLAST_BATCH_MAX_BYTES";
 /// Bytes of the queue on disk.
 pub(super) const QUEUE_MAX_BYTES: &str = "OUTLAST_QUEUE_MAX_BYTES";
+/// Where OTLP is taken from the function.
+pub(super) const OTLP_RECEIVER: &str = "OUTLAST_OTLP_RECEIVER";
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -215,6 +217,25 @@ pub(super) const SETTINGS: &[Setting] = &[
         meaning: "What to take from the Lambda Telemetry API: `platform` events, what the `function` writes, what every `extension` writes (this one included).",
         example: "function",
         kind: Kind::Other(apply::TELEMETRY_ACCEPTED, apply::telemetry),
+        standard: &[],
+    },
+    Setting {
+        name: OTLP_RECEIVER,
+        default: "off",
+        meaning: "Whether to take OTLP/HTTP from the function's own OpenTelemetry SDK, and where: `on` is 127.0.0.1:4318. What comes is kept and delivered like everything else ([the OTLP receiver](otlp-receiver.md)). Set `OUTLAST_ENDPOINT` along with it: `OTEL_EXPORTER_OTLP_ENDPOINT` is then for the SDK.",
+        example: "on",
+        kind: Kind::Other(apply::OTLP_RECEIVER_ACCEPTED, apply::otlp_receiver),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_OTLP_RECEIVER_RESOURCE",
+        default: "keep",
+        meaning: "What becomes of the resource of telemetry that the function's SDK sends. `keep` leaves it as it is; `complete` adds the attributes of the function that are known (`faas.name`, `cloud.region` and so on), each only where the SDK says nothing under that name.",
+        example: "complete",
+        kind: Kind::Choice(&[
+            Choice { word: "keep", apply: Some(|config| config.completes_resources = false) },
+            Choice { word: "complete", apply: Some(|config| config.completes_resources = true) },
+        ]),
         standard: &[],
     },
     Setting {

@@ -253,7 +253,6 @@ fn a_wrong_value_for_logs_leaves_the_general_one() {
 fn what_other_versions_can_do_is_said_to_be_unsupported() {
     for (name, value) in [
         ("OUTLAST_FALLBACK", "stdout"),
-        ("OUTLAST_OTLP_RECEIVER", "on"),
         ("OUTLAST_RULES", "/var/task/rules.toml"),
         ("OUTLAST_OVERFLOW", "shed"),
         ("OUTLAST_PROTOCOL", "loki"),
@@ -265,6 +264,27 @@ fn what_other_versions_can_do_is_said_to_be_unsupported() {
         let (line, _) = one_problem(&[(name, value)]);
         assert!(line.starts_with(name) && line.contains("not supported by this version"), "{line}");
     }
+}
+
+#[test]
+fn the_receiver_listens_only_where_it_is_told_to() {
+    assert_eq!(good(&[]).otlp_receiver, None);
+    let at =
+        |value| good(&[("OUTLAST_OTLP_RECEIVER", value)]).otlp_receiver.map(|address| address.to_string());
+    assert_eq!(at("off"), None);
+    assert_eq!(at("On").as_deref(), Some("127.0.0.1:4318"));
+    assert_eq!(at("0.0.0.0:4319").as_deref(), Some("0.0.0.0:4319"));
+    assert_eq!(at("[::1]:0").as_deref(), Some("[::1]:0"));
+    for value in ["4318", "localhost:4318", "127.0.0.1", "yes", "http://127.0.0.1:4318"] {
+        let (line, config) = one_problem(&[("OUTLAST_OTLP_RECEIVER", value)]);
+        assert!(
+            line.contains("accepts `on`, `off`, or an address") && line.contains("off, is used"),
+            "{line}"
+        );
+        assert_eq!(config.otlp_receiver, None);
+    }
+    assert!(!good(&[]).completes_resources);
+    assert!(good(&[("OUTLAST_OTLP_RECEIVER_RESOURCE", "complete")]).completes_resources);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::Signal;
 use crate::observe::{Metric, Span};
 use crate::record::{LogRecord, Resource};
 
-mod otlp;
+pub mod otlp;
 mod protobuf;
 
 pub use otlp::Otlp;
@@ -31,14 +31,14 @@ pub struct Framing {
 /// Where the records of a block are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// What stands before the records.
+    /// What stands before the first record.
     pub head: Range<usize>,
-    /// Each record, in order, with whatever delimits it: consecutive ranges that end where the block ends.
+    /// Each record, in order, with whatever delimits it.
     pub records: Vec<Range<usize>>,
 }
 
-/// Why a block cannot be taken apart. Blocks are our own work, so each of these means damage or another
-/// format.
+/// Why a block cannot be taken apart. What is in the queue was checked before, so there each of these means damage or
+/// another format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
     /// The bytes end in the middle of something.
@@ -62,6 +62,12 @@ pub trait WireFormat: Send + Sync {
 
     /// What goes around the blocks of one request body.
     fn framing(&self) -> Framing;
+
+    /// Whether OTLP in protobuf, as the function's SDK sends it, is a block of this format as it is
+    /// ([`otlp::received`]).
+    fn takes_otlp(&self) -> bool {
+        false
+    }
 
     /// Appends what stands before the records of a block. `records_len` is the length in bytes of all of
     /// them, as [`WireFormat::log`] and its sisters appended them.

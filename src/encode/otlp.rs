@@ -1,26 +1,29 @@
 //! OTLP in protobuf (opentelemetry-proto 1.x, `ExportLogsServiceRequest` and its two sisters).
 //!
-//! A block is one `resource_logs` field of the request, complete with tag and length. A repeated field may be
-//! written in any number of pieces, so blocks put one after another are a request, and framing is empty.
+//! A block is a run of `resource_logs` fields of the request (one, where we made it), complete with tag and length. A
+//! repeated field may be written in any number of pieces, so blocks put one after another are a request, and framing
+//! is empty. What the function's own SDK sent ([`received`]) is made of the same fields and goes into the same requests.
 //! ```text
 //! resource_logs = 1 ─┬ resource = 1
 //!                    └ scope_logs = 2 ─┬ scope = 1
 //!                                      └ log_records = 2, log_records = 2, …
 //! ```
-//! Everything before the first log record is the head. Metrics and spans lie in fields of the same numbers under other
-//! names (`resource_metrics`, `scope_metrics`, `metrics`; `resource_spans`, `scope_spans`, `spans`), so head, parts and
+//! Metrics and spans lie in fields of the same numbers under other
+//! names (`resource_metrics`, `scope_metrics`, `metrics`; `resource_spans`, `scope_spans`, `spans`), so parts and
 //! subsets are one code for the three.
 
 use std::ops::Range;
 
-use super::protobuf::{Wire, bytes, fixed32, fixed64, message, read_varint, tag, varint, varint_len};
+use super::protobuf::{Wire, bytes, fixed32, fixed64, message, tag, varint, varint_len};
 use super::{Framing, Parts, SplitError, WireFormat};
 use crate::Signal;
 use crate::observe::{Metric, Span};
 use crate::record::{Field, LogRecord, Resource, Value};
 
 mod metric;
+pub mod received;
 mod span;
+mod walk;
 
 /// The number of this format in stored blocks.
 const OTLP_ID: u8 = 1;
@@ -28,13 +31,10 @@ const OTLP_ID: u8 = 1;
 const SCOPE_NAME: &str = "outlast";
 const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-// Tags of the fields a block's structure is made of, the same for each signal; all are shorter than 128.
+// Tags of the two fields that go around records, the same for each signal.
 const RESOURCE_LOGS: u8 = 0x0a;
-const RESOURCE: u8 = 0x0a;
 const SCOPE_LOGS: u8 = 0x12;
-const SCOPE: u8 = 0x0a;
-const RECORD: u8 = 0x12;
-/// The field number in [`RECORD`].
+/// The field number of a record in what is around it.
 const RECORD_FIELD: u32 = 2;
 
 /// OTLP/HTTP in protobuf.
@@ -89,30 +89,20 @@ impl WireFormat for Otlp {
         message(RECORD_FIELD, out, |out| span::span(span, out));
     }
 
-    fn parts(&self, plain: &[u8]) -> Result<Parts, SplitError> {
-        let layout = Layout::read(plain)?;
-        let mut records = Vec::new();
-        let mut at = layout.head_end;
-        while at < plain.len() {
-            let end = field_end(plain, at, RECORD)?.1;
-            records.push(at..end);
-            at = end;
-        }
-        Ok(Parts { head: 0..layout.head_end, records })
+    fn takes_otlp(&self) -> bool {
+        true
     }
 
-    fn subset(&self, plain: &[u8], parts: &Parts, records: Range<usize>) -> Vec<u8> {
-        let start = parts.records.get(records.start).map_or(plain.len(), |first| first.start);
-        let last = records.end.min(parts.records.len()).checked_sub(1);
-        let end = last.and_then(|last| parts.records.get(last)).map_or(start, |last| last.end);
-        let chosen = plain.get(start..end).unwrap_or_default();
-        let mut out = Vec::with_capacity(parts.head.len() + chosen.len());
-        if let Ok(layout) = Layout::read(plain) {
-            let field = |range: Range<usize>| plain.get(range).unwrap_or_default();
-            head(field(layout.resource), field(layout.scope), chosen.len(), &mut out);
-            out.extend_from_slice(chosen);
-        }
-        out
+    fn parts(&self, plain: &[u8]) -> Result<Parts, SplitError> {
+        let mut records: Vec<Range<usize>> = Vec::new();
+        walk::records(plain, &mut |record| records.push(record.whole.clone()))?;
+        let head_end = records.first().map_or(plain.len(), |first| first.start);
+        Ok(Parts { head: 0..head_end, records })
+    }
+
+    fn subset(&self, plain: &[u8], _parts: &Parts, records: Range<usize>) -> Vec<u8> {
+        // What `parts` found sound is sound.
+        walk::subset(plain, &records).unwrap_or_default()
     }
 }
 
@@ -126,38 +116,6 @@ fn head(resource_field: &[u8], scope_field: &[u8], records_len: usize, out: &mut
     out.push(SCOPE_LOGS);
     varint(scope_logs_len as u64, out);
     out.extend_from_slice(scope_field);
-}
-
-/// Where the fields of a block's head are.
-struct Layout {
-    resource: Range<usize>,
-    scope: Range<usize>,
-    head_end: usize,
-}
-
-impl Layout {
-    fn read(plain: &[u8]) -> Result<Self, SplitError> {
-        // The two outer messages both go on to the end of the block.
-        let whole =
-            |(start, end)| if end == plain.len() { Ok(start) } else { Err(SplitError::Unexpected(end)) };
-        let resource = whole(field_end(plain, 0, RESOURCE_LOGS)?)?;
-        let scope_logs = field_end(plain, resource, RESOURCE)?.1;
-        let scope = whole(field_end(plain, scope_logs, SCOPE_LOGS)?)?;
-        let head_end = field_end(plain, scope, SCOPE)?.1;
-        Ok(Self { resource: resource..scope_logs, scope: scope..head_end, head_end })
-    }
-}
-
-/// Where the content of the length-delimited field at `at` begins and ends, if its tag is `expected`.
-fn field_end(plain: &[u8], at: usize, expected: u8) -> Result<(usize, usize), SplitError> {
-    match plain.get(at) {
-        None => return Err(SplitError::Truncated(at)),
-        Some(&found) if found != expected => return Err(SplitError::Unexpected(at)),
-        Some(_) => {}
-    }
-    let (length, start) = read_varint(plain, at + 1).ok_or(SplitError::Truncated(at))?;
-    let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length));
-    end.filter(|end| *end <= plain.len()).map(|end| (start, end)).ok_or(SplitError::Truncated(at))
 }
 
 fn log_record(record: &LogRecord<'_>, out: &mut Vec<u8>) {

@@ -7,14 +7,14 @@ use crate::{PerSignal, Signal};
 
 /// A block holds at most so many plain bytes, unless one record alone is larger. Larger blocks compress no
 /// better (4.3 times at 64 KiB and at 256 KiB), and a refused one costs more to take apart.
-const BLOCK_MAX_PLAIN_BYTES: usize = 256 << 10;
+pub(super) const BLOCK_MAX_PLAIN_BYTES: usize = 256 << 10;
 /// More than the head of a block takes.
 const HEAD_BYTES: usize = 1024;
 
 /// Makes blocks: encodes and deflates.
 pub(super) struct Packer {
     pub(super) wire: Box<dyn WireFormat>,
-    deflater: Deflater,
+    pub(super) deflater: Deflater,
 }
 
 impl Packer {

@@ -41,6 +41,10 @@ pub(super) struct Intake {
     /// The backend took the last request, or none was made yet.
     backend_takes: bool,
     reports: u64,
+    /// Whether what the function's SDK sends gets the attributes of the function, where it has none of that name.
+    pub(super) completes_resources: bool,
+    /// Requests that cannot be told from others with the same content.
+    pub(super) indistinct: u64,
     received: u64,
     delivered: u64,
 }
@@ -58,7 +62,7 @@ impl From<Receipt> for Taken {
 }
 
 /// Why a delivery was not kept.
-enum Lost {
+pub(super) enum Lost {
     NoRoom,
     Broken,
 }
@@ -87,6 +91,8 @@ impl Intake {
             last_reports: 0,
             backend_takes: true,
             reports: 0,
+            completes_resources: false,
+            indistinct: 0,
             received: 0,
             delivered: 0,
         }
@@ -171,7 +177,7 @@ impl Intake {
         catch_unwind(AssertUnwindSafe(|| pipeline.blocks(&unread, origin))).ok().transpose()
     }
 
-    fn append(&mut self, batch: &Batch, records: u64) -> Result<(), Lost> {
+    pub(super) fn append(&mut self, batch: &Batch, records: u64) -> Result<(), Lost> {
         match self.queue.append(batch)? {
             Appended::OnDisk | Appended::InMemory => self.received += records,
             Appended::Dropped => {}

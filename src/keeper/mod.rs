@@ -2,12 +2,12 @@
 //!
 //! Decoding, encoding, deflating and writing a delivery takes a few milliseconds; doing that beside the calls
 //! to Lambda would keep an invocation waiting. So it happens on a thread of its own, which takes deliveries
-//! from the listener and jobs from the lifecycle, one after another, and tells the lifecycle what changed.
+//! from the listeners and jobs from the lifecycle, one after another, and tells the lifecycle what changed.
 //!
 //! ```text
 //!  listener ── Delivery ──┐                       ┌── Notice ──> lifecycle
-//!                         ├──> keeper (queue) ────┤
-//!  lifecycle ── Job ──────┘                       └── reply of a job, receipt of a delivery
+//!  receiver ── Export ────┼──> keeper (queue) ────┤
+//!  lifecycle ── Job ──────┘                       └── reply of a job, receipt of a delivery, outcome of an export
 //! ```
 //! A notice goes out before the receipt: what was acknowledged before SHUTDOWN is known when that comes. Chores
 //! (trying the disk, asking the index, counting what old segments hold) come by the clock, so that a busy keeper
@@ -19,6 +19,7 @@
 mod blocks;
 mod closing;
 mod delivery;
+mod exports;
 mod intake;
 mod level;
 mod pipeline;
@@ -30,7 +31,7 @@ mod tmp;
 use crate::clock::{self, Clock};
 use crate::drain::policy::{Backlog, Head, Portion};
 use crate::encode::WireFormat;
-use crate::listen::{Delivery, Receipt};
+use crate::listen::{Delivery, Export, Receipt};
 use crate::observe::Ending;
 use crate::queue::{Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
 use crate::record::ResourceInputs;
@@ -49,6 +50,8 @@ pub use pipeline::{About, Making, Noted, token};
 /// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
 /// and their bodies are bounded by the listener.
 const DELIVERIES_WAITING_MAX: usize = 8;
+/// Exports waiting for the keeper. An SDK has one of each signal under way; their bodies are bounded by the receiver.
+const EXPORTS_WAITING_MAX: usize = 8;
 /// How often the disk is tried while it takes or gives nothing, and what is left to count is counted.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -76,6 +79,8 @@ pub struct Setup {
     pub epoch_unix_nanos: u64,
     /// What is made of deliveries.
     pub making: Making,
+    /// What the function's SDK sends gets the attributes of the function, where it has none of that name.
+    pub completes_resources: bool,
 }
 
 /// What the lifecycle asks for.
@@ -168,6 +173,8 @@ pub struct Keeper {
     jobs: mpsc::UnboundedSender<Job>,
     /// Where the listener puts deliveries.
     pub inbox: mpsc::Sender<Delivery>,
+    /// Where the OTLP receiver puts exports.
+    pub exports: mpsc::Sender<Export>,
     /// What changed.
     pub notices: mpsc::UnboundedReceiver<Notice>,
 }
@@ -180,15 +187,19 @@ impl Keeper {
     pub fn start(setup: Setup) -> std::io::Result<Self> {
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let (inbox, deliveries) = mpsc::channel(DELIVERIES_WAITING_MAX);
+        let (exports, export_queue) = mpsc::channel(EXPORTS_WAITING_MAX);
         let (notify, notices) = mpsc::unbounded_channel();
         thread::Builder::new().name("keeper".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(Worker::open(setup, notify).run(job_queue, deliveries)),
+                Ok(runtime) => {
+                    let worker = Worker::open(setup, notify);
+                    runtime.block_on(worker.run(job_queue, deliveries, export_queue));
+                }
                 Err(error) => log::error!("keeper: {error}"),
             }
         })?;
-        Ok(Self { jobs, inbox, notices })
+        Ok(Self { jobs, inbox, exports, notices })
     }
 
     /// Gives the keeper a job. A job given to a keeper that is gone is dropped, and with it its reply.
@@ -299,7 +310,8 @@ impl Worker {
             OpenSetup { dir: setup.dir, limits: setup.limits, epoch_unix_nanos: setup.epoch_unix_nanos };
         let opened = catch_unwind(|| open.open()).ok();
         let queue = opened.unwrap_or_else(|| open.in_memory());
-        let intake = Intake::new(queue, setup.wire, setup.about, setup.making);
+        let mut intake = Intake::new(queue, setup.wire, setup.about, setup.making);
+        intake.completes_resources = setup.completes_resources;
         let mut worker = Self {
             setup: open,
             intake,
@@ -315,10 +327,15 @@ impl Worker {
         worker
     }
 
-    async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>, mut deliveries: mpsc::Receiver<Delivery>) {
+    async fn run(
+        mut self,
+        mut jobs: mpsc::UnboundedReceiver<Job>,
+        mut deliveries: mpsc::Receiver<Delivery>,
+        mut exports: mpsc::Receiver<Export>,
+    ) {
         let mut chore_at = HOUSEKEEPING_INTERVAL;
-        let (mut asked, mut fed) = (true, true);
-        while asked || fed {
+        let (mut asked, mut fed, mut exported_to) = (true, true, true);
+        while asked || fed || exported_to {
             let chores = self.has_chores();
             let rest = chore_at.saturating_sub(self.clock.now());
             let to_close = self.closing.map_or(Duration::ZERO, |closing| closing.rest(self.clock.now()));
@@ -332,6 +349,11 @@ impl Worker {
                 delivery = deliveries.recv(), if fed => match delivery {
                     Some(delivery) => self.guarded(|worker| worker.take(delivery)),
                     None => fed = false,
+                },
+                // Last of the three: whatever an SDK does, Lambda and the lifecycle come first.
+                export = exports.recv(), if exported_to => match export {
+                    Some(export) => self.guarded(|worker| worker.take_export(export)),
+                    None => exported_to = false,
                 },
                 () = idle(), if self.index_consulted && !self.counted => self.guarded(Self::chore),
                 () = clock::sleep(rest), if chores && !self.is_unsettled() => {}
@@ -372,11 +394,7 @@ impl Worker {
 
     fn take(&mut self, delivery: Delivery) {
         let Delivery { body, received_unix_nanos, reply } = delivery;
-        if !self.index_consulted {
-            // It knows what was delivered and deleted by an earlier process, which may be what comes again now.
-            let wait = std::mem::take(&mut self.index_wait);
-            self.index_consulted = self.intake.queue.consult_index_within(wait);
-        }
+        self.consult_index();
         let taken = self.intake.take(&body, received_unix_nanos);
         // Its memory is counted until it is dropped.
         drop(body);
@@ -390,6 +408,24 @@ impl Worker {
         }
         // Last, so that what was acknowledged before SHUTDOWN is known to the lifecycle when that comes.
         answer(reply, taken.receipt);
+    }
+
+    fn take_export(&mut self, export: Export) {
+        self.consult_index();
+        let (outcome, reply) = self.intake.take_export(export);
+        self.intake.report_drops();
+        self.tell_levels();
+        // Last, as above.
+        answer(reply, outcome);
+    }
+
+    /// Waits for the index, once: it knows what was delivered and deleted by an earlier process, which may be what comes
+    /// again now.
+    fn consult_index(&mut self) {
+        if !self.index_consulted {
+            let wait = std::mem::take(&mut self.index_wait);
+            self.index_consulted = self.intake.queue.consult_index_within(wait);
+        }
     }
 
     fn work(&mut self, job: Job) {

@@ -324,6 +324,7 @@ async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
         about: About::default(),
         epoch_unix_nanos: 0,
         making: logs_only(),
+        completes_resources: false,
     })
     .unwrap();
     let inbox = keeper.inbox.clone();

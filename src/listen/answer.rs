@@ -15,6 +15,7 @@ use super::body::{Memory, Refusal, discard};
 use super::connection::Progress;
 use super::limits::Limits;
 use super::roster::Roster;
+use super::server::Answers;
 use super::watch::Phase;
 use super::{Delivery, Inbox, Receipt};
 use crate::clock;
@@ -28,13 +29,18 @@ pub(super) struct Desk<I> {
     pub(super) roster: Arc<Roster>,
 }
 
-impl<I: Inbox> Desk<I> {
-    /// Answers `request`, noting in `progress` how far it is.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        progress: &Progress,
-    ) -> Response<Full<Bytes>> {
+impl<I: Inbox> Answers for Desk<I> {
+    const WHAT: &'static str = "telemetry";
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Response<Full<Bytes>> {
         progress.enter(Phase::Body);
         let (head, mut body) = request.into_parts();
         let outcome = match refusal(&head.method, &head.headers) {
@@ -65,7 +71,9 @@ impl<I: Inbox> Desk<I> {
         progress.enter(Phase::Replying);
         response
     }
+}
 
+impl<I: Inbox> Desk<I> {
     /// Passes the body on and waits for its receipt.
     async fn hand_over(&self, body: Bytes) -> StatusCode {
         let (reply, receipt) = oneshot::channel();

@@ -67,7 +67,7 @@ pub(super) async fn attend(
         // Served first and judged after, so that bytes that are there already always count.
         if let Poll::Ready(end) = connection.as_mut().poll(context) {
             if let Err(error) = end {
-                log::debug!("telemetry connection: {error}");
+                log::debug!("connection: {error}");
             }
             return Poll::Ready(());
         }
@@ -75,7 +75,7 @@ pub(super) async fn attend(
             match watch.look(Instant::now(), progress.snapshot()) {
                 Verdict::Wait => return Poll::Pending,
                 Verdict::Cut => {
-                    log::debug!("telemetry connection: took too long");
+                    log::debug!("connection: took too long");
                     return Poll::Ready(());
                 }
                 Verdict::Until(deadline) => {

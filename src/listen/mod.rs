@@ -1,4 +1,6 @@
-//! The telemetry listener: takes deliveries from Lambda and answers each only once its fate is known.
+//! The servers: one takes deliveries from Lambda and answers each only once its fate is known, the other does the same
+//! for what the function's own SDK exports ([`Receiver`]). What follows is about the first; the second differs in its
+//! answers and has less room, and everything below `answer.rs` and `otlp.rs` is common to both.
 //!
 //! ```text
 //! Lambda ── POST ──> connection ── Delivery ──> inbox (the queue's side)
@@ -31,6 +33,7 @@ mod answer;
 mod body;
 mod connection;
 mod limits;
+mod otlp;
 mod roster;
 mod server;
 #[cfg(test)]
@@ -44,6 +47,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub use limits::Limits;
+pub use otlp::{Export, Outcome, Receiver};
 pub use server::Listener;
 
 /// A batch as it came over the network, waiting for its [`Receipt`].

@@ -8,8 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -25,6 +29,24 @@ use super::{Inbox, ListenError};
 /// would go on failing as fast as it is called.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
+/// Who answers the requests of a port.
+pub(super) trait Answers: Send + Sync + 'static {
+    /// What is listened for, for log lines.
+    const WHAT: &'static str;
+
+    fn limits(&self) -> Limits;
+
+    /// Who is connected.
+    fn roster(&self) -> &Arc<Roster>;
+
+    /// Answers `request`, noting in `progress` how far it is.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        progress: &Progress,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
 /// A bound port that nobody answers yet.
 #[derive(Debug)]
 pub struct Listener {
@@ -33,7 +55,7 @@ pub struct Listener {
 }
 
 /// Where connections come from; the seam for accept errors.
-trait Accept {
+pub(super) trait Accept {
     fn accept(&mut self) -> impl Future<Output = io::Result<TcpStream>> + Send;
 }
 
@@ -76,9 +98,10 @@ impl Listener {
     }
 }
 
-async fn serve(mut socket: impl Accept, desk: Desk<impl Inbox>) -> Infallible {
+/// Serves connections until the future is dropped.
+pub(super) async fn serve<D: Answers>(mut socket: impl Accept, desk: D) -> Infallible {
     let desk = Arc::new(desk);
-    let roster = Arc::clone(&desk.roster);
+    let roster = Arc::clone(&desk.roster());
     let bell = roster.bell();
     let mut connections = Connections { tasks: JoinSet::new(), roster, order: Arc::default() };
     let mut failing = false;
@@ -104,7 +127,7 @@ async fn serve(mut socket: impl Accept, desk: Desk<impl Inbox>) -> Infallible {
                 }
                 Err(error) => {
                     if !failing {
-                        log::warn!("cannot take telemetry connections and goes on trying: {error}");
+                        log::warn!("cannot take {} connections and goes on trying: {error}", D::WHAT);
                     }
                     failing = true;
                     wait(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -130,9 +153,9 @@ impl Accept for TcpListener {
 
 impl Connections {
     /// Serves a new connection, for which there is a place.
-    fn open<I: Inbox>(&mut self, stream: TcpStream, desk: &Arc<Desk<I>>) {
+    fn open<D: Answers>(&mut self, stream: TcpStream, desk: &Arc<D>) {
         if let Err(error) = stream.set_nodelay(true) {
-            log::debug!("telemetry connection: {error}");
+            log::debug!("{} connection: {error}", D::WHAT);
         }
         let progress = Arc::new(Progress::new(self.order.clone(), self.roster.bell()));
         let abort = self.tasks.spawn(run(stream, desk.clone(), progress.clone()));
@@ -144,7 +167,7 @@ impl Connections {
             Ok((id, ())) => id,
             Err(error) => {
                 if error.is_panic() {
-                    log::error!("telemetry connection: {error}");
+                    log::error!("connection: {error}");
                 }
                 error.id()
             }
@@ -154,8 +177,8 @@ impl Connections {
 }
 
 /// Serves one connection to its end.
-async fn run<I: Inbox>(stream: TcpStream, desk: Arc<Desk<I>>, progress: Arc<Progress>) {
-    let limits = desk.limits;
+async fn run<D: Answers>(stream: TcpStream, desk: Arc<D>, progress: Arc<Progress>) {
+    let limits = desk.limits();
     let io = TokioIo::new(Metered::new(stream, progress.clone()));
     let service = service_fn(|request| {
         let (desk, progress) = (desk.clone(), progress.clone());

@@ -9,6 +9,7 @@
 
 mod account;
 mod answers;
+mod cost;
 mod deliveries;
 mod disk;
 mod freeze;
@@ -20,8 +21,11 @@ mod outage;
 mod overflow;
 mod parts;
 mod quiet;
+mod receiver;
 mod refusal;
 mod reset;
+mod sdk;
+mod sdks;
 mod shutdown;
 mod signals;
 mod support;

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Installs software that tests run against and that is not part of this repository, by package name, into
 # ${PARTS_DIR:-$HOME/.cache/outlast-parts}, and prints where it is. What is there already is left alone.
-# usage: get.sh rie | rotel
-#   rie    AWS Lambda Runtime Interface Emulator, out of the Python package aws-sam-cli
-#   rotel  an OpenTelemetry collector
+# usage: get.sh rie | rotel | otel-python | otel-node
+#   rie          AWS Lambda Runtime Interface Emulator, out of the Python package aws-sam-cli
+#   rotel        an OpenTelemetry collector
+#   otel-python  the OpenTelemetry SDK for Python with its OTLP/HTTP exporters
+#   otel-node    the OpenTelemetry SDK for Node.js with its OTLP/HTTP exporters; needs npm
 set -euo pipefail
 parts=${PARTS_DIR:-$HOME/.cache/outlast-parts}
 mkdir -p "$parts"
@@ -16,6 +18,19 @@ venv() {
     rm -rf "$directory"
     python3 -m venv "$directory"
     "$directory/bin/pip" install -q --disable-pip-version-check "$@"
+    printf '%s' "$*" >"$directory/.done"
+  fi
+  echo "$directory"
+}
+
+# node NAME PACKAGE...: the same for Node.js
+node() {
+  local directory="$parts/node-$1"
+  shift
+  if [ "$(cat "$directory/.done" 2>/dev/null)" != "$*" ]; then
+    rm -rf "$directory"
+    mkdir -p "$directory"
+    npm install --silent --no-audit --no-fund --no-update-notifier --prefix "$directory" "$@" >&2
     printf '%s' "$*" >"$directory/.done"
   fi
   echo "$directory"
@@ -44,8 +59,12 @@ PY
   ls "$parts"/rie/*
   ;;
 rotel) venv rotel rotel ;;
+otel-python) venv otel-python opentelemetry-sdk opentelemetry-exporter-otlp-proto-http ;;
+otel-node)
+  node otel-node @opentelemetry/sdk-node @opentelemetry/exporter-trace-otlp-proto @opentelemetry/exporter-trace-otlp-http
+  ;;
 *)
-  sed -n '4,6s/^# //p' "$0"
+  sed -n '4,8s/^# //p' "$0"
   exit 2
   ;;
 esac

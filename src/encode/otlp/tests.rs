@@ -152,12 +152,15 @@ fn a_block_that_is_damaged_is_not_taken_apart() {
     let record = LogRecord { body: Value::Str("hello".into()), ..Default::default() };
     let good = block(&[record.clone(), record]);
     assert!(Otlp.parts(&good).is_ok());
-    for length in 0..good.len() {
+    for length in 1..good.len() {
         assert!(Otlp.parts(&good[..length]).is_err(), "cut at {length}");
     }
     let longer = [&good[..], b"x"].concat();
-    assert_eq!(Otlp.parts(&longer), Err(SplitError::Unexpected(good.len())));
-    assert_eq!(Otlp.parts(&[good.clone(), good].concat()).map(|parts| parts.records.len()).ok(), None);
+    assert_eq!(Otlp.parts(&longer), Err(SplitError::Truncated(good.len())));
+    let group = [&good[..], b"\x0b\x0c"].concat();
+    assert_eq!(Otlp.parts(&group), Err(SplitError::Unexpected(good.len())));
+    // What an SDK sends may be of several resources.
+    assert_eq!(Otlp.parts(&[good.clone(), good].concat()).map(|parts| parts.records.len()), Ok(4));
 }
 
 proptest! {
@@ -194,8 +197,10 @@ proptest! {
 
         let (a, b) = (range.0.index(records.len() + 1), range.1.index(records.len() + 1));
         let chosen = a.min(b)..a.max(b);
-        prop_assert!(Otlp.subset(&block_bytes, &parts, chosen.clone()) == block(&records[chosen]));
-        prop_assert!(Otlp.subset(&block_bytes, &parts, 0..records.len() + 7) == block_bytes);
+        let expected = if chosen.is_empty() { Vec::new() } else { block(&records[chosen.clone()]) };
+        prop_assert!(Otlp.subset(&block_bytes, &parts, chosen) == expected);
+        let all = Otlp.subset(&block_bytes, &parts, 0..records.len() + 7);
+        prop_assert!(records.is_empty() || all == block_bytes);
     }
 
     #[test]
