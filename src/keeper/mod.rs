@@ -16,6 +16,9 @@
 //! A panic while one of them is worked on costs that one only: the queue is opened anew from the disk (what only
 //! memory held is gone). If the lifecycle fails, the keeper goes on keeping deliveries for the next process.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod intake;
 mod level;
 mod pipeline;
