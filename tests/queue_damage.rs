@@ -368,6 +368,21 @@ fn whatever_lies_in_place_of_the_index_the_segments_are_enough() {
 }
 
 #[test]
+fn a_file_with_an_absurd_number_does_not_cost_what_is_appended_after_it() {
+    for number in [(1 << 31) - 1, 1 << 31, (1 << 31) + 1, u32::MAX] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(format!("{number:010}.seg")), b"not a segment").unwrap();
+        for id in 1..4 {
+            let mut queue = open(dir.path());
+            let made = vec![block(&mut Deflater::default(), Signal::Logs, &[id], 10)];
+            assert_eq!(queue.append(&batch(u128::from(id), made)).unwrap(), Appended::OnDisk);
+            drop(queue);
+        }
+        assert_eq!(drain(&mut open(dir.path()))[0], [1, 2, 3], "{number}");
+    }
+}
+
+#[test]
 fn an_empty_newest_segment_does_not_cost_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let mut queue = open(dir.path());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::kind::Flaw;
+use super::kind::{Flaw, shown};
 use crate::Signal;
 
 /// One thing that is wrong with the settings. `Display` gives one line; it never holds a secret.
@@ -62,7 +62,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.variable)?;
+        f.write_str(&shown(&self.variable))?;
         if let Some(value) = &self.value {
             write!(f, "=\"{value}\"")?;
         }

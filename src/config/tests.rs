@@ -359,6 +359,12 @@ fn a_value_that_is_not_text_is_reported_and_not_used() {
 }
 
 #[test]
+fn a_name_with_a_line_break_is_told_on_one_line() {
+    let told = loaded(&[("OUTLAST_\nTIMEOUT", "1s")]).problems[0].to_string();
+    assert_eq!(told, "OUTLAST_ TIMEOUT: not a setting; the nearest is OUTLAST_TIMEOUT; ignored");
+}
+
+#[test]
 fn a_long_or_multi_line_value_is_shown_short_and_on_one_line() {
     let (line, _) = one_problem(&[("OUTLAST_TIMEOUT", &format!("1\n{}", "é".repeat(500)))]);
     assert!(line.chars().count() < 250 && !line.contains('\n'), "{line}");

@@ -20,6 +20,9 @@ mod blocks;
 mod closing;
 mod delivery;
 mod exports;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod intake;
 mod level;
 mod pipeline;

@@ -26,6 +26,10 @@ const ROOM_KEPT_MAX_BYTES: usize = 320 << 10;
 /// the CPU is the function's.
 const LEVEL: u32 = 1;
 
+/// Deflate makes at most so many bytes out of one: a match of 258 bytes takes two bits at least (RFC 1951, 3.2.5 and
+/// 3.2.7).
+const INFLATED_MAX_TIMES: usize = 1032;
+
 /// Why a payload could not be inflated or deflated.
 #[derive(Debug, Error)]
 pub enum BlockError {
@@ -88,6 +92,10 @@ fn room_for(plain: usize) -> usize {
 /// [`BlockError::Inflate`] if it does not.
 pub fn inflate(payload: &[u8], plain_len: u32, plain_crc: u32) -> Result<Vec<u8>, BlockError> {
     let plain_len = plain_len as usize;
+    // Room is made for what was promised, so a promise that cannot be kept must not be believed.
+    if plain_len > payload.len().saturating_mul(INFLATED_MAX_TIMES) {
+        return Err(BlockError::Inflate);
+    }
     // One byte more than promised, so that a payload which yields too much is noticed.
     let mut plain = Vec::with_capacity(plain_len + 1);
     let mut state = Decompress::new(false);
@@ -201,6 +209,18 @@ mod tests {
         decoder.read_to_end(&mut plain).unwrap();
         assert!(decoder.into_inner().is_empty(), "bytes behind the member");
         plain
+    }
+
+    #[test]
+    fn a_length_that_no_payload_can_have_is_refused_before_room_is_made() {
+        let plain = vec![b'a'; 1 << 20];
+        let payload = Deflater::default().deflate(&plain).unwrap();
+        let crc = crc32fast::hash(&plain);
+        assert!(inflate(&payload, plain.len() as u32, crc).is_ok_and(|came| came == plain));
+        // Room for 4 GiB would be more than a function has.
+        for payload in [&payload[..], &[]] {
+            assert!(inflate(payload, u32::MAX, crc).is_err());
+        }
     }
 
     #[test]

@@ -39,6 +39,9 @@ mod deliveries;
 mod disk;
 mod fate;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod heads;
 mod index;
 mod lane;

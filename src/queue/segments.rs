@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 const SUFFIX: &str = ".seg";
-/// A file with a higher number is not ours: we would have had to write some hundred terabytes. Numbers must not
-/// run out because of it.
+/// A file with a higher number is not ours, unless a state of ours stands in it: we would have had to write some
+/// hundred terabytes, or to go on after a file with just this number. Numbers must not run out because of it.
 const FOUND_NUMBER_MAX: u32 = 1 << 31;
 /// Names tried for a new segment while there is something in the way that is not ours.
 const BEGIN_TRIES_MAX: u32 = 64;
@@ -128,10 +128,14 @@ impl Segments {
             return Err(error.into());
         }
         for (name, len) in self.disk.list(&self.dir)? {
-            if let Some(number) = number_of(&name) {
-                self.by_number.insert(number, Segment::new(len, Place::File));
-                self.next_number = self.next_number.max(number.saturating_add(1));
+            let Some(number) = number_of(&name) else { continue };
+            self.by_number.insert(number, Segment::new(len, Place::File));
+            // What cannot be read just now may be ours.
+            if number > FOUND_NUMBER_MAX && self.head(number).is_ok_and(|head| head.states.is_empty()) {
+                self.by_number.remove(&number);
+                continue;
             }
+            self.next_number = self.next_number.max(number.saturating_add(1));
         }
         self.listed = true;
         Ok(())
@@ -382,7 +386,7 @@ fn file_name(number: u32) -> String {
 fn number_of(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(SUFFIX)?;
     let ours = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|number| ours && *number <= FOUND_NUMBER_MAX)
+    digits.parse().ok().filter(|_| ours)
 }
 
 #[cfg(test)]

@@ -81,8 +81,8 @@ impl Queue {
                 encoding,
                 to,
                 blocks: sent.len() as u32,
-                records: sent.iter().map(|item| item.header.records).sum(),
-                reports: sent.iter().filter(|item| item.is_report()).map(|item| item.header.records).sum(),
+                records: records_of(sent.iter()),
+                reports: records_of(sent.iter().filter(|item| item.is_report())),
                 plain_bytes: sent.iter().map(|item| u64::from(item.header.plain_len)).sum(),
                 part: None,
                 head: head.header.seq,
@@ -229,7 +229,7 @@ impl Queue {
         self.head(signal)?;
         let mut items = self.lanes.get(signal).items();
         let head = items.next()?;
-        let (item, place) = match done + 1 {
+        let (item, place) = match done.saturating_add(1) {
             second if second < head.header.records => (*head, second),
             _ => (*items.next()?, 0),
         };
@@ -285,4 +285,9 @@ impl Queue {
         self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
         self.advance(signal, Mark { seq: head.header.seq, records: 0 });
     }
+}
+
+/// Records in `items`. Their headers are believed, so it is capped rather than wrong beyond 32 bits.
+fn records_of<'a>(items: impl Iterator<Item = &'a Item>) -> u32 {
+    items.fold(0, |sum: u32, item| sum.saturating_add(item.header.records))
 }

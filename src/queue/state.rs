@@ -18,6 +18,10 @@ pub(super) const SLOTS: u64 = 2;
 pub(super) const FRAMES_START: u64 = SLOT_BYTES as u64 * SLOTS;
 
 const MAGIC: [u8; 8] = *b"outlast1";
+/// No state speaks of a segment beyond this one, nor has a higher generation: these numbers must not run out because a
+/// slot is nonsense although its checksum is right. A quarter of all segments and half of the generations are left.
+const SEGMENT_MAX: u32 = 3 << 30;
+const GENERATION_MAX: u64 = 1 << 63;
 
 /// How far a signal has come: everything up to `seq` is done, and `records` of the block after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +91,10 @@ impl State {
         state.reported = Seq(fields.u64()?);
         state.fragment = Seq(fields.u64()?);
         state.carry = Seq(fields.u64()?);
-        Some(state)
+        let own = [state.reported, state.fragment, state.carry];
+        let mut named = state.marks.iter().map(|(_, mark)| mark.seq).chain(own);
+        let plausible = named.all(|seq| seq.segment() <= SEGMENT_MAX) && state.generation <= GENERATION_MAX;
+        plausible.then_some(state)
     }
 }
 
@@ -136,6 +143,18 @@ mod tests {
             damaged[at] ^= 0x10;
             assert_eq!(State::decode(&damaged, 12), None);
         }
+    }
+
+    #[test]
+    fn a_slot_that_would_use_up_the_numbers_is_no_state() {
+        let with = |seq: u64, generation: u64| {
+            let mut state = State { generation, ..state() };
+            state.marks.get_mut(Signal::Logs).seq = Seq(seq);
+            State::decode(&state.encode(12), 12).is_some()
+        };
+        assert!(with(Seq::new(SEGMENT_MAX, u32::MAX).0, GENERATION_MAX));
+        assert!(!with(u64::MAX, 1));
+        assert!(!with(1, u64::MAX));
     }
 
     #[test]
