@@ -209,6 +209,11 @@ impl Segments {
         self.by_number.values().filter(|segment| segment.is_file()).map(|segment| segment.len).sum()
     }
 
+    /// Bytes in memory that are meant for the disk.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.by_number.values().filter(|segment| !segment.is_file()).map(|segment| segment.len).sum()
+    }
+
     /// Where the next frame of the active segment goes: its segment and ordinal.
     pub(super) fn position(&self) -> Option<(u32, u32)> {
         self.active.as_ref().map(|active| (active.number, active.next_ordinal))

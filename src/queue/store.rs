@@ -294,6 +294,8 @@ impl Queue {
         log::warn!("queue: the disk takes data again; what was in memory is on disk");
         drop(self.save_state());
         self.retire();
+        // If the oldest could not be given up meanwhile.
+        self.make_room(0);
         true
     }
 }
