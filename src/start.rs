@@ -7,7 +7,7 @@ use crate::encode::Otlp;
 use crate::keeper::{About, Keeper, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::Listener;
-use crate::queue::Limits;
+use crate::queue::{Limits, RealDisk};
 use std::env;
 use tokio::runtime::Runtime;
 
@@ -29,6 +29,7 @@ pub async fn listen(
 ) -> Option<(Keeper, bool)> {
     let setup = Setup {
         dir: config.queue_dir.clone(),
+        disk: || Box::new(RealDisk),
         limits: Limits::new(config.queue_max_bytes, config.overflow),
         wire: Box::new(Otlp),
         about: about(config, registration),

@@ -27,7 +27,7 @@ use crate::clock::{self, Clock};
 use crate::drain::policy::{Backlog, Head, Portion};
 use crate::encode::WireFormat;
 use crate::listen::{Delivery, Receipt};
-use crate::queue::{Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
+use crate::queue::{Disk, Encoding, Limits, Mark, Queue, Request, Waiting};
 use crate::record::ResourceInputs;
 use crate::{PerSignal, Signal};
 use intake::Intake;
@@ -57,6 +57,8 @@ const INDEX_WORTH_BYTES: u64 = 8 << 20;
 pub struct Setup {
     /// `OUTLAST_QUEUE_DIR`
     pub dir: PathBuf,
+    /// The file system that is on, asked for whenever the queue is opened.
+    pub disk: fn() -> Box<dyn Disk>,
     /// Sizes.
     pub limits: Limits,
     /// What blocks are encoded as.
@@ -229,6 +231,7 @@ struct Worker {
 /// What is needed to open the queue again.
 struct OpenSetup {
     dir: PathBuf,
+    disk: fn() -> Box<dyn Disk>,
     limits: Limits,
     epoch_unix_nanos: u64,
 }
@@ -236,7 +239,7 @@ struct OpenSetup {
 impl OpenSetup {
     fn open(&self) -> Queue {
         let queue_id = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
-        let (mut queue, opened) = Queue::open(Box::new(RealDisk), &self.dir, self.limits, queue_id);
+        let (mut queue, opened) = Queue::open((self.disk)(), &self.dir, self.limits, queue_id);
         if let Some(problem) = &opened.problem {
             log::error!(
                 "queue: {} cannot be used ({problem}): keeping up to {} bytes in memory, which a crash would lose, until it can",
@@ -274,10 +277,10 @@ impl OpenSetup {
 
 impl Worker {
     fn open(setup: Setup, notify: mpsc::UnboundedSender<Notice>) -> Self {
-        let open =
-            OpenSetup { dir: setup.dir, limits: setup.limits, epoch_unix_nanos: setup.epoch_unix_nanos };
+        let Setup { dir, disk, limits, wire, about, epoch_unix_nanos, concurrent } = setup;
+        let open = OpenSetup { dir, disk, limits, epoch_unix_nanos };
         let queue = open.open();
-        let intake = Intake::new(queue, setup.wire, setup.about, setup.concurrent);
+        let intake = Intake::new(queue, wire, about, concurrent);
         let mut worker = Self {
             setup: open,
             intake,
