@@ -196,8 +196,7 @@ impl Conductor {
                 }
             }
             LambdaEvent::Shutdown { reason, .. } => {
-                let deadline =
-                    now.saturating_add(shutdown_budget(received.budget(), self.continuous));
+                let deadline = now.saturating_add(shutdown_budget(received.budget(), self.continuous));
                 // After a reset the second half of a cut record may still come; after spindown nothing does.
                 if !matches!(reason, ShutdownReason::Timeout | ShutdownReason::Failure) {
                     self.finish().await;

@@ -7,9 +7,7 @@ mod common;
 
 use common::{batch, block, drain};
 use outlast::Signal;
-use outlast::queue::{
-    AppendError, Appended, Deflater, Disk, DiskFile, Limits, Overflow, Queue, RealDisk,
-};
+use outlast::queue::{AppendError, Appended, Deflater, Disk, DiskFile, Limits, Overflow, Queue, RealDisk};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

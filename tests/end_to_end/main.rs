@@ -7,8 +7,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(clippy::disallowed_methods)] // the world around the extension keeps real time
 
+mod clock;
 mod deliveries;
 mod disk;
+#[path = "../soak/engine/mod.rs"]
+mod engine;
+mod extremes;
 mod freeze;
 mod healthy;
 mod modes;
@@ -16,7 +20,9 @@ mod outage;
 mod overflow;
 mod parts;
 mod quiet;
+mod random;
 mod refusal;
 mod reset;
+mod room;
 mod shutdown;
 mod support;
