@@ -27,7 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 const SHUTDOWN_BUDGET: Duration = Duration::from_millis(1300);
 
 /// Lambda gives external extensions 2,000 ms (AWS developer guide, "Shutdown phase"). A deadline that seems further off
-/// was compared with a wall clock that lags behind, as it may just after a thaw, and says nothing.
+/// was compared with a wall clock that lags behind, as it may just after a thaw, and says nothing. Nor does one that
+/// is over: Lambda kills at the deadline, so whoever hears of it then has a clock that is ahead.
 const SHUTDOWN_BUDGET_MAX: Duration = Duration::from_millis(2000);
 
 /// The last line is worth waiting so long for the keeper.
@@ -296,7 +297,8 @@ impl Conductor {
 /// How long SHUTDOWN lasts, given what its deadline says. What Managed Instances grant is not documented, and as they are
 /// never frozen their clock is right: it is believed.
 fn shutdown_budget(told: Option<Duration>, continuous: bool) -> Duration {
-    told.filter(|told| continuous || *told <= SHUTDOWN_BUDGET_MAX).unwrap_or(SHUTDOWN_BUDGET)
+    told.filter(|told| !told.is_zero() && (continuous || *told <= SHUTDOWN_BUDGET_MAX))
+        .unwrap_or(SHUTDOWN_BUDGET)
 }
 
 fn last_line(summary: &Summary) -> String {
@@ -342,11 +344,13 @@ mod tests {
     #[test]
     fn a_deadline_of_shutdown_that_cannot_be_is_not_believed() {
         let told = |millis| Some(Duration::from_millis(millis));
-        for millis in [0, 160, 1_300, 2_000] {
+        for millis in [1, 160, 1_300, 2_000] {
             assert_eq!(shutdown_budget(told(millis), false), Duration::from_millis(millis));
         }
         assert_eq!(shutdown_budget(told(2_001), false), SHUTDOWN_BUDGET);
         assert_eq!(shutdown_budget(told(40 * 24 * 3_600_000), false), SHUTDOWN_BUDGET);
+        assert_eq!(shutdown_budget(told(0), false), SHUTDOWN_BUDGET);
+        assert_eq!(shutdown_budget(told(0), true), SHUTDOWN_BUDGET);
         assert_eq!(shutdown_budget(None, false), SHUTDOWN_BUDGET);
         assert_eq!(shutdown_budget(told(10_000), true), Duration::from_secs(10), "nothing is frozen there");
     }
