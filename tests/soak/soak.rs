@@ -173,7 +173,7 @@ fn tell(stage: &Stage, took: Duration) -> usize {
         stage.backend.received(|received| received.requests().len())
     );
     println!(
-        "  memory at most {rss_max_kib} KiB (VmHWM), disk at most {disk_max_bytes} bytes in the last episode, {} bytes left",
+        "  memory at most {rss_max_kib} KiB (VmHWM), disk at most {disk_max_bytes} bytes, {} bytes left",
         room::bytes_below(stage.queue())
     );
     println!(

@@ -116,19 +116,26 @@ impl Arrival {
     }
 }
 
+/// A place in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    number: u64,
+    request: u64,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     /// Acknowledged and yet to come: places in the order of acknowledgement.
     pending: HashMap<Key, VecDeque<u64>>,
-    /// Come and yet to be acknowledged: places in the order of arrival.
-    early: HashMap<Key, VecDeque<u64>>,
+    /// Come and yet to be acknowledged.
+    early: HashMap<Key, VecDeque<Place>>,
     /// Contents that were acknowledged or came more than once: which is which is not known.
     alike: HashSet<Key>,
     once: HashSet<Key>,
     came: HashSet<Key>,
     /// Places of acknowledgement and of arrival.
-    pairs: Vec<(u64, u64, Key)>,
+    pairs: Vec<(u64, Place, Key)>,
     acknowledged: u64,
     arrived: u64,
     /// The request that brought each uid first, for the whole run.
@@ -194,7 +201,7 @@ impl Account {
         if !self.came.insert(key) {
             self.alike.insert(key);
         }
-        let arrival = self.arrived;
+        let arrival = Place { number: self.arrived, request };
         self.arrived += 1;
         match self.pending.get_mut(&key).and_then(VecDeque::pop_front) {
             Some(place) => self.pair(key, place, arrival),
@@ -203,7 +210,7 @@ impl Account {
         true
     }
 
-    fn pair(&mut self, key: Key, place: u64, arrival: u64) {
+    fn pair(&mut self, key: Key, place: u64, arrival: Place) {
         self.pairs.push((place, arrival, key));
     }
 
@@ -241,9 +248,10 @@ impl Account {
         let missing = self.missing();
         let unacknowledged = self.early.values().map(|arrivals| arrivals.len() as u64).sum();
         let mut pairs = std::mem::take(&mut self.pairs);
-        pairs.retain(|(_, _, key)| !self.alike.contains(key));
+        // A request that was given up comes when the network brings it.
+        pairs.retain(|(_, arrival, key)| !self.alike.contains(key) && !is_unknown(arrival.request));
         pairs.sort_unstable();
-        let arrivals: Vec<u64> = pairs.into_iter().map(|(_, arrival, _)| arrival).collect();
+        let arrivals: Vec<u64> = pairs.into_iter().map(|(_, arrival, _)| arrival.number).collect();
         let (swapped, misordered) = disorder(&arrivals);
         let balance = Balance {
             acknowledged: self.acknowledged,

@@ -7,7 +7,7 @@ use outlast_simulator::Freeze;
 use super::account::Balance;
 use super::plan::Weather;
 use super::play::Lines;
-use super::stage::Stage;
+use super::stage::{Environment, Stage};
 
 /// Lines of one invocation, which hardly shrink: some 250 KB as text.
 const LINES: usize = 250;
@@ -16,26 +16,39 @@ const LINE_BYTES: usize = 1_000;
 const AWAY: u64 = 3;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends `bytes` of lines through a queue of `queue_max_bytes`. Disk and memory are in the stage's books, problems too.
+/// Sends at least `bytes` of lines through a queue of `queue_max_bytes`, in cycles that are balanced each. Disk and memory
+/// are in the stage's books, problems too.
 pub(crate) async fn churn(stage: &Stage, seed: u64, bytes: u64, queue_max_bytes: u64) -> Balance {
+    let mut lines = Lines::new("churn", seed);
+    let mut sum = Balance::default();
+    for _ in 0..bytes.div_ceil(queue_max_bytes * (AWAY + 1)) {
+        sum.add(&cycle(stage, &mut lines, queue_max_bytes).await);
+    }
+    sum
+}
+
+async fn cycle(stage: &Stage, lines: &mut Lines, queue_max_bytes: u64) -> Balance {
+    let environment = start(stage, queue_max_bytes).await;
+    let mut sent = 0;
+    while sent < queue_max_bytes * (AWAY + 1) {
+        let is_away = sent < queue_max_bytes * AWAY;
+        stage.weather(if is_away { Weather::Status(503) } else { Weather::Healthy }, 0).await;
+        stage.invoke(&environment, lines.invocation(Duration::ZERO, LINES, LINE_BYTES)).await;
+        environment.lambda.settled().await;
+        stage.observe(&environment);
+        sent += u64::try_from(LINES * LINE_BYTES).unwrap();
+    }
+    stage.settle(&environment, &lines.line(0), false).await
+}
+
+async fn start(stage: &Stage, queue_max_bytes: u64) -> Environment {
     let builder = stage
         .builder()
         .env("OUTLAST_QUEUE_MAX_BYTES", queue_max_bytes)
         .env("OUTLAST_RETRY_MAX", "200ms")
         .timeout(Duration::from_secs(60))
         .freeze(Freeze::Off);
-    let environment = stage.start(builder, queue_max_bytes, REQUEST_TIMEOUT).await;
-    let mut lines = Lines::new("churn", seed);
-    let mut sent = 0;
-    while sent < bytes {
-        let is_away = sent / queue_max_bytes % (AWAY + 1) < AWAY;
-        stage.weather(if is_away { Weather::Status(503) } else { Weather::Healthy }, seed).await;
-        stage.invoke(&environment, lines.invocation(Duration::ZERO, LINES, LINE_BYTES)).await;
-        environment.lambda.settled().await;
-        stage.observe(&environment);
-        sent += u64::try_from(LINES * LINE_BYTES).unwrap();
-    }
-    stage.settle(&environment, "churn", false).await
+    stage.start(builder, queue_max_bytes, REQUEST_TIMEOUT).await
 }
 
 /// Memory and time of a queue that was filled up while the backend was away.
@@ -60,13 +73,7 @@ impl std::fmt::Display for Full {
 
 /// Fills a queue of `queue_max_bytes`, starts over it, and drains it.
 pub(crate) async fn full(stage: &Stage, seed: u64, queue_max_bytes: u64) -> Full {
-    let builder = stage
-        .builder()
-        .env("OUTLAST_QUEUE_MAX_BYTES", queue_max_bytes)
-        .env("OUTLAST_RETRY_MAX", "200ms")
-        .timeout(Duration::from_secs(60))
-        .freeze(Freeze::Off);
-    let environment = stage.start(builder, queue_max_bytes, REQUEST_TIMEOUT).await;
+    let environment = start(stage, queue_max_bytes).await;
     let mut lines = Lines::new("full", seed);
     stage.weather(Weather::Status(503), seed).await;
     while super::room::bytes_below(stage.queue()) < queue_max_bytes / 32 * 31 {

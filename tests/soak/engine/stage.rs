@@ -41,6 +41,8 @@ const ENDS_MAX: u32 = 6;
 pub(crate) struct Watched {
     pub(crate) rss_max_kib: u64,
     pub(crate) disk_max_bytes: u64,
+    /// The same for the present sandbox, whose settings say what it may be.
+    disk_of_sandbox_max_bytes: u64,
     /// What the extension added to each undisturbed invocation, in microseconds.
     pub(crate) added_micros: Vec<u64>,
     pub(crate) processes: u64,
@@ -169,7 +171,7 @@ impl Stage {
         let watch = watch(Arc::downgrade(&lambda), self.queue.clone(), Arc::clone(&self.books));
         tokio::spawn(watch);
         tokio::spawn(note_freezes(lambda.moments(), self.backend.0.clone(), Arc::clone(&self.books)));
-        lock(&self.books).watched.disk_max_bytes = 0;
+        lock(&self.books).watched.disk_of_sandbox_max_bytes = 0;
         Environment {
             lambda,
             events_seen: Mutex::default(),
@@ -398,7 +400,7 @@ impl Stage {
             is_unknown(request, &requests, &disruptions, environment.request_timeout)
         });
         books.problems.extend(balance.problems(innocents));
-        let (most, limit) = (books.watched.disk_max_bytes, environment.disk_limit_bytes);
+        let (most, limit) = (books.watched.disk_of_sandbox_max_bytes, environment.disk_limit_bytes);
         if most > limit {
             books.problems.push(format!("{most} bytes on disk, above {limit}"));
         }
@@ -499,6 +501,7 @@ async fn watch(lambda: Weak<Sandbox>, queue: PathBuf, books: Arc<Mutex<Books>>) 
 fn note(watched: &mut Watched, rss_kib: u64, disk_bytes: u64) {
     watched.rss_max_kib = watched.rss_max_kib.max(rss_kib);
     watched.disk_max_bytes = watched.disk_max_bytes.max(disk_bytes);
+    watched.disk_of_sandbox_max_bytes = watched.disk_of_sandbox_max_bytes.max(disk_bytes);
 }
 
 /// Cuts the backend's idle connections at every freeze, as a network forgets those of a frozen sandbox, and notes long
