@@ -153,6 +153,18 @@ fn a_full_queue_turns_the_newest_away_while_memory_stands_in() {
 }
 
 #[test]
+fn nothing_is_given_up_for_what_memory_does_not_take() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append(40);
+    run.full.store(true, Ordering::Relaxed);
+    while run.append(1) == 0 {}
+    let dropped = run.queue.ledger().dropped(Signal::Logs);
+    assert_eq!(run.append(50), 50);
+    assert_eq!(run.queue.ledger().dropped(Signal::Logs), dropped);
+    run.come_back();
+}
+
+#[test]
 fn memory_is_no_larger_than_what_the_disk_may_hold() {
     assert_eq!(Limits::new(1 << 20, Overflow::DropOldest).memory_max_bytes, 1 << 20);
     assert_eq!(Limits::new(64 << 20, Overflow::DropOldest).memory_max_bytes, 4 << 20);

@@ -170,6 +170,11 @@ impl Queue {
             return Ok(Appended::OnDisk);
         }
         let size: u64 = batch.blocks.iter().map(|b| (HEADER_BYTES + b.payload.len()) as u64).sum();
+        let fits = size + FRAMES_START <= self.limits.max_bytes;
+        if fits && self.degraded && !self.store.has_memory_for(size) {
+            // Nothing is given up for what is not taken now.
+            return Err(AppendError::NoRoom);
+        }
         if !self.make_room(size) {
             return self.turn_away(batch).map(|()| Appended::Dropped);
         }
