@@ -29,7 +29,7 @@ const SHUTDOWN_BUDGET: Duration = Duration::from_millis(1300);
 /// Lambda gives external extensions 2,000 ms (AWS developer guide, "Shutdown phase"). A deadline that seems further off
 /// was compared with a wall clock that lags behind, as it may just after a thaw, and says nothing. Nor does one that
 /// is over: Lambda kills at the deadline, so whoever hears of it then has a clock that is ahead.
-const SHUTDOWN_BUDGET_MAX: Duration = Duration::from_millis(2000);
+const SHUTDOWN_BUDGET_MAX: Duration = Duration::from_secs(2);
 
 /// The last line is worth waiting so long for the keeper.
 const SUMMARY_WAIT: Duration = Duration::from_millis(50);
@@ -359,7 +359,7 @@ mod tests {
     struct HangingDisk;
 
     impl HangingDisk {
-        fn hang(&self) -> ! {
+        fn hang() -> ! {
             loop {
                 thread::park();
             }
@@ -368,25 +368,25 @@ mod tests {
 
     impl Disk for HangingDisk {
         fn prepare(&self, _: &Path) -> io::Result<()> {
-            self.hang()
+            Self::hang()
         }
         fn list(&self, _: &Path) -> io::Result<Vec<(String, u64)>> {
-            self.hang()
+            Self::hang()
         }
         fn create(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
-            self.hang()
+            Self::hang()
         }
         fn open(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
-            self.hang()
+            Self::hang()
         }
         fn remove(&self, _: &Path) -> io::Result<()> {
-            self.hang()
+            Self::hang()
         }
         fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
-            self.hang()
+            Self::hang()
         }
         fn remove_all(&self, _: &Path) -> io::Result<()> {
-            self.hang()
+            Self::hang()
         }
     }
 

@@ -63,8 +63,11 @@ async fn a_deadline_that_seems_to_be_over_does_not_keep_shutdown_from_delivering
     let Some(clock) = clock(&dir) else { return };
     let world = World::new().await;
     // After the first failure nothing is tried again until the end.
-    let builder =
-        world.lambda().env("OUTLAST_RETRY_INITIAL", "10m").env("OUTLAST_RETRY_MAX", "10m").freeze(Freeze::After(ms(1)));
+    let builder = world
+        .lambda()
+        .env("OUTLAST_RETRY_INITIAL", "10m")
+        .env("OUTLAST_RETRY_MAX", "10m")
+        .freeze(Freeze::After(ms(1)));
     let lambda = clock.applied_to(builder).start().await.unwrap();
     world.backend.behave(Behaviour::status(503));
     for _ in 0..4 {

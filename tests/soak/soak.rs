@@ -11,6 +11,9 @@ mod engine;
 #[path = "../demo/extension.rs"]
 mod extension;
 mod options;
+#[allow(dead_code, reason = "the demo's, which shows more")]
+#[path = "../demo/spread.rs"]
+mod spread;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,8 +24,9 @@ use crate::engine::plan::Episode;
 use crate::engine::stage::{Stage, Watched};
 use crate::engine::{churn, kills, play, room};
 use crate::options::{Options, Run};
+use crate::spread::{Spread, ms};
 
-/// Memory of the extension that no run may pass, in KiB: issue of a function with 128 MB that keeps most of it.
+/// Memory of the extension that no run may pass, in KiB: a quarter of the smallest function's 128 MB.
 const RSS_MAX_KIB: u64 = 32 << 10;
 
 fn main() -> ExitCode {
@@ -157,12 +161,7 @@ fn tell(stage: &Stage, took: Duration) -> usize {
     if rss_max_kib > RSS_MAX_KIB {
         books.problems.push(format!("{rss_max_kib} KiB resident, above {RSS_MAX_KIB}"));
     }
-    let mut added = std::mem::take(&mut books.watched.added_micros);
-    added.sort_unstable();
-    let at = |share: f64| {
-        let place = (added.len() as f64 * share) as usize;
-        added.get(place.min(added.len().saturating_sub(1))).map_or(0.0, |micros| *micros as f64 / 1e3)
-    };
+    let added = Spread::of(std::mem::take(&mut books.watched.added_micros));
     println!("\nafter {:.0} s:", took.as_secs_f64());
     println!("  {}", line(&books.sum));
     println!("  reported to the backend: {:?}", books.account.reported());
@@ -177,11 +176,11 @@ fn tell(stage: &Stage, took: Duration) -> usize {
         room::bytes_below(stage.queue())
     );
     println!(
-        "  {} undisturbed invocations: {:.2} ms added at the median, {:.2} at 99 %, {:.2} at most",
-        added.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        "  {} undisturbed invocations: {} ms added at the median, {} at 99 %, {} at most",
+        added.count,
+        ms(added.median_us),
+        ms(added.p99_us),
+        ms(added.max_us)
     );
     for problem in &books.problems {
         println!("FAILED: {problem}");

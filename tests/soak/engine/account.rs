@@ -268,7 +268,7 @@ impl Account {
         let again = std::mem::take(&mut self.again);
         let reported = std::mem::take(&mut self.reported);
         let repeats = std::mem::take(&mut self.repeats);
-        *self = Self { uids, again, reported, repeats, ..Self::default() };
+        *self = Self { uids, again, repeats, reported, ..Self::default() };
         balance
     }
 }

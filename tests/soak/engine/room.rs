@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -37,14 +36,6 @@ pub(crate) fn command(dir: &Path, bytes: u64) -> io::Result<Command> {
     command.args(["-rm", "sh", "-ec", script, "sh"]).arg(bytes.to_string()).arg(dir);
     command.arg(std::env::current_exe()?).env(MOUNTED, dir);
     Ok(command)
-}
-
-/// Becomes this executable with the same arguments and such a disk. Returns only if that fails.
-pub(crate) fn enter(dir: &Path, bytes: u64) -> io::Error {
-    match command(dir, bytes) {
-        Ok(mut command) => command.args(std::env::args_os().skip(1)).exec(),
-        Err(error) => error,
-    }
 }
 
 impl Room {

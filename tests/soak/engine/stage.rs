@@ -248,8 +248,12 @@ impl Stage {
         let keys: Vec<_> = events.iter().map(|event| key_of_event(event)).collect();
         let arrivals: Vec<_> = self.backend.take_records().iter().map(Arrival::of).collect();
         let mut books = lock(&self.books);
-        keys.into_iter().for_each(|key| books.account.acknowledge(key));
-        arrivals.into_iter().for_each(|arrival| books.account.receive(arrival));
+        for key in keys {
+            books.account.acknowledge(key);
+        }
+        for arrival in arrivals {
+            books.account.receive(arrival);
+        }
         let mut lines = lock(&environment.lines_seen);
         let output = environment.lambda.extension_output();
         for line in output.iter().skip(*lines).filter(|line| line.text.contains("panic")) {
@@ -382,19 +386,16 @@ impl Stage {
             ));
         }
         let disruptions = std::mem::take(&mut books.disruptions);
-        let dropped = match ledger {
-            Some(ledger) => {
-                let dropped = ledger.saturating_sub(books.ledger);
-                books.ledger = ledger;
-                dropped
-            }
-            None => {
-                let said = environment.lambda.extension_output();
-                let said: Vec<_> = said.iter().rev().take(3).map(|line| line.text.as_str()).collect();
-                let problem = format!("it is not all out at SHUTDOWN: {said:?}");
-                books.problems.push(problem);
-                0
-            }
+        let dropped = if let Some(ledger) = ledger {
+            let dropped = ledger.saturating_sub(books.ledger);
+            books.ledger = ledger;
+            dropped
+        } else {
+            let said = environment.lambda.extension_output();
+            let said: Vec<_> = said.iter().rev().take(3).map(|line| line.text.as_str()).collect();
+            let problem = format!("it is not all out at SHUTDOWN: {said:?}");
+            books.problems.push(problem);
+            0
         };
         let balance = books.account.close(dropped, lost_by_lambda, |request| {
             is_unknown(request, &requests, &disruptions, environment.request_timeout)
