@@ -50,7 +50,6 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let files = tempfile::tempdir().unwrap();
     if matches!(options.run, Run::Faults(_)) && room::Room::mine().is_none() {
         if room::is_possible() {
             // Known from here on: it is not built twice.
@@ -60,6 +59,7 @@ fn main() -> ExitCode {
         }
         println!("this machine lets us mount nothing: the disk is never full");
     }
+    let files = tempfile::tempdir().unwrap();
     let problems = runtime.block_on(run(&options, &extension, files.path()));
     if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
