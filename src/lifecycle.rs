@@ -26,6 +26,12 @@ use tokio::sync::{mpsc, oneshot};
 
 /// What SHUTDOWN leaves us if it does not say (Lambda's 2 s less what the runtime may take of them).
 const SHUTDOWN_BUDGET: Duration = Duration::from_millis(1300);
+
+/// Lambda gives external extensions 2,000 ms (AWS developer guide, "Shutdown phase"). A deadline that seems further off
+/// was compared with a wall clock that lags behind, as it may just after a thaw, and says nothing. Nor does one that
+/// is over: Lambda kills at the deadline, so whoever hears of it then has a clock that is ahead.
+const SHUTDOWN_BUDGET_MAX: Duration = Duration::from_secs(2);
+
 /// The last line is worth waiting so long for the keeper.
 const SUMMARY_WAIT: Duration = Duration::from_millis(50);
 
@@ -74,6 +80,7 @@ pub async fn run(parts: Parts<'_>) {
         levels: Levels::default(),
         health: Health::default(),
         arn: String::new(),
+        continuous,
     };
     conductor.begin();
     // Building TLS takes milliseconds: only now, when Lambda waits for nothing.
@@ -120,6 +127,7 @@ struct Conductor<'a> {
     levels: Levels,
     health: Health,
     arn: String,
+    continuous: bool,
 }
 
 /// What was waited for.
@@ -193,7 +201,7 @@ impl Conductor<'_> {
                 }
             }
             LambdaEvent::Shutdown { reason, .. } => {
-                let deadline = deadline.unwrap_or(now.saturating_add(SHUTDOWN_BUDGET));
+                let deadline = now.saturating_add(shutdown_budget(received.budget(), self.continuous));
                 self.keeper.ask(Job::End(ending(reason)));
                 // After a reset the second half of a cut record may still come; after spindown nothing does.
                 if !matches!(reason, ShutdownReason::Timeout | ShutdownReason::Failure) {
@@ -302,6 +310,13 @@ fn ending(reason: &ShutdownReason) -> Ending {
     }
 }
 
+/// How long SHUTDOWN lasts, given what its deadline says. What Managed Instances grant is not documented, and as they are
+/// never frozen their clock is right: it is believed.
+fn shutdown_budget(told: Option<Duration>, continuous: bool) -> Duration {
+    told.filter(|told| !told.is_zero() && (continuous || *told <= SHUTDOWN_BUDGET_MAX))
+        .unwrap_or(SHUTDOWN_BUDGET)
+}
+
 fn last_line(summary: &Summary) -> String {
     let Summary { received, delivered, dropped, waiting } = summary;
     let waiting: &PerSignal<_> = waiting;
@@ -329,6 +344,16 @@ async fn until(now: Time, wake: Option<Time>) {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::encode::Otlp;
+    use crate::keeper::{About, Setup};
+    use crate::lambda::RuntimeApi;
+    use crate::listen::Delivery;
+    use crate::queue::{Disk, DiskFile, Limits};
+    use bytes::Bytes;
+    use std::io::{self, Read, Write};
+    use std::net::TcpListener;
+    use std::path::Path;
+    use std::thread;
 
     #[test]
     fn compression_is_what_the_user_set() {
@@ -336,5 +361,103 @@ mod tests {
             let loaded = config::load([("OUTLAST_COMPRESSION", value)]);
             assert_eq!(settings(&loaded.config, false, true).gzip, gzip);
         }
+    }
+
+    #[test]
+    fn a_deadline_of_shutdown_that_cannot_be_is_not_believed() {
+        let told = |millis| Some(Duration::from_millis(millis));
+        for millis in [1, 160, 1_300, 2_000] {
+            assert_eq!(shutdown_budget(told(millis), false), Duration::from_millis(millis));
+        }
+        assert_eq!(shutdown_budget(told(2_001), false), SHUTDOWN_BUDGET);
+        assert_eq!(shutdown_budget(told(40 * 24 * 3_600_000), false), SHUTDOWN_BUDGET);
+        assert_eq!(shutdown_budget(told(0), false), SHUTDOWN_BUDGET);
+        assert_eq!(shutdown_budget(told(0), true), SHUTDOWN_BUDGET);
+        assert_eq!(shutdown_budget(None, false), SHUTDOWN_BUDGET);
+        assert_eq!(shutdown_budget(told(10_000), true), Duration::from_secs(10), "nothing is frozen there");
+    }
+
+    /// A file system that never comes back, as one over a network may.
+    struct HangingDisk;
+
+    impl HangingDisk {
+        fn hang() -> ! {
+            loop {
+                thread::park();
+            }
+        }
+    }
+
+    impl Disk for HangingDisk {
+        fn prepare(&self, _: &Path) -> io::Result<()> {
+            Self::hang()
+        }
+        fn list(&self, _: &Path) -> io::Result<Vec<(String, u64)>> {
+            Self::hang()
+        }
+        fn create(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
+            Self::hang()
+        }
+        fn open(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
+            Self::hang()
+        }
+        fn remove(&self, _: &Path) -> io::Result<()> {
+            Self::hang()
+        }
+        fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+            Self::hang()
+        }
+        fn remove_all(&self, _: &Path) -> io::Result<()> {
+            Self::hang()
+        }
+    }
+
+    /// A Lambda that has one event: SHUTDOWN, so long before its deadline.
+    fn lambda_that_ends(budget: Duration) -> RuntimeApi {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let _head = stream.read(&mut request).unwrap();
+            let deadline = (clock::unix_now() + budget).as_millis();
+            let body =
+                format!(r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"spindown"}}"#);
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        });
+        RuntimeApi::from_env_value(&address.to_string()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_does_not_keep_the_process_at_shutdown() {
+        let dir = tempfile::tempdir().unwrap();
+        let loaded = config::load([("OUTLAST_ENDPOINT", "http://127.0.0.1:9")]);
+        let setup = Setup {
+            dir: dir.path().to_path_buf(),
+            disk: || Box::new(HangingDisk),
+            limits: Limits::new(1 << 20, loaded.config.overflow),
+            wire: Box::new(Otlp),
+            about: About::default(),
+            epoch_unix_nanos: 0,
+            making: crate::keeper::Making::default(),
+            completes_resources: false,
+        };
+        let keeper = Keeper::start(setup).unwrap();
+        let (reply, _receipt) = oneshot::channel();
+        let delivery = Delivery { body: Bytes::from_static(b"[]"), received_unix_nanos: 0, reply };
+        keeper.inbox.send(delivery).await.unwrap();
+        let mut poller = Poller::start(lambda_that_ends(Duration::from_millis(400)), "id").unwrap();
+        let parts = Parts {
+            config: loaded.config,
+            poller: &mut poller,
+            keeper,
+            wire: Box::new(Otlp),
+            clock: Clock::start(),
+            continuous: false,
+            subscribed: true,
+        };
+        // Far longer than it takes, and the only way to tell waiting from hanging.
+        let ended = tokio::time::timeout(Duration::from_secs(20), run(parts)).await;
+        assert!(ended.is_ok(), "it waited for the disk");
     }
 }

@@ -7,7 +7,7 @@ use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::{Listener, Receiver};
 use crate::observe::Rules;
-use crate::queue::Limits;
+use crate::queue::{Limits, RealDisk};
 use crate::{PerSignal, clock};
 use std::env;
 use std::future::poll_fn;
@@ -51,6 +51,7 @@ pub async fn listen(
 ) -> Option<(Keeper, bool)> {
     let setup = Setup {
         dir: config.queue_dir.clone(),
+        disk: || Box::new(RealDisk),
         limits: Limits::new(config.queue_max_bytes, config.overflow),
         wire: Box::new(Otlp),
         about: about(config, registration),

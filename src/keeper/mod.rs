@@ -36,7 +36,7 @@ use crate::drain::policy::{Backlog, Head, Portion};
 use crate::encode::WireFormat;
 use crate::listen::{Delivery, Export, Receipt};
 use crate::observe::Ending;
-use crate::queue::{Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
+use crate::queue::{Disk, Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
 use crate::record::ResourceInputs;
 use crate::{PerSignal, Signal};
 use closing::Closing;
@@ -72,6 +72,8 @@ const NO_DIRECTORY: &str = "/dev/null/outlast";
 pub struct Setup {
     /// `OUTLAST_QUEUE_DIR`
     pub dir: PathBuf,
+    /// The file system that is on, asked for whenever the queue is opened.
+    pub disk: fn() -> Box<dyn Disk>,
     /// Sizes.
     pub limits: Limits,
     /// What blocks are encoded as.
@@ -256,6 +258,7 @@ struct Worker {
 /// What is needed to open the queue again.
 struct OpenSetup {
     dir: PathBuf,
+    disk: fn() -> Box<dyn Disk>,
     limits: Limits,
     epoch_unix_nanos: u64,
 }
@@ -263,7 +266,7 @@ struct OpenSetup {
 impl OpenSetup {
     fn open(&self) -> Queue {
         let queue_id = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
-        let (mut queue, opened) = Queue::open(Box::new(RealDisk), &self.dir, self.limits, queue_id);
+        let (mut queue, opened) = Queue::open((self.disk)(), &self.dir, self.limits, queue_id);
         if let Some(problem) = &opened.problem {
             log::error!(
                 "queue: {} cannot be used ({problem}): keeping up to {} bytes in memory, which a crash would lose, until it can",
@@ -309,12 +312,12 @@ impl OpenSetup {
 
 impl Worker {
     fn open(setup: Setup, notify: mpsc::UnboundedSender<Notice>) -> Self {
-        let open =
-            OpenSetup { dir: setup.dir, limits: setup.limits, epoch_unix_nanos: setup.epoch_unix_nanos };
+        let Setup { dir, disk, limits, wire, about, epoch_unix_nanos, making, completes_resources } = setup;
+        let open = OpenSetup { dir, disk, limits, epoch_unix_nanos };
         let opened = catch_unwind(|| open.open()).ok();
         let queue = opened.unwrap_or_else(|| open.in_memory());
-        let mut intake = Intake::new(queue, setup.wire, setup.about, setup.making);
-        intake.completes_resources = setup.completes_resources;
+        let mut intake = Intake::new(queue, wire, about, making);
+        intake.completes_resources = completes_resources;
         let mut worker = Self {
             setup: open,
             intake,

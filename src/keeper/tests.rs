@@ -3,7 +3,7 @@
 use super::intake::Intake;
 use super::*;
 use crate::encode::Otlp;
-use crate::queue::Overflow;
+use crate::queue::{Overflow, RealDisk};
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -319,6 +319,7 @@ async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
     let dir = tempfile::tempdir().unwrap();
     let keeper = Keeper::start(Setup {
         dir: dir.path().to_path_buf(),
+        disk: || Box::new(RealDisk),
         limits: Limits::new(64 << 20, Overflow::DropOldest),
         wire: Box::new(Otlp),
         about: About::default(),
@@ -419,6 +420,7 @@ fn without_any_directory_memory_serves_and_ends_by_turning_away() {
     let dir = tempfile::tempdir().unwrap();
     let setup = OpenSetup {
         dir: dir.path().into(),
+        disk: || Box::new(RealDisk),
         limits: Limits::new(64 << 20, Overflow::DropOldest),
         epoch_unix_nanos: 0,
     };

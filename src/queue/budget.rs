@@ -9,18 +9,19 @@ use super::types::{AppendError, Batch, Overflow};
 use crate::Signal;
 
 impl Queue {
-    /// Whether `size` more bytes fit, if need be by giving up the oldest segments.
+    /// Whether `size` more bytes fit, if need be by giving up the oldest segments. What is in memory counts as well: it goes
+    /// to the disk as soon as that takes it.
     pub(super) fn make_room(&mut self, size: u64) -> bool {
         let needed = size + FRAMES_START;
         if needed > self.limits.max_bytes {
             return false;
         }
-        while !self.degraded && self.disk_bytes() + needed > self.limits.max_bytes {
+        while self.disk_bytes() + self.store.memory_bytes() + needed > self.limits.max_bytes {
             if self.limits.overflow == Overflow::DropNewest {
                 return false;
             }
             if !self.drop_oldest() {
-                // Nothing of ours is left to give up: the rest belongs to the index.
+                // Nothing of ours is left to give up, the rest belongs to the index; or it cannot be counted now.
                 break;
             }
         }
@@ -55,6 +56,10 @@ impl Queue {
     /// Gives up the oldest segment. Returns whether there was one to give up.
     fn drop_oldest(&mut self) -> bool {
         let Some(number) = self.store.first_from(0) else { return false };
+        if self.degraded && (self.store.active() == Some(number) || self.store.carries_state(number)) {
+            // The last file of a disk that takes no other: the state would be in memory only.
+            return false;
+        }
         if self.store.active() == Some(number) {
             let empty = self.store.len(number).is_none_or(|len| len <= FRAMES_START);
             if empty || self.begin_segment().is_err() {

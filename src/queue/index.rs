@@ -10,7 +10,7 @@
 //! - it lives on a thread of its own behind a bounded channel, and nobody waits for that thread, but for the first
 //!   delivery of a process, a bounded time;
 //! - every call is guarded against panics; after an error it is opened anew, at the third it is left alone;
-//! - if it does not open it is moved aside (`index.corrupt`, at most one) and begun anew;
+//! - if it does not open it is removed and begun anew;
 //! - values stay below 4 KiB, and a file that has grown is written anew: sled never shrinks one.
 
 use super::bytes::crc32;
@@ -84,6 +84,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn run(mut self, inbox: &Receiver<Entry>) {
+        self.remove_rest();
         let mut db = match self.open() {
             Ok((db, found)) => {
                 drop(self.found.try_send(found));
@@ -129,9 +130,9 @@ impl Worker {
     /// Opens the database, whatever state it is in: as it is, then without what sled can do without, then anew.
     fn open(&mut self) -> Result<(sled::Db, Found), IndexError> {
         if is_led_astray(&self.dir)? {
-            self.move_aside()?;
+            self.discard()?;
             log::warn!(
-                "index: not a directory of its own, moved aside and begun anew; the segments have everything"
+                "index: not a directory of its own, removed and begun anew; the segments have everything"
             );
         }
         // sled would make it readable for everybody.
@@ -148,8 +149,8 @@ impl Worker {
         if let Ok(opened) = self.open_retrying_lock() {
             return Ok(opened);
         }
-        self.move_aside()?;
-        log::warn!("index: damaged, moved aside and begun anew; the segments have everything");
+        self.discard()?;
+        log::warn!("index: damaged, removed and begun anew; the segments have everything");
         self.open_retrying_lock()
     }
 
@@ -177,13 +178,24 @@ impl Worker {
         Ok((db, found))
     }
 
-    fn move_aside(&self) -> Result<(), IndexError> {
-        let aside = self.dir.with_extension("corrupt");
-        RealDisk.remove_all(&aside)?;
-        match fs::rename(&self.dir, &aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+    /// Removes the files, or what stands in their place. Links are not followed. Renamed first: a removal that is cut short must not leave half a database under the name.
+    fn discard(&self) -> Result<(), IndexError> {
+        self.remove_rest();
+        match fs::rename(&self.dir, self.trash()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
         }
+        self.remove_rest();
+        Ok(())
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.dir.with_extension("trash")
+    }
+
+    /// What a process that died within [`discard`](Self::discard) left. The budget does not count it.
+    fn remove_rest(&self) {
+        drop(RealDisk.remove_all(&self.trash()));
     }
 
     /// Writes what `entries` say, row by row: nothing rests on their being there together, and a batch makes
@@ -245,11 +257,7 @@ impl Worker {
     fn write_anew(&mut self, db: sled::Db) -> Option<sled::Db> {
         let rows = guarded(|| db.iter().collect::<Result<Vec<_>, _>>().map_err(IndexError::from)).ok()?;
         drop_guarded(Some(db));
-        // Renamed first: a removal that is cut short must not leave half a database under the name.
-        let trash = self.dir.with_extension("trash");
-        drop(fs::remove_dir_all(&trash));
-        fs::rename(&self.dir, &trash).ok()?;
-        drop(fs::remove_dir_all(&trash));
+        self.discard().ok()?;
         let (db, _) = self.open_retrying_lock().ok()?;
         let mut batch = sled::Batch::default();
         for (key, value) in rows {
@@ -484,10 +492,14 @@ mod tests {
                 }
                 fs::write(entry.path(), bytes).unwrap();
             }
+            // Left by a process that died while it removed one.
+            fs::create_dir(path.with_extension("trash")).unwrap();
             // Rows may be missing; none may be wrong.
             for (number, found) in found(&path).segments {
                 assert_eq!(found, row(u64::from(number)));
             }
+            write(&path, vec![Entry::Closed(1, row(1))]);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no remains beside it");
         }
     }
 
@@ -500,7 +512,7 @@ mod tests {
         assert!(worker(&path).open().is_err_and(|error| is_locked(&error)));
         drop_guarded(Some(held));
         assert_eq!(found(&path).deliveries, [1]);
-        assert!(!path.with_extension("corrupt").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else was made");
     }
 
     #[test]

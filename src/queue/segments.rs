@@ -213,6 +213,17 @@ impl Segments {
         self.by_number.values().filter(|segment| segment.is_file()).map(|segment| segment.len).sum()
     }
 
+    /// Bytes in memory that are meant for the disk.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.by_number.values().filter(|segment| !segment.is_file()).map(|segment| segment.len).sum()
+    }
+
+    /// Whether the segment in memory takes so many bytes more.
+    pub(super) fn has_memory_for(&self, size: u64) -> bool {
+        let len = self.active().and_then(|number| self.len(number)).unwrap_or_default();
+        len + size <= self.memory_max_bytes
+    }
+
     /// Where the next frame of the active segment goes: its segment and ordinal.
     pub(super) fn position(&self) -> Option<(u32, u32)> {
         self.active.as_ref().map(|active| (active.number, active.next_ordinal))

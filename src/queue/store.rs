@@ -170,6 +170,11 @@ impl Queue {
             return Ok(Appended::OnDisk);
         }
         let size: u64 = batch.blocks.iter().map(|b| (HEADER_BYTES + b.payload.len()) as u64).sum();
+        let fits = size + FRAMES_START <= self.limits.max_bytes;
+        if fits && self.degraded && !self.store.has_memory_for(size) {
+            // Nothing is given up for what is not taken now.
+            return Err(AppendError::NoRoom);
+        }
         if !self.make_room(size) {
             return self.turn_away(batch).map(|()| Appended::Dropped);
         }
@@ -298,6 +303,8 @@ impl Queue {
         log::warn!("queue: the disk takes data again; what was in memory is on disk");
         drop(self.save_state());
         self.retire();
+        // If the oldest could not be given up meanwhile.
+        self.make_room(0);
         true
     }
 }

@@ -43,13 +43,15 @@ pub struct Limits {
 impl Limits {
     /// Segments are a sixteenth of the budget, so that making room gives up little at a time, within these.
     const SEGMENT_BYTES: Range<u64> = 128 << 10..4 << 20;
-    /// Some 15 MB of logs: what an ordinary function says while its disk is full for a short time.
+    /// Some 15 MB of logs: what an ordinary function says while its disk is full for a short time. Never more than the
+    /// disk may hold.
     const MEMORY_MAX_BYTES: u64 = 4 << 20;
 
     /// Limits for a budget of `max_bytes`.
     pub fn new(max_bytes: u64, overflow: Overflow) -> Self {
         let segment_bytes = (max_bytes / 16).clamp(Self::SEGMENT_BYTES.start, Self::SEGMENT_BYTES.end);
-        Self { max_bytes, segment_bytes, memory_max_bytes: Self::MEMORY_MAX_BYTES, overflow }
+        let memory_max_bytes = Self::MEMORY_MAX_BYTES.min(max_bytes);
+        Self { max_bytes, segment_bytes, memory_max_bytes, overflow }
     }
 }
 

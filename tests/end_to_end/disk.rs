@@ -138,7 +138,7 @@ async fn the_queue_is_the_owners_alone() {
 
 #[tokio::test]
 async fn links_at_our_paths_are_not_followed() {
-    for place in ["", "0000000001.seg", "index", "index/db", "index/conf", "index.corrupt"] {
+    for place in ["", "0000000001.seg", "index", "index/db", "index/conf", "index.trash"] {
         let world = World::new().await;
         // A directory that looks like an index, with files that sled would open, remove or write over.
         let victim = world.queue().with_file_name("victim");
@@ -148,10 +148,10 @@ async fn links_at_our_paths_are_not_followed() {
         }
         let link = world.queue().join(place);
         std::fs::create_dir_all(link.parent().unwrap()).unwrap();
-        let is_directory = place.is_empty() || place == "index" || place == "index.corrupt";
+        let is_directory = place.is_empty() || place == "index" || place == "index.trash";
         let target = if is_directory { victim.clone() } else { victim.join("file") };
         std::os::unix::fs::symlink(target, link.as_os_str().to_str().unwrap().trim_end_matches('/')).unwrap();
-        if place == "index.corrupt" {
+        if place == "index.trash" {
             // So that something is moved there.
             std::fs::write(world.queue().join("index"), "not a directory").unwrap();
         }

@@ -9,9 +9,13 @@
 
 mod account;
 mod answers;
+mod clock;
 mod cost;
 mod deliveries;
 mod disk;
+#[path = "../soak/engine/mod.rs"]
+mod engine;
+mod extremes;
 mod freeze;
 mod healthy;
 mod hostile;
@@ -21,9 +25,11 @@ mod outage;
 mod overflow;
 mod parts;
 mod quiet;
+mod random;
 mod receiver;
 mod refusal;
 mod reset;
+mod room;
 mod sdk;
 mod sdks;
 mod shutdown;

@@ -262,6 +262,7 @@ async fn exports_and_deliveries_are_kept_by_the_same_thread() {
     let dir = tempfile::tempdir().unwrap();
     let keeper = Keeper::start(Setup {
         dir: dir.path().to_path_buf(),
+        disk: || Box::new(RealDisk),
         limits: Limits::new(64 << 20, Overflow::DropOldest),
         wire: Box::new(Otlp),
         about: About::default(),

@@ -296,6 +296,11 @@ impl Backend {
         self.received(|received| received.records().to_vec())
     }
 
+    /// Takes the records kept so far: a long run looks at each once and need not keep them.
+    pub fn take_records(&self) -> Vec<Record> {
+        lock(&self.inner.shared.received).take_records()
+    }
+
     /// A copy of the list of requests.
     pub fn requests(&self) -> Vec<Request> {
         self.received(|received| received.requests().to_vec())

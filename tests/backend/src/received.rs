@@ -221,6 +221,10 @@ impl Received {
         )
     }
 
+    pub(crate) fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
+    }
+
     pub(crate) fn begin(&mut self, mut request: Request) -> u64 {
         let number = self.requests.len() as u64;
         request.number = number;

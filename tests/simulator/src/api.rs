@@ -73,7 +73,10 @@ async fn next(core: &Core, headers: &HeaderMap, arrived: Instant) -> Answer {
         Next::Answer(answer) => answer,
         // The sender goes only with its environment, and then nobody is left to answer.
         Next::Wait(event) => match event.await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                tokio::time::sleep(core.options.events_late_by).await;
+                answer
+            }
             Err(_) => std::future::pending().await,
         },
     }

@@ -671,6 +671,43 @@ fn a_request_frozen_twice_is_given_up_at_the_second_thaw() {
 }
 
 #[test]
+fn an_hour_without_an_invocation_costs_a_request_and_no_record() {
+    let mut first = true;
+    let mut world = World::started(settings(), move |_| {
+        if std::mem::take(&mut first) { hang() } else { reply(ms(10), Outcome::Delivered) }
+    });
+    world.append(Signal::Logs, 10, 8 << 10);
+    world.run_for(ms(50));
+    assert_eq!(world.in_flight(), 1);
+    world.freeze(ms(3_600_000));
+    let held = world.invocation(ms(400), ms(0));
+    assert!(world.is_empty() && world.delivered.len() == world.appended.len());
+    assert_eq!(world.count(|action| matches!(action, Action::RenewConnections)), 1);
+    assert!(held <= settings().hold_max, "{held:?}");
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_ends_a_hold_and_a_request_and_loses_nothing() {
+    let mut first = true;
+    let mut world = World::started(settings(), move |_| {
+        if std::mem::take(&mut first) { hang() } else { reply(ms(10), Outcome::Delivered) }
+    });
+    world.append(Signal::Logs, 10, 8 << 10);
+    let deadline = Some(world.now + ms(3_000));
+    world.tell(Event::Invoke { request: 1, deadline });
+    world.tell(Event::FunctionStarted { request: 1 });
+    world.run_for(ms(20));
+    assert!(!world.next_pending && world.in_flight() == 1);
+    // Nothing was frozen, but time says so.
+    world.now += ms(40 * 24 * 3_600_000);
+    world.run_for(ms(1));
+    assert!(world.next_pending, "the function is not kept by a deadline that is long over");
+    world.run_for(ms(400));
+    assert!(world.is_empty());
+    assert_eq!(world.delivered, world.appended);
+}
+
+#[test]
 fn connections_idle_for_more_than_four_seconds_are_not_used_again() {
     let mut world = World::healthy(settings(), ms(10));
     for (pause, renewed) in [(ms(3_000), 0), (ms(5_000), 1), (ms(1_000), 1)] {

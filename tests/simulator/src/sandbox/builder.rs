@@ -41,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) init_limit: Duration,
     pub(crate) restore_takes: Duration,
     pub(crate) failed_init_is_suppressed: bool,
+    pub(crate) events_late_by: Duration,
     pub(crate) api_host: IpAddr,
     pub(crate) run: String,
 }
@@ -63,6 +64,7 @@ impl Builder {
             init_limit: INIT_LIMIT,
             restore_takes: Duration::from_millis(1),
             failed_init_is_suppressed: false,
+            events_late_by: Duration::ZERO,
             api_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             run: format!("{:08x}", fastrand::u32(..)),
         })
@@ -145,6 +147,12 @@ impl Builder {
     /// the first invocation.
     pub fn suppress_failed_init(mut self) -> Self {
         self.0.failed_init_is_suppressed = true;
+        self
+    }
+
+    /// `next` is answered so long after the event: the function runs meanwhile, and deadlines draw near.
+    pub fn events_late_by(mut self, time: Duration) -> Self {
+        self.0.events_late_by = time;
         self
     }
 

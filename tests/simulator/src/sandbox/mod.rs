@@ -142,6 +142,17 @@ impl Sandbox {
         self.core.kill().await;
     }
 
+    /// SIGSTOP to all process groups at once, whatever they are doing. The sandbox takes it for slowness: its clocks go
+    /// on. [`resume`](Self::resume) ends it.
+    pub fn pause(&self) {
+        self.core.signal_all(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT to all process groups, after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.core.signal_all(rustix::process::Signal::CONT);
+    }
+
     /// Changes how the Telemetry API behaves from now on.
     pub fn telemetry(&self, change: impl FnOnce(&mut TelemetryOptions)) {
         change(&mut lock(&self.core.hub.options));
@@ -150,6 +161,11 @@ impl Sandbox {
     /// Every event that an extension answered 2xx, in the order of the answers, each once.
     pub fn acknowledged(&self) -> Vec<Arc<Event>> {
         self.core.hub.acknowledged()
+    }
+
+    /// Those of [`acknowledged`](Self::acknowledged) from the `first` on, so that a long run need not copy them all.
+    pub fn acknowledged_from(&self, first: usize) -> Vec<Arc<Event>> {
+        self.core.hub.acknowledged_from(first)
     }
 
     /// The text of every acknowledged `function` record, without the end of line.

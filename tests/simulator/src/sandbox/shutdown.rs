@@ -159,14 +159,22 @@ impl Core {
     /// SIGKILL to everything, now.
     pub(super) async fn kill(self: &Arc<Self>) {
         self.ending.store(true, Ordering::Relaxed);
-        lock(&self.processes).iter().for_each(|process| process.signal(Signal::KILL));
+        self.signal_all(Signal::KILL);
         // An invocation in progress fails by this, and resets what is left of the environment itself.
         let mut life = self.life.lock().await;
         if life.alive {
+            // Whatever was started while this waited.
+            self.ending.store(true, Ordering::Relaxed);
+            self.signal_all(Signal::KILL);
             self.until(|core| lock(&core.processes).iter().all(|p| p.exit.is_some()).then_some(())).await;
             self.thaw();
             self.close(&mut life);
         }
+    }
+
+    /// To every process group that is still there.
+    pub(super) fn signal_all(&self, signal: Signal) {
+        lock(&self.processes).iter().for_each(|process| process.signal(signal));
     }
 
     fn close(&self, life: &mut Life) {

@@ -197,6 +197,10 @@ impl Hub {
         lock(&self.state).acknowledged.clone()
     }
 
+    pub(crate) fn acknowledged_from(&self, first: usize) -> Vec<Arc<Event>> {
+        lock(&self.state).acknowledged.get(first..).unwrap_or_default().to_vec()
+    }
+
     pub(crate) fn acknowledged_count(&self) -> usize {
         lock(&self.state).acknowledged.len()
     }

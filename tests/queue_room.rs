@@ -1,0 +1,171 @@
+//! The byte budget while the disk takes nothing and memory stands in for it: what is in memory counts as well, for it goes
+//! to the disk as soon as that takes it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+
+mod common;
+
+use common::{batch, block, drain};
+use outlast::Signal;
+use outlast::queue::{AppendError, Appended, Deflater, Disk, DiskFile, Limits, Overflow, Queue, RealDisk};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The real disk, which somebody else fills up and frees again. What was written may be written over.
+#[derive(Clone)]
+struct SharedDisk(Arc<AtomicBool>);
+
+impl SharedDisk {
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
+    }
+}
+
+struct SharedFile(SharedDisk, Box<dyn DiskFile>);
+
+impl DiskFile for SharedFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.1.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let inside = self.1.read_exact_at(&mut vec![0; buf.len()], offset).is_ok();
+        if !inside {
+            self.0.check()?;
+        }
+        self.1.write_all_at(buf, offset)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.1.set_len(len)
+    }
+    fn is_linked(&self) -> io::Result<bool> {
+        self.1.is_linked()
+    }
+}
+
+impl Disk for SharedDisk {
+    fn prepare(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.prepare(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        RealDisk.list(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.check()?;
+        Ok(Box::new(SharedFile(self.clone(), RealDisk.create(path)?)))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(SharedFile(self.clone(), RealDisk.open(path)?)))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_all(path)
+    }
+}
+
+const MAX_BYTES: u64 = 96 << 10;
+/// Of one record: some 1.5 KB that hardly shrink.
+const PADDING: usize = 2_000;
+
+struct Run {
+    dir: tempfile::TempDir,
+    full: Arc<AtomicBool>,
+    queue: Queue,
+    deflater: Deflater,
+    acknowledged: Vec<u64>,
+    next: u64,
+}
+
+impl Run {
+    fn new(overflow: Overflow) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let full = Arc::new(AtomicBool::new(false));
+        let limits = Limits { segment_bytes: 8 << 10, ..Limits::new(MAX_BYTES, overflow) };
+        let disk = SharedDisk(Arc::clone(&full));
+        let (queue, opened) = Queue::open(Box::new(disk), dir.path(), limits, 1);
+        assert!(opened.problem.is_none());
+        let (deflater, acknowledged) = (Deflater::default(), Vec::new());
+        Self { dir, full, queue, deflater, acknowledged, next: 0 }
+    }
+
+    /// Appends so many records; returns how many were turned away with nothing kept or counted.
+    fn append(&mut self, records: u64) -> u64 {
+        let mut refused = 0;
+        for _ in 0..records {
+            self.next += 1;
+            let block = block(&mut self.deflater, Signal::Logs, &[self.next], PADDING);
+            match self.queue.append(&batch(u128::from(self.next), vec![block])) {
+                Ok(Appended::OnDisk | Appended::InMemory | Appended::Dropped) => {
+                    self.acknowledged.push(self.next);
+                }
+                Err(AppendError::NoRoom) => refused += 1,
+            }
+            assert!(self.on_disk() <= MAX_BYTES, "{} bytes on disk", self.on_disk());
+        }
+        refused
+    }
+
+    fn on_disk(&self) -> u64 {
+        let files = std::fs::read_dir(self.dir.path()).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    /// The disk is back; nothing may be missing but what is counted. Returns how much that is.
+    fn come_back(&mut self) -> u64 {
+        self.full.store(false, Ordering::Relaxed);
+        assert!(self.queue.try_disk() && !self.queue.is_degraded());
+        assert!(self.on_disk() <= MAX_BYTES, "{} bytes on disk", self.on_disk());
+        let dropped = self.queue.ledger().dropped(Signal::Logs);
+        let [got, ..] = drain(&mut self.queue);
+        assert!(got.is_sorted());
+        assert!(got.iter().all(|number| self.acknowledged.contains(number)));
+        assert_eq!(got.len() as u64 + dropped, self.acknowledged.len() as u64);
+        dropped
+    }
+}
+
+#[test]
+fn the_oldest_make_room_for_what_memory_holds() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append(40);
+    run.full.store(true, Ordering::Relaxed);
+    let refused = run.append(200);
+    assert!(run.queue.is_degraded());
+    // The newest that fit into memory were taken, and only when that was full did the sender have to keep them.
+    assert!(refused > 0 && run.acknowledged.len() > 80, "{refused} {}", run.acknowledged.len());
+    assert!(run.come_back() > 0);
+}
+
+#[test]
+fn a_full_queue_turns_the_newest_away_while_memory_stands_in() {
+    let mut run = Run::new(Overflow::DropNewest);
+    run.append(40);
+    run.full.store(true, Ordering::Relaxed);
+    assert_eq!(run.append(200), 0, "what is turned away is counted, in place");
+    let dropped = run.come_back();
+    assert!(dropped > 100, "{dropped}");
+}
+
+#[test]
+fn nothing_is_given_up_for_what_memory_does_not_take() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append(40);
+    run.full.store(true, Ordering::Relaxed);
+    while run.append(1) == 0 {}
+    let dropped = run.queue.ledger().dropped(Signal::Logs);
+    assert_eq!(run.append(50), 50);
+    assert_eq!(run.queue.ledger().dropped(Signal::Logs), dropped);
+    run.come_back();
+}
+
+#[test]
+fn memory_is_no_larger_than_what_the_disk_may_hold() {
+    assert_eq!(Limits::new(1 << 20, Overflow::DropOldest).memory_max_bytes, 1 << 20);
+    assert_eq!(Limits::new(64 << 20, Overflow::DropOldest).memory_max_bytes, 4 << 20);
+}

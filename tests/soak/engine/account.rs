@@ -1,0 +1,387 @@
+//! The account of a run: every record that was acknowledged is delivered, or counted as dropped by the extension.
+//!
+//! Both ends are read as they go, so that an hour needs no more memory than the records on their way. A record is known
+//! by its kind and its content; records of the same content are told apart by their order. [`Account::close`] balances
+//! what has come together since the last time, when nothing is on its way any more.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use outlast_backend::Record;
+use outlast_simulator::Event;
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// A record that came again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Repeat {
+    /// The request that brought it first.
+    pub(crate) first: u64,
+    /// The request that brought it again.
+    pub(crate) again: u64,
+}
+
+/// Figures of a balanced stretch, or sums of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Balance {
+    /// Records that Lambda has a 200 for.
+    pub(crate) acknowledged: u64,
+    /// Of these, records that the backend has.
+    pub(crate) delivered: u64,
+    /// Of these, records that the backend has not.
+    pub(crate) missing: u64,
+    /// Records that the extension says it dropped.
+    pub(crate) dropped: u64,
+    /// Records that the backend has and Lambda no 200 for: kept by a process that died before it could say so.
+    pub(crate) unacknowledged: u64,
+    /// Events that Lambda could not deliver, most of them because an environment ended.
+    pub(crate) undelivered: u64,
+    /// Records that arrived once, in a request of unknown fate: what is dropped before it is sent again has both arrived
+    /// and been counted as dropped.
+    pub(crate) unconfirmed: u64,
+    /// Pairs of neighbours that changed places.
+    pub(crate) swapped: u64,
+    /// Records out of order in any other way.
+    pub(crate) misordered: u64,
+}
+
+impl Balance {
+    /// What is wrong. `innocent_after_500`: the backend answered 500, so neighbours may have changed places.
+    pub(crate) fn problems(&self, innocent_after_500: bool) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.missing > self.dropped {
+            let lost = self.missing - self.dropped;
+            problems.push(format!("{lost} records lost: {} missing, {} counted", self.missing, self.dropped));
+        }
+        // What was kept without Lambda's knowing may be dropped as well, and is counted then.
+        if self.dropped > self.missing + self.undelivered + self.unconfirmed {
+            problems.push(format!("{} records counted as dropped, {} missing", self.dropped, self.missing));
+        }
+        if self.unacknowledged > self.undelivered {
+            problems.push(format!(
+                "{} records from nowhere: Lambda failed to deliver {}",
+                self.unacknowledged, self.undelivered
+            ));
+        }
+        if self.misordered > 0 {
+            problems.push(format!("{} records out of order", self.misordered));
+        }
+        if self.swapped > 0 && !innocent_after_500 {
+            problems.push(format!("{} neighbours changed places", self.swapped));
+        }
+        problems
+    }
+
+    /// Adds the figures of another stretch.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.delivered += other.delivered;
+        self.missing += other.missing;
+        self.dropped += other.dropped;
+        self.unacknowledged += other.unacknowledged;
+        self.undelivered += other.undelivered;
+        self.unconfirmed += other.unconfirmed;
+        self.swapped += other.swapped;
+        self.misordered += other.misordered;
+    }
+}
+
+/// Kind and content of a record.
+pub(crate) type Key = u128;
+
+/// A record that came, as the account wants it.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    /// `None` for a record of the extension's own.
+    key: Option<Key>,
+    uid: u128,
+    request: u64,
+    /// Of a drop report: the reason and the records.
+    report: Option<(String, u64)>,
+}
+
+impl Arrival {
+    /// What there is to note of a record.
+    pub(crate) fn of(record: &Record) -> Self {
+        let text = |name: &str| record.attributes.get(name).cloned().unwrap_or_default();
+        let report = (record.event_name == "outlast.dropped").then(|| {
+            let reason = text("outlast.dropped.reason").as_str().unwrap_or_default().to_owned();
+            (reason, text("outlast.dropped.records").as_u64().unwrap_or_default())
+        });
+        Self {
+            key: report.is_none().then(|| key_of_record(record)),
+            uid: xxh3_128(record.uid.as_deref().unwrap_or_default().as_bytes()),
+            request: record.request,
+            report,
+        }
+    }
+}
+
+/// A place in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    number: u64,
+    request: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// Acknowledged and yet to come: places in the order of acknowledgement.
+    pending: HashMap<Key, VecDeque<u64>>,
+    /// Come and yet to be acknowledged.
+    early: HashMap<Key, VecDeque<Place>>,
+    /// Contents that were acknowledged or came more than once: which is which is not known.
+    alike: HashSet<Key>,
+    once: HashSet<Key>,
+    came: HashSet<Key>,
+    /// Places of acknowledgement and of arrival.
+    pairs: Vec<(u64, Place, Key)>,
+    acknowledged: u64,
+    arrived: u64,
+    /// The request that brought each uid first, for the whole run.
+    uids: HashMap<u128, u64>,
+    /// Records that a request brought first, and that have not come again.
+    brought: HashMap<u64, u64>,
+    again: HashSet<u128>,
+    repeats: Vec<Repeat>,
+    reported: BTreeMap<String, u64>,
+    /// A line that is waited for, until it comes.
+    awaited: Option<Key>,
+}
+
+impl Account {
+    /// Waits for a line of the function's: [`is_awaiting`](Self::is_awaiting) until it comes.
+    pub(crate) fn wait_for(&mut self, line: &str) {
+        self.awaited = Some(key("function", Value::from(line)));
+    }
+
+    /// Whether the line that was waited for last is still to come.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Lambda got a 200 for a record of this kind and content.
+    pub(crate) fn acknowledge(&mut self, key: Key) {
+        let place = self.acknowledged;
+        self.acknowledged += 1;
+        if !self.once.insert(key) {
+            self.alike.insert(key);
+        }
+        match self.early.get_mut(&key).and_then(VecDeque::pop_front) {
+            Some(arrival) => self.pair(key, place, arrival),
+            None => self.pending.entry(key).or_default().push_back(place),
+        }
+    }
+
+    /// The backend took this.
+    pub(crate) fn receive(&mut self, arrival: Arrival) {
+        let Arrival { key, uid, request, report } = arrival;
+        if self.receive_key(key, uid, request)
+            && let Some((reason, records)) = report
+        {
+            *self.reported.entry(reason).or_default() += records;
+        }
+    }
+
+    /// Whether it is new. `None` for a record of the extension's own.
+    fn receive_key(&mut self, key: Option<Key>, uid: u128, request: u64) -> bool {
+        if let Some(first) = self.uids.get(&uid) {
+            self.repeats.push(Repeat { first: *first, again: request });
+            if self.again.insert(uid)
+                && let Some(brought) = self.brought.get_mut(first)
+            {
+                *brought -= 1;
+            }
+            return false;
+        }
+        self.uids.insert(uid, request);
+        *self.brought.entry(request).or_default() += 1;
+        let Some(key) = key else { return true };
+        self.awaited = self.awaited.filter(|awaited| *awaited != key);
+        if !self.came.insert(key) {
+            self.alike.insert(key);
+        }
+        let arrival = Place { number: self.arrived, request };
+        self.arrived += 1;
+        match self.pending.get_mut(&key).and_then(VecDeque::pop_front) {
+            Some(place) => self.pair(key, place, arrival),
+            None => self.early.entry(key).or_default().push_back(arrival),
+        }
+        true
+    }
+
+    fn pair(&mut self, key: Key, place: u64, arrival: Place) {
+        self.pairs.push((place, arrival, key));
+    }
+
+    /// Records acknowledged that have not come, dropped ones included.
+    pub(crate) fn missing(&self) -> u64 {
+        self.pending.values().map(|places| places.len() as u64).sum()
+    }
+
+    /// Records acknowledged since the last balance.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Takes the repeats noted so far.
+    pub(crate) fn take_repeats(&mut self) -> Vec<Repeat> {
+        std::mem::take(&mut self.repeats)
+    }
+
+    /// What drop reports said, by reason, for the whole run. A report that came twice counts once.
+    pub(crate) fn reported(&self) -> &BTreeMap<String, u64> {
+        &self.reported
+    }
+
+    /// Balances what has come together, and begins anew. Nothing may be on its way. `dropped` is what the extension says
+    /// it dropped since the last time, `undelivered` what Lambda failed to deliver;
+    /// `is_unknown` tells the requests whose fate the extension could not know.
+    pub(crate) fn close(
+        &mut self,
+        dropped: u64,
+        undelivered: u64,
+        is_unknown: impl Fn(u64) -> bool,
+    ) -> Balance {
+        let unconfirmed = self.brought.iter().filter(|(request, _)| is_unknown(**request));
+        let unconfirmed = unconfirmed.map(|(_, records)| *records).sum();
+        let missing = self.missing();
+        let unacknowledged = self.early.values().map(|arrivals| arrivals.len() as u64).sum();
+        let mut pairs = std::mem::take(&mut self.pairs);
+        // A request that was given up comes when the network brings it.
+        pairs.retain(|(_, arrival, key)| !self.alike.contains(key) && !is_unknown(arrival.request));
+        pairs.sort_unstable();
+        let arrivals: Vec<u64> = pairs.into_iter().map(|(_, arrival, _)| arrival.number).collect();
+        let (swapped, misordered) = disorder(&arrivals);
+        let balance = Balance {
+            acknowledged: self.acknowledged,
+            delivered: self.acknowledged - missing,
+            missing,
+            dropped,
+            unacknowledged,
+            undelivered,
+            unconfirmed,
+            swapped,
+            misordered,
+        };
+        let uids = std::mem::take(&mut self.uids);
+        let again = std::mem::take(&mut self.again);
+        let reported = std::mem::take(&mut self.reported);
+        let repeats = std::mem::take(&mut self.repeats);
+        *self = Self { uids, again, repeats, reported, ..Self::default() };
+        balance
+    }
+}
+
+/// Neighbours that changed places, and places out of order in other ways.
+fn disorder(arrivals: &[u64]) -> (u64, u64) {
+    let (mut swapped, mut misordered) = (0, 0);
+    let mut arrivals = arrivals.to_vec();
+    for at in 1..arrivals.len() {
+        if arrivals[at - 1] < arrivals[at] {
+            continue;
+        }
+        arrivals.swap(at - 1, at);
+        let before = at < 2 || arrivals[at - 2] < arrivals[at - 1];
+        let after = arrivals.get(at + 1).is_none_or(|next| arrivals[at] < *next);
+        if before && after {
+            swapped += 1;
+        } else {
+            misordered += 1;
+        }
+    }
+    (swapped, misordered)
+}
+
+fn key(kind: &str, mut body: Value) -> Key {
+    if let Value::String(text) = &mut body {
+        *text = text.strip_suffix('\n').unwrap_or(text).to_owned();
+    }
+    xxh3_128(format!("{kind}\0{body}").as_bytes())
+}
+
+/// Kind and content of an event.
+pub(crate) fn key_of_event(event: &Event) -> Key {
+    let mut body = event.value();
+    if matches!(&*event.kind, "function" | "extension")
+        && let Some(message) = body.get_mut("message").map(Value::take)
+    {
+        body = message;
+    }
+    key(&event.kind, body)
+}
+
+fn key_of_record(record: &Record) -> Key {
+    let kind = record.attributes.get("aws.lambda.telemetry.type").and_then(Value::as_str);
+    key(kind.unwrap_or_default(), record.body.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Acknowledges and receives numbers.
+    fn account(acknowledged: &[u128], received: &[u128]) -> Account {
+        let mut account = Account::default();
+        for key in acknowledged {
+            account.acknowledge(*key);
+        }
+        for (uid, key) in received.iter().enumerate() {
+            account.receive_key(Some(*key), uid as u128, 0);
+        }
+        account
+    }
+
+    #[test]
+    fn what_is_neither_delivered_nor_counted_is_lost() {
+        let balance = account(&[1, 2, 3, 4], &[1, 4]).close(1, 0, |_| false);
+        assert_eq!((balance.acknowledged, balance.delivered, balance.missing), (4, 2, 2));
+        assert_eq!(balance.problems(false), ["1 records lost: 2 missing, 1 counted"]);
+        assert_eq!(
+            account(&[1, 2, 3, 4], &[1, 4]).close(2, 0, |_| false).problems(false),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn what_was_counted_without_being_missing_shows() {
+        let problems = account(&[1, 2], &[1, 2]).close(1, 0, |_| false).problems(false);
+        assert_eq!(problems, ["1 records counted as dropped, 0 missing"]);
+    }
+
+    #[test]
+    fn a_record_nobody_tried_to_deliver_is_from_nowhere() {
+        assert_eq!(account(&[1], &[1, 2]).close(0, 1, |_| false).problems(false), Vec::<String>::new());
+        assert_eq!(account(&[1], &[1, 2]).close(0, 0, |_| false).problems(false).len(), 1);
+    }
+
+    #[test]
+    fn arrival_before_the_acknowledgement_is_known_counts_as_well() {
+        let mut account = Account::default();
+        account.receive_key(Some(1), 1, 0);
+        account.acknowledge(1);
+        let balance = account.close(0, 0, |_| false);
+        assert_eq!((balance.delivered, balance.unacknowledged), (1, 0));
+    }
+
+    #[test]
+    fn a_uid_that_comes_again_is_a_repeat_and_no_delivery() {
+        let mut account = account(&[1, 1], &[1]);
+        assert!(!account.receive_key(Some(1), 0, 7));
+        assert_eq!(account.take_repeats(), [Repeat { first: 0, again: 7 }]);
+        assert_eq!(account.close(0, 0, |_| false).missing, 1);
+    }
+
+    #[test]
+    fn order_is_judged_by_what_is_unique() {
+        assert_eq!(account(&[1, 2, 3, 4], &[1, 3, 2, 4]).close(0, 0, |_| false).swapped, 1);
+        let balance = account(&[1, 2, 3, 4], &[4, 1, 2, 3]).close(0, 0, |_| false);
+        assert!(balance.misordered > 0 && !balance.problems(true).is_empty(), "{balance:?}");
+        assert_eq!(account(&[9, 1, 9], &[1, 9]).close(1, 0, |_| false).problems(false), Vec::<String>::new());
+        // The first of two alike was kept without Lambda's knowing.
+        let mut account = account(&[], &[9, 1, 9]);
+        account.acknowledge(1);
+        account.acknowledge(9);
+        assert_eq!(account.close(0, 1, |_| false).problems(false), Vec::<String>::new());
+    }
+}
