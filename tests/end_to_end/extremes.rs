@@ -187,7 +187,7 @@ async fn shutdown_with_what_lambda_leaves_at_worst_ends_in_time() {
 async fn two_environments_from_one_snapshot_share_their_past_and_nothing_else() {
     let world = World::new().await;
     world.backend.behave(Behaviour::status(503));
-    let published = world.lambda().start().await.unwrap();
+    let published = world.lambda_of_logs().start().await.unwrap();
     invoke(&published, Invocation::new().logs(30)).await;
     within("deliveries", published.settled()).await;
     // The snapshot is taken of a disk in use.
@@ -201,7 +201,7 @@ async fn two_environments_from_one_snapshot_share_their_past_and_nothing_else() 
     let mut expected = past;
     let body = br#"[{"time":"2026-01-02T03:04:05.678Z","type":"function","record":"the same in both"}]"#;
     for copy in &copies {
-        let lambda = world.lambda().env("OUTLAST_QUEUE_DIR", copy.display()).start().await.unwrap();
+        let lambda = world.lambda_of_logs().env("OUTLAST_QUEUE_DIR", copy.display()).start().await.unwrap();
         invoke(&lambda, Invocation::new().logs(20)).await;
         assert_eq!(lambda.inject(body).await.unwrap(), 200);
         within("deliveries", lambda.settled()).await;

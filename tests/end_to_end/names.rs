@@ -53,7 +53,7 @@ impl Names {
     /// The extension, sending to a backend that has a name.
     fn lambda(&self, world: &World) -> Builder {
         world
-            .lambda()
+            .lambda_of_logs()
             .env("OUTLAST_ENDPOINT", format!("http://backend.test:{}", world.backend.address().port()))
             .env("LD_PRELOAD", library().display())
             .env("RESOLVER_SCRIPT", self.0.display())
@@ -114,7 +114,7 @@ async fn with_every_look_up_hanging_the_function_goes_on_and_shutdown_leaves_in_
     assert!(end.left().is_some(), "before the deadline");
     assert!(left_on_disk(&lambda) > 0);
     names.set("work");
-    let next = world.aftermath().await;
+    let next = world.aftermath_by(world.lambda_of_logs()).await;
     assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0, "nothing had left the process");
 }
 

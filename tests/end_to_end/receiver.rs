@@ -1,6 +1,9 @@
 //! What the function's own SDK sends through the extension.
 
-use crate::sdk::{JSON, PROTOBUF, Port, assert_each_once, gzip, named_spans, span_names, spans, status};
+use crate::sdk::{
+    JSON, PROTOBUF, Port, assert_each_once, count_theirs, gzip, is_theirs, named_spans, span_names, spans,
+    status,
+};
 use crate::support::{World, count_of, invoke, is_report, leave, lines_with, ms, output, within};
 use outlast_backend::{Behaviour, Signal, Verdict};
 use outlast_simulator::{Freeze, Invocation, Sandbox};
@@ -14,7 +17,7 @@ fn log_json(text: &str) -> String {
 }
 
 async fn until_spans(world: &World, count: usize) {
-    world.wait_for(|received| received.count(Signal::Traces) >= count).await;
+    world.wait_for(|received| count_theirs(received, Signal::Traces) >= count).await;
 }
 
 fn no_defects(world: &World) {
@@ -37,7 +40,9 @@ async fn all_three_signals_arrive_whatever_they_are_written_in() {
     assert_eq!(port.post("/v1/logs", JSON, false, log_json("of the sdk").as_bytes()).await, 200);
     until_spans(&world, 3).await;
     world
-        .wait_for(|received| received.count(Signal::Metrics) == 2 && received.count(Signal::Logs) >= 1)
+        .wait_for(|received| {
+            count_theirs(received, Signal::Metrics) == 2 && received.count(Signal::Logs) >= 1
+        })
         .await;
     assert_eq!(span_names(&world.backend), ["in json", "span 0", "span 1"]);
     let records = world.backend.records();
@@ -216,7 +221,7 @@ async fn resources_are_completed_if_that_is_asked_for() {
     port.export(0..1).await;
     until_spans(&world, 1).await;
     let records = world.backend.records();
-    let span = records.iter().find(|record| record.signal == Signal::Traces).unwrap();
+    let span = records.iter().find(|record| is_theirs(record, Signal::Traces)).unwrap();
     assert_eq!(span.resource["faas.name"], "simulated-function");
     leave(&lambda).await;
 }

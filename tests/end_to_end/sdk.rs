@@ -4,7 +4,7 @@ use crate::support::{World, within};
 use flate2::{Compression, write::GzEncoder};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-use outlast_backend::{Backend, Signal};
+use outlast_backend::{Backend, Received, Record, Signal};
 use outlast_simulator::Builder;
 use prost::Message;
 use std::collections::HashMap;
@@ -102,10 +102,20 @@ pub(crate) fn named_spans(spans: impl Iterator<Item = (u64, String)>) -> Vec<u8>
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 
-/// Names of the spans that the backend has, in order of arrival.
+/// Whether a record is the SDK's, and of `signal`: beside them come the spans and data points that the extension makes.
+pub(crate) fn is_theirs(record: &Record, signal: Signal) -> bool {
+    record.signal == signal && &*record.scope != "outlast"
+}
+
+/// How much of `signal` came from the SDK.
+pub(crate) fn count_theirs(received: &Received, signal: Signal) -> usize {
+    received.records().iter().filter(|record| is_theirs(record, signal)).count()
+}
+
+/// Names of the spans of the SDK that the backend has, in order of arrival.
 pub(crate) fn span_names(backend: &Backend) -> Vec<String> {
     let records = backend.records();
-    records.into_iter().filter(|record| record.signal == Signal::Traces).map(|record| record.text).collect()
+    records.into_iter().filter(|record| is_theirs(record, Signal::Traces)).map(|record| record.text).collect()
 }
 
 /// Each of these came, each once, and nothing else did.

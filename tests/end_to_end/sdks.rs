@@ -3,7 +3,7 @@
 //! `tests/parts/get.sh otel-python` and `otel-node` install them; where one is missing its tests skip and say so, and
 //! fail with `OUTLAST_REQUIRE_PARTS=1`.
 
-use crate::sdk::{Port, assert_each_once};
+use crate::sdk::{Port, assert_each_once, count_theirs, is_theirs};
 use crate::support::{World, invoke, leave, within};
 use outlast_backend::{Behaviour, Record, Signal};
 use outlast_simulator::Invocation;
@@ -110,7 +110,7 @@ fn script(name: &str) -> PathBuf {
 
 fn of_signal(world: &World, signal: Signal, tell: impl Fn(&Record) -> String) -> Vec<String> {
     let records = world.backend.records();
-    records.iter().filter(|record| record.signal == signal).map(tell).collect()
+    records.iter().filter(|record| is_theirs(record, signal)).map(tell).collect()
 }
 
 /// Spans of before an outage's first SIGKILL, between two, and after the last: this many in all.
@@ -140,8 +140,8 @@ async fn through_an_outage(world: &World, port: &Port, mut function: Function) -
     world
         .wait_for(|received| {
             let of_sdk = received.texts().iter().filter(|text| text.starts_with("python log ")).count();
-            received.count(Signal::Traces) >= SPANS
-                && received.count(Signal::Metrics) >= points
+            count_theirs(received, Signal::Traces) >= SPANS
+                && count_theirs(received, Signal::Metrics) >= points
                 && of_sdk >= logs
         })
         .await;

@@ -132,7 +132,12 @@ impl World {
 
     /// A new start over the same disk, which delivers what the last one left, then SHUTDOWN.
     pub(crate) async fn aftermath(&self) -> Sandbox {
-        let lambda = self.lambda().start().await.unwrap();
+        self.aftermath_by(self.lambda()).await
+    }
+
+    /// The same, by an extension with other settings.
+    pub(crate) async fn aftermath_by(&self, lambda: Builder) -> Sandbox {
+        let lambda = lambda.start().await.unwrap();
         invoke(&lambda, Invocation::new().line("aftermath")).await;
         self.wait_for(|received| received.texts().contains(&"aftermath")).await;
         leave(&lambda).await;

@@ -147,6 +147,8 @@ impl Stage {
             .env("OUTLAST_ENDPOINT", self.backend.url())
             .env("OUTLAST_QUEUE_DIR", self.queue.display())
             .env("OUTLAST_RETRY_INITIAL", "20ms")
+            // The account is one of log records.
+            .env("OUTLAST_SIGNALS", "logs")
             .suppress_failed_init();
         match &self.clock {
             Some(clock) => clock.applied_to(builder),
