@@ -1,4 +1,4 @@
-//! What the user is told about the backend: one line when it goes away, one when it is back.
+//! What the user is told about the backend, or the fallback: one line when it goes away, one when it is back.
 
 use crate::clock::Time;
 use crate::deliver::Verdict;
@@ -14,14 +14,30 @@ enum Condition {
 }
 
 /// Turns verdicts into lines, one per change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
+    name: String,
+    /// What is refused is searched for the records at fault.
+    searches: bool,
     condition: Condition,
     since: Time,
     attempts: u64,
 }
 
+impl Default for Health {
+    /// Of the backend.
+    fn default() -> Self {
+        Self { searches: true, ..Self::of("backend") }
+    }
+}
+
 impl Health {
+    /// Of a fallback that lines call `name`.
+    pub fn of(name: impl Into<String>) -> Self {
+        let condition = Condition::default();
+        Self { name: name.into(), searches: false, condition, since: Time::ZERO, attempts: 0 }
+    }
+
     /// Takes note of an answer at `now`, with `blocks` waiting.
     pub fn note(&mut self, now: Time, verdict: &Verdict, blocks: u64) {
         match verdict {
@@ -29,9 +45,9 @@ impl Health {
                 self.recovered(now);
                 if *rejected > 0 {
                     let message = message.as_deref().unwrap_or("no reason given");
-                    log::warn!("backend: took the request but rejected {rejected} records: {message}");
+                    log::warn!("{}: took the request but rejected {rejected} records: {message}", self.name);
                 } else if let Some(message) = message {
-                    log::info!("backend: {message}");
+                    log::info!("{}: {message}", self.name);
                 }
             }
             Verdict::Retry { cause, .. } => {
@@ -43,11 +59,18 @@ impl Health {
             Verdict::Denied { status } => self.became(now, Condition::Denies, || {
                 format!("answers {status}: endpoint, path or credentials are wrong; the data waits")
             }),
+            Verdict::Refused { status, message } if !self.searches => {
+                self.became(now, Condition::Denies, || format!("refuses with {status} ({message})"));
+            }
             Verdict::Refused { status, message } => self.became(now, Condition::Refuses, || {
                 format!("refuses content with {status} ({message}); looking for the records at fault")
             }),
-            Verdict::TooLarge => log::info!("backend: a request was too large; smaller ones follow"),
-            Verdict::GzipRefused => log::warn!("backend: takes no gzip; sending uncompressed"),
+            Verdict::TooLarge => {
+                log::info!("{}: a request was too large; smaller ones follow", self.name);
+            }
+            Verdict::GzipRefused => {
+                log::warn!("{}: takes no gzip; sending uncompressed", self.name);
+            }
         }
     }
 
@@ -71,7 +94,7 @@ impl Health {
         self.attempts += 1;
         if self.condition != condition {
             self.condition = condition;
-            log::warn!("backend: {}", say());
+            log::warn!("{}: {}", self.name, say());
         }
     }
 
@@ -79,7 +102,7 @@ impl Health {
         // While the record at fault is searched for, its neighbours are taken.
         if !matches!(self.condition, Condition::Takes | Condition::Refuses) {
             let away = now.saturating_sub(self.since).as_secs_f64();
-            log::warn!("backend: takes data again after {away:.1} s and {} attempts", self.attempts);
+            log::warn!("{}: takes data again after {away:.1} s and {} attempts", self.name, self.attempts);
             self.condition = Condition::Takes;
         }
     }

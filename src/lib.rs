@@ -27,7 +27,7 @@
 //! one attempt at a time. [`lambda`] speaks to the Extensions API, [`start`] brings keeper, listener and subscription
 //! up after registration, and the [`lifecycle`] connects all of these in one select loop. Beside them: [`config`] is
 //! the table of settings, [`clock`] the only place that reads a clock, [`health`] what the user is told about the
-//! backend, [`logging`] the lines on stderr.
+//! backend, [`fallback`] the place for what the backend does not take, [`logging`] the lines on stderr.
 //!
 //! The whole map and the format on disk are in `docs/architecture.md`, the table of decisions in `docs/decisions.md`.
 
@@ -36,6 +36,7 @@ pub mod config;
 pub mod deliver;
 pub mod drain;
 pub mod encode;
+pub mod fallback;
 pub mod health;
 pub mod keeper;
 pub mod lambda;

@@ -11,6 +11,7 @@
 
 mod answer;
 mod client;
+pub mod fallback;
 mod retry_after;
 mod tls;
 mod verdict;
