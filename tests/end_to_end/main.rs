@@ -9,6 +9,7 @@
 
 mod deliveries;
 mod disk;
+mod fallback;
 mod freeze;
 mod healthy;
 mod modes;

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs software that tests run against and that is not part of this repository, by package name, into
 # ${PARTS_DIR:-$HOME/.cache/outlast-parts}, and prints where it is. What is there already is left alone.
-# usage: get.sh rie | rotel
+# usage: get.sh rie | rotel | moto
 #   rie    AWS Lambda Runtime Interface Emulator, out of the Python package aws-sam-cli
 #   rotel  an OpenTelemetry collector
+#   moto   a stand-in for services of AWS, S3 and IAM among them
 set -euo pipefail
 parts=${PARTS_DIR:-$HOME/.cache/outlast-parts}
 mkdir -p "$parts"
@@ -44,8 +45,9 @@ PY
   ls "$parts"/rie/*
   ;;
 rotel) venv rotel rotel ;;
+moto) venv moto 'moto[server]' boto3 ;;
 *)
-  sed -n '4,6s/^# //p' "$0"
+  sed -n '4,7s/^# //p' "$0"
   exit 2
   ;;
 esac
