@@ -7,7 +7,7 @@
 //!
 //! # Promises
 //! 1. Acknowledged means kept: a batch is answered 200 once it would survive SIGKILL of this process. Each
-//!    record of it is delivered, or counted in a drop report that the user sees. (While the disk takes nothing,
+//!    record of it is delivered, handed to the fallback, or counted in a drop report that the user sees. (While the disk takes nothing,
 //!    a bounded memory stands in for it, and one line says so. What else is not promised, and how it was all
 //!    tried, is in `docs/durability.md`.)
 //! 2. The function does not pay: a busy one is not kept waiting, and no failure of ours fails it.

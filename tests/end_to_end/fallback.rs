@@ -150,6 +150,13 @@ async fn go(world: &World, away: Away) {
     world.backend.set_door(Door::Open).await.unwrap();
 }
 
+/// SHUTDOWN, and how long it took (shown with `--nocapture`).
+async fn leave_in_time(lambda: &Sandbox, away: Away, fallback: &str) {
+    let end = leave(lambda).await;
+    assert!(end.left().is_some(), "before the deadline");
+    println!("{fallback}, backend {away:?}: gone {:.0?} after SHUTDOWN; {:?}", end.took(), counts(lambda));
+}
+
 // === SHUTDOWN
 
 #[tokio::test]
@@ -161,8 +168,7 @@ async fn shutdown_hands_the_rest_to_a_second_backend_which_gets_no_header_of_the
             .env("OUTLAST_FALLBACK_HEADERS", "x-key=second");
         let lambda = backlog(&world, builder).await;
         go(&world, away).await;
-        let end = leave(&lambda).await;
-        assert!(end.left().is_some(), "before the deadline");
+        leave_in_time(&lambda, away, "second backend").await;
         assert_handed(&world, &lambda, &second.records());
         for request in second.requests() {
             assert_eq!((request.header("authorization"), request.header("x-key")), (None, Some("second")));
@@ -177,8 +183,7 @@ async fn shutdown_hands_the_rest_to_a_bucket() {
         let (world, bucket) = (World::new().await, Bucket::start().await.unwrap());
         let lambda = backlog(&world, with_bucket(world.lambda(), &bucket)).await;
         go(&world, away).await;
-        let end = leave(&lambda).await;
-        assert!(end.left().is_some(), "before the deadline");
+        leave_in_time(&lambda, away, "bucket").await;
         assert_handed(&world, &lambda, &in_bucket(&bucket));
         for (path, object) in bucket.objects() {
             assert!(path.starts_with("telemetry/some/prefix/"), "{path}");
@@ -196,8 +201,7 @@ async fn shutdown_writes_the_rest_to_stdout() {
         let world = World::new().await;
         let lambda = backlog(&world, world.lambda().env("OUTLAST_FALLBACK", "stdout")).await;
         go(&world, away).await;
-        let end = leave(&lambda).await;
-        assert!(end.left().is_some(), "before the deadline");
+        leave_in_time(&lambda, away, "stdout").await;
         assert_handed(&world, &lambda, &on_stdout(&lambda));
     }
 }
@@ -206,8 +210,12 @@ async fn shutdown_writes_the_rest_to_stdout() {
 async fn every_signal_is_handed_over_and_counted() {
     let (world, bucket) = (World::new().await, Bucket::start().await.unwrap());
     world.backend.set_door(Door::Refused).await.unwrap();
-    let lambda =
-        with_bucket(world.lambda(), &bucket).env("OUTLAST_SAMPLER", "always_on").start().await.unwrap();
+    let lambda = with_bucket(world.lambda(), &bucket)
+        .env("OUTLAST_SIGNALS", "logs,metrics,traces")
+        .env("OUTLAST_SAMPLER", "always_on")
+        .start()
+        .await
+        .unwrap();
     for _ in 0..3 {
         invoke(&lambda, Invocation::new().logs(10)).await;
     }
@@ -238,8 +246,7 @@ async fn a_fallback_that_is_away_as_well_leaves_everything_on_disk() {
         }
         let lambda = backlog(&world, with_second(world.lambda(), &second)).await;
         go(&world, away).await;
-        let end = leave(&lambda).await;
-        assert!(end.left().is_some(), "before the deadline");
+        leave_in_time(&lambda, away, "second backend, away as well").await;
         let all = lambda.acknowledged_count() as u64;
         let before = delivered(&world.backend).0.len() as u64;
         let expected = Counts { received: all, delivered: before, handed: 0, left: all - before, dropped: 0 };

@@ -191,6 +191,44 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn a_pipe_that_nobody_reads_blocks_one_thread_and_nobody_else() {
+        struct Full {
+            begun: tokio::sync::mpsc::UnboundedSender<()>,
+            room: std::sync::mpsc::Receiver<()>,
+        }
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.begun.send(()).unwrap();
+                self.room.recv().unwrap();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let (make_room, room) = std::sync::mpsc::channel();
+        let stdout = Arc::new(Stdout::on(Box::new(Full { begun, room })));
+        let first = Arc::clone(&stdout);
+        let first = tokio::spawn(async move { first.send(&parcel(vec![1])).await });
+        begins.recv().await.unwrap();
+        // Whoever waited gave up.
+        first.abort();
+        assert!(first.await.is_err());
+        let next = parcel(vec![2]);
+        let mut second = std::pin::pin!(stdout.send(&next));
+        tokio::select! {
+            biased;
+            verdict = &mut second => panic!("written into a full pipe: {verdict:?}"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(begins.try_recv().is_err(), "it waits for its turn on no thread");
+        make_room.send(()).unwrap();
+        make_room.send(()).unwrap();
+        assert_eq!(second.await, Verdict::Delivered { rejected: 0, message: None });
+    }
+
     #[test]
     fn our_own_lines_are_known_in_both_forms_lambda_gives_them() {
         let text = lines(&parcel(vec![1, 2, 3]));
