@@ -1,4 +1,4 @@
-//! What the user is told about the backend: one line when it goes away, one when it is back.
+//! What the user is told about the backend, or the fallback: one line when it goes away, one when it is back.
 
 use std::time::Duration;
 
@@ -21,8 +21,11 @@ enum Condition {
 }
 
 /// Turns verdicts into lines, one per change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
+    name: String,
+    /// What is refused is searched for the records at fault.
+    searches: bool,
     condition: Condition,
     since: Time,
     attempts: u64,
@@ -34,7 +37,28 @@ pub struct Health {
     given_up: PerSignal<u64>,
 }
 
+impl Default for Health {
+    /// Of the backend.
+    fn default() -> Self {
+        Self { searches: true, ..Self::of("backend") }
+    }
+}
+
 impl Health {
+    /// Of a fallback that lines call `name`.
+    pub fn of(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            searches: false,
+            condition: Condition::default(),
+            since: Time::ZERO,
+            attempts: 0,
+            refusals_from: Time::ZERO,
+            given_up_from: Time::ZERO,
+            given_up: PerSignal::default(),
+        }
+    }
+
     /// Takes note of an answer at `now`, with `blocks` waiting.
     pub fn note(&mut self, now: Time, verdict: &Verdict, blocks: u64) {
         match verdict {
@@ -42,9 +66,9 @@ impl Health {
                 self.recovered(now);
                 if *rejected > 0 {
                     let message = message.as_deref().unwrap_or("no reason given");
-                    log::warn!("backend: took the request but rejected {rejected} records: {message}");
+                    log::warn!("{}: took the request but rejected {rejected} records: {message}", self.name);
                 } else if let Some(message) = message {
-                    log::info!("backend: {message}");
+                    log::info!("{}: {message}", self.name);
                 }
             }
             Verdict::Retry { cause, .. } => {
@@ -56,19 +80,31 @@ impl Health {
             Verdict::Denied { status } => self.became(now, Condition::Denies, || {
                 format!("answers {status}: endpoint, path or credentials are wrong; the data waits")
             }),
+            Verdict::Refused { status, message } if !self.searches => {
+                self.became(now, Condition::Denies, || format!("refuses with {status} ({message})"));
+            }
             Verdict::Refused { status, message } => self.became(now, Condition::Refuses, || {
                 format!("refuses content with {status} ({message}); looking for the records at fault")
             }),
-            Verdict::TooLarge => log::info!("backend: a request was too large; smaller ones follow"),
-            Verdict::GzipRefused => log::warn!("backend: takes no gzip; sending uncompressed"),
+            Verdict::TooLarge => {
+                log::info!("{}: a request was too large; smaller ones follow", self.name);
+            }
+            Verdict::GzipRefused => {
+                log::warn!("{}: takes no gzip; sending uncompressed", self.name);
+            }
         }
     }
 
-    /// Records were given up because the backend refuses them: the search that a refusal began is over.
-    pub fn gave_up(&mut self, now: Time, signal: Signal, records: u64) {
+    /// The search that a refusal began is over.
+    pub fn found_the_fault(&mut self) {
         if self.condition == Condition::Refuses {
             self.condition = Condition::Takes;
         }
+    }
+
+    /// Records were given up because the backend refuses them: the search is over.
+    pub fn gave_up(&mut self, now: Time, signal: Signal, records: u64) {
+        self.found_the_fault();
         let count = self.given_up.get_mut(signal);
         *count = count.saturating_add(records);
         if now >= self.given_up_from {
@@ -109,7 +145,7 @@ impl Health {
                 }
                 self.refusals_from = now.saturating_add(REFUSALS_TOLD_EVERY);
             }
-            log::warn!("backend: {}", say());
+            log::warn!("{}: {}", self.name, say());
         }
     }
 
@@ -117,7 +153,7 @@ impl Health {
         // While the record at fault is searched for, its neighbours are taken.
         if !matches!(self.condition, Condition::Takes | Condition::Refuses) {
             let away = now.saturating_sub(self.since).as_secs_f64();
-            log::warn!("backend: takes data again after {away:.1} s and {} attempts", self.attempts);
+            log::warn!("{}: takes data again after {away:.1} s and {} attempts", self.name, self.attempts);
             self.condition = Condition::Takes;
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! # Promises
 //! 1. Acknowledged means kept: a batch is answered 200 once it would survive SIGKILL of this process. Each
-//!    record of it is delivered, or counted in a drop report that the user sees. (While the disk takes nothing,
+//!    record of it is delivered, handed to the fallback, or counted in a drop report that the user sees. (While the disk takes nothing,
 //!    a bounded memory stands in for it, and one line says so. What else is not promised, and how it was all
 //!    tried, is in `docs/durability.md`.)
 //! 2. The function does not pay: a busy one is not kept waiting, and no failure of ours fails it.
@@ -27,8 +27,8 @@
 //! be held; its executor joins stored blocks to requests, and [`deliver`] makes one attempt at a time. [`lambda`]
 //! speaks to the Extensions API, [`start`] brings keeper, listener and subscription up after registration, and the
 //! [`lifecycle`] connects all of these in one select loop. Beside them: [`config`] is the table of settings,
-//! [`clock`] the only place that reads a clock, [`health`] what the user is told about the backend, [`logging`] the
-//! lines on stderr.
+//! [`clock`] the only place that reads a clock, [`health`] what the user is told about the backend, [`fallback`] the
+//! place for what the backend does not take, [`logging`] the lines on stderr.
 //!
 //! The whole map and the format on disk are in `docs/architecture.md`, the table of decisions in `docs/decisions.md`.
 
@@ -37,6 +37,7 @@ pub mod config;
 pub mod deliver;
 pub mod drain;
 pub mod encode;
+pub mod fallback;
 pub mod health;
 pub mod keeper;
 pub mod lambda;

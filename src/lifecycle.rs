@@ -13,13 +13,13 @@ use crate::clock::{self, Clock, Time};
 use crate::config::Config;
 use crate::deliver::Client;
 use crate::drain::executor::{Executor, Landed};
-use crate::drain::policy::{Action, Event, Policy, Settings};
+use crate::drain::policy::{Action, Event, Outcome, Policy, Settings, Target};
 use crate::encode::WireFormat;
 use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Level, Levels, Noted, Notice, Summary, land, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::observe::Ending;
-use crate::{PerSignal, Signal, logging};
+use crate::{PerSignal, Signal, fallback, logging};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -60,16 +60,20 @@ pub struct Parts<'a> {
 /// Runs until SHUTDOWN is over.
 pub async fn run(parts: Parts<'_>) {
     let Parts { config, poller, keeper, wire, clock, continuous, subscribed } = parts;
-    let policy = Policy::new(settings(&config, continuous, subscribed), fastrand::u64(..));
     let urls: Vec<_> = Signal::ALL.into_iter().filter_map(|signal| config.signal_url(signal)).collect();
     if urls.is_empty() {
         return idle(poller).await;
     }
     let client = Arc::new(Client::new(&urls, config.timeout).trusting(config.ca_file.clone()));
-    let (executor, landings) = Executor::new(&config, Arc::clone(&client), wire.as_ref(), keeper.asker());
+    let (fallback, bounds) = fallback::open(&config).unzip();
+    let settings = Settings { fallback: bounds, ..settings(&config, continuous, subscribed) };
+    let fallback_name = config.fallback.as_ref().map(|place| format!("fallback {place}"));
+    let (executor, landings) =
+        Executor::new(&config, Arc::clone(&client), fallback.map(Arc::new), wire.as_ref(), keeper.asker());
     let (settled, settlements) = mpsc::unbounded_channel();
     let mut conductor = Conductor {
-        policy,
+        has_fallback: settings.fallback.is_some(),
+        policy: Policy::new(settings, fastrand::u64(..)),
         clock,
         poller,
         keeper,
@@ -79,6 +83,8 @@ pub async fn run(parts: Parts<'_>) {
         settlements,
         levels: Levels::default(),
         health: Health::default(),
+        fallback_health: Health::of(fallback_name.unwrap_or_default()),
+        hands_over: false,
         arn: String::new(),
         continuous,
     };
@@ -112,6 +118,7 @@ fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
         shutdown_reserve: config.shutdown_reserve,
         continuous,
         can_hold: subscribed && !continuous,
+        fallback: None,
     }
 }
 
@@ -126,6 +133,10 @@ struct Conductor<'a> {
     settlements: mpsc::UnboundedReceiver<(Signal, Level)>,
     levels: Levels,
     health: Health,
+    fallback_health: Health,
+    has_fallback: bool,
+    /// That the fallback gets something was told, and nothing was delivered since.
+    hands_over: bool,
     arn: String,
     continuous: bool,
 }
@@ -247,11 +258,23 @@ impl Conductor<'_> {
     }
 
     fn landed(&mut self, landed: Landed) {
-        let Landed { signal, attempt, sent, outcome, verdict, left } = landed;
+        let Landed { signal, attempt, target, sent, outcome, verdict, left } = landed;
         let left = self.levels.newest(signal, left);
         let now = self.clock.now();
         if let Some(verdict) = verdict {
-            self.health.note(now, &verdict, left.blocks);
+            self.health_of(target).note(now, &verdict, left.blocks);
+        }
+        match (target, outcome) {
+            (Target::Primary, Outcome::Delivered) => self.hands_over = false,
+            (Target::Fallback, Outcome::Delivered) => {
+                // What the backend refused is there now: the search for it is over.
+                self.health.found_the_fault();
+                if !self.hands_over {
+                    self.hands_over = true;
+                    log::warn!("the fallback gets what the backend does not take");
+                }
+            }
+            _ => {}
         }
         self.policy.on(now, Event::Answer { signal, attempt, sent, outcome, left });
     }
@@ -259,14 +282,15 @@ impl Conductor<'_> {
     fn apply(&mut self, action: Action) -> Option<()> {
         match action {
             Action::Next => self.poller.ask(),
-            Action::Send { signal, attempt, portion, gzip } => {
-                self.executor.send(signal, attempt, portion, gzip);
+            Action::Send { signal, attempt, portion, gzip, target } => {
+                self.executor.send(signal, attempt, portion, gzip, target);
             }
-            Action::Abort { signal } => {
+            Action::Abort { signal, target } => {
                 self.executor.abort(signal);
-                self.health.timed_out(self.clock.now());
+                let now = self.clock.now();
+                self.health_of(target).timed_out(now);
             }
-            Action::RenewConnections => self.executor.renew_connections(),
+            Action::RenewConnections(target) => self.executor.renew_connections(target),
             Action::Settle { signal, head, refused, delivered } => {
                 if refused > 0 {
                     self.health.gave_up(self.clock.now(), signal, refused);
@@ -276,6 +300,13 @@ impl Conductor<'_> {
             Action::Exit => return None,
         }
         Some(())
+    }
+
+    fn health_of(&mut self, target: Target) -> &mut Health {
+        match target {
+            Target::Primary => &mut self.health,
+            Target::Fallback => &mut self.fallback_health,
+        }
     }
 
     fn settle(&self, signal: Signal, fate: Fate) {
@@ -296,7 +327,7 @@ impl Conductor<'_> {
         self.keeper.ask(Job::Summary(reply));
         tokio::select! {
             biased;
-            summary = summary => if let Ok(summary) = summary { logging::say(&last_line(&summary)) },
+            summary = summary => if let Ok(summary) = summary { logging::say(&last_line(&summary, self.has_fallback)) },
             () = clock::sleep(SUMMARY_WAIT) => logging::say("shutdown: the counts took too long"),
         }
     }
@@ -317,8 +348,8 @@ fn shutdown_budget(told: Option<Duration>, continuous: bool) -> Duration {
         .unwrap_or(SHUTDOWN_BUDGET)
 }
 
-fn last_line(summary: &Summary) -> String {
-    let Summary { received, delivered, dropped, waiting } = summary;
+fn last_line(summary: &Summary, has_fallback: bool) -> String {
+    let Summary { received, delivered, handed, dropped, waiting } = summary;
     let waiting: &PerSignal<_> = waiting;
     let left: u64 = waiting.iter().map(|(_, waiting)| waiting.records).sum();
     let by_signal: Vec<String> = waiting
@@ -327,8 +358,13 @@ fn last_line(summary: &Summary) -> String {
         .map(|(signal, waiting)| format!("{} {signal}", waiting.records))
         .collect();
     let by_signal = if left > 0 { format!(" ({})", by_signal.join(", ")) } else { String::new() };
+    let handed = if has_fallback || *handed > 0 {
+        format!(", {handed} handed to the fallback")
+    } else {
+        String::new()
+    };
     format!(
-        "shutdown: {received} records received, {delivered} delivered, {left} left on disk{by_signal}, {dropped} dropped"
+        "shutdown: {received} records received, {delivered} delivered{handed}, {left} left on disk{by_signal}, {dropped} dropped"
     )
 }
 

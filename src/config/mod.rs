@@ -15,6 +15,7 @@
 
 mod apply;
 mod endpoint;
+mod fallback;
 mod headers;
 mod kind;
 mod names;
@@ -42,6 +43,7 @@ use crate::queue::Overflow;
 use crate::{PerSignal, Signal};
 
 pub use endpoint::Endpoint;
+pub use fallback::Fallback;
 pub use problem::Problem;
 pub use reference::reference;
 
@@ -61,6 +63,10 @@ pub struct Config {
     pub headers: HeaderMap,
     /// Headers for one signal alone, instead of [`Config::headers`].
     pub own_headers: PerSignal<Option<HeaderMap>>,
+    /// Where telemetry goes that the backend does not take.
+    pub fallback: Option<Fallback>,
+    /// Headers of every request to a fallback that is a second backend, values marked sensitive.
+    pub fallback_headers: HeaderMap,
     /// How long one request may take, from connecting to the answer.
     pub timeout: Duration,
     /// A PEM file of certificate authorities that are trusted besides the built-in ones; absolute.
@@ -135,6 +141,8 @@ impl Config {
             own_endpoints: PerSignal::default(),
             headers: HeaderMap::new(),
             own_headers: PerSignal::default(),
+            fallback: None,
+            fallback_headers: HeaderMap::new(),
             timeout: Duration::ZERO,
             ca_file: None,
             gzip: false,

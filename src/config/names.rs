@@ -8,7 +8,7 @@ pub(super) const PREFIX: &str = "OUTLAST_";
 
 /// Settings that are documented for other versions of the extension, so that the user is not told of a typing
 /// error.
-const OF_OTHER_VERSIONS: [&str; 2] = ["OUTLAST_FALLBACK", "OUTLAST_RULES"];
+const OF_OTHER_VERSIONS: [&str; 1] = ["OUTLAST_RULES"];
 
 /// Standard variables that would change where or how we send, but which this version cannot follow.
 const UNSUPPORTED_STANDARD: [&str; 4] = [

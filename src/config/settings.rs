@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::kind::{Choice, Kind, Range, Setting, Standard};
-use super::{Overflow, apply, headers, signals};
+use super::{Overflow, apply, fallback, headers, signals};
 
 /// Base URL of the backend.
 pub(super) const ENDPOINT: &str = "OUTLAST_ENDPOINT";
@@ -110,6 +110,22 @@ pub(super) const SETTINGS: &[Setting] = &[
                 kind: Kind::Other(headers::ACCEPTED, apply::traces_headers),
             },
         ],
+    },
+    Setting {
+        name: "OUTLAST_FALLBACK",
+        default: "",
+        meaning: "Where telemetry goes that the backend does not take: at SHUTDOWN, when the queue is nearly full, and what the backend refuses ([fallback.md](fallback.md)). `s3://BUCKET/PREFIX` writes objects, a URL is a second backend of the same wire format, `stdout` writes to CloudWatch Logs, a little. Without it the data waits in the queue, and goes with the environment.",
+        example: "s3://my-telemetry/outlast",
+        kind: Kind::Other(fallback::ACCEPTED, fallback::fallback),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_FALLBACK_HEADERS",
+        default: "",
+        meaning: "Headers sent to a fallback that is a second backend, written as in `OUTLAST_HEADERS`, of which it gets none. Never printed.",
+        example: "authorization=Bearer%20def",
+        kind: Kind::Other(headers::ACCEPTED, fallback::fallback_headers),
+        standard: &[],
     },
     Setting {
         name: "OUTLAST_TIMEOUT",

@@ -252,7 +252,6 @@ fn a_wrong_value_for_logs_leaves_the_general_one() {
 #[test]
 fn what_other_versions_can_do_is_said_to_be_unsupported() {
     for (name, value) in [
-        ("OUTLAST_FALLBACK", "stdout"),
         ("OUTLAST_RULES", "/var/task/rules.toml"),
         ("OUTLAST_OVERFLOW", "shed"),
         ("OUTLAST_PROTOCOL", "loki"),

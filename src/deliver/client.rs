@@ -4,12 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, Url, redirect, retry};
+use reqwest::{RequestBuilder, Response, Url, redirect, retry};
 use rustls::ClientConfig;
 
 use super::lookup::Lookups;
@@ -116,6 +116,15 @@ impl Client {
         drop(self.current());
     }
 
+    /// As [`Client::prepare`], on a thread that may be kept busy, unless TLS is there already.
+    pub async fn prepared(self: &Arc<Self>) {
+        if self.tls.get().is_none() {
+            let client = Arc::clone(self);
+            // Should it fail, the request says why.
+            drop(tokio::task::spawn_blocking(move || client.prepare()).await);
+        }
+    }
+
     /// Forgets all connections, after a freeze or when one is in doubt. Requests in flight keep theirs; TLS
     /// sessions are kept for resumption.
     pub fn renew(&self) {
@@ -139,9 +148,15 @@ impl Client {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let request = client.post(outgoing.url.clone()).headers(headers).body(outgoing.body);
-        match request.send().await {
-            Ok(response) => judge(response, outgoing.gzip).await,
-            Err(error) => Verdict::Retry { cause: cause(&error.without_url()), after: None },
+        attempt(request, outgoing.gzip).await
+    }
+
+    /// Makes one attempt to PUT `body` at `url`, with these headers and no others of ours. As [`Client::send`] in all
+    /// other respects.
+    pub async fn put(&self, url: Url, headers: HeaderMap, body: Bytes) -> Verdict {
+        match self.current() {
+            Ok(client) => attempt(client.put(url).headers(headers).body(body), false).await,
+            Err(reason) => unreachable(reason),
         }
     }
 
@@ -215,6 +230,13 @@ fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+async fn attempt(request: RequestBuilder, gzip: bool) -> Verdict {
+    match request.send().await {
+        Ok(response) => judge(response, gzip).await,
+        Err(error) => Verdict::Retry { cause: cause(&error.without_url()), after: None },
+    }
 }
 
 fn unreachable(reason: String) -> Verdict {

@@ -29,6 +29,38 @@ pub struct Settings {
     pub continuous: bool,
     /// INVOKE is registered and the telemetry subscription stands, so the end of a function can be seen.
     pub can_hold: bool,
+    /// Where telemetry goes that the backend does not take (`OUTLAST_FALLBACK`); `None`: it only waits.
+    pub fallback: Option<FallbackSettings>,
+}
+
+/// What the policy needs to know of the fallback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FallbackSettings {
+    /// Plain bytes per request, at most; one block is always sent whole.
+    pub batch_max_bytes: u64,
+    /// Whether bodies are compressed, as long as it takes that.
+    pub gzip: bool,
+    /// What may go there; `None`: everything.
+    pub meter: Option<Meter>,
+}
+
+/// The bounds of a fallback whose bytes cost money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meter {
+    /// Bytes per second, in the mean, counted by [`Sent::wire_bytes`].
+    pub bytes_per_second: u64,
+    /// Bytes of one SHUTDOWN. The request that reaches it is the last one.
+    pub shutdown_max_bytes: u64,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// The backend.
+    #[default]
+    Primary,
+    /// Where telemetry goes that the backend does not take.
+    Fallback,
 }
 
 /// The oldest block of a lane.
@@ -53,6 +85,8 @@ pub struct Backlog {
     pub oldest: Option<Time>,
     /// The oldest block; `None` if there is none.
     pub head: Option<Head>,
+    /// The queue as a whole is nearly full, so that something will have to give way soon.
+    pub crowded: bool,
 }
 
 /// What a request really carried.
@@ -66,13 +100,16 @@ pub struct Sent {
     pub records: u64,
     /// Plain bytes.
     pub plain_bytes: u64,
+    /// Bytes that went out: the body, or the lines it became.
+    pub wire_bytes: u64,
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Accepted, in whole or as a partial success. The executor has marked it done in the queue, unless it was a
-    /// [`Portion::Alibi`]: that is marked by the [`Action::Settle`] which follows.
+    /// Accepted, in whole or as a partial success. The executor has marked it done in the queue (as delivered or as
+    /// handed over, by the target), unless it was a [`Portion::Alibi`]: that is marked by the [`Action::Settle`] which
+    /// follows.
     Delivered,
     /// A failure that may pass: 408, 429, 502, 503, 504, no connection, no answer.
     Retry {
@@ -163,7 +200,7 @@ pub enum Event {
 }
 
 /// Which part of a lane a request carries. Always from its first record that is not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Portion {
     /// As many whole blocks as fit both limits, at least one. What is left of a partly done head counts as a
     /// block; the executor may send it on its own.
@@ -180,6 +217,7 @@ pub enum Portion {
     },
     /// The one record *after* the first that is not done, from the next block if the head has no other. On
     /// [`Outcome::Delivered`] nothing is marked in the queue.
+    #[default]
     Alibi,
 }
 
@@ -198,14 +236,18 @@ pub enum Action {
         portion: Portion,
         /// Compressed, or as identity.
         gzip: bool,
+        /// Where to.
+        target: Target,
     },
-    /// Give up the request in flight: drop it and its connection. Whether the backend took it stays unknown.
+    /// Give up the request in flight: drop it and its connection. Whether the other end took it stays unknown.
     Abort {
         /// The lane.
         signal: Signal,
+        /// Where it was going.
+        target: Target,
     },
-    /// Close pooled connections: they are presumed dead.
-    RenewConnections,
+    /// Close pooled connections to this target: they are presumed dead.
+    RenewConnections(Target),
     /// Mark records at the front of the lane without sending them, then report [`Event::Settled`]. If the head is
     /// no longer `head`, change nothing and report [`Event::Settled`].
     Settle {

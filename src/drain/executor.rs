@@ -4,8 +4,9 @@
 //! of it, and without a pause between the two, so that a request which is given up has either been noted or
 //! counts as unknown.
 
-use super::policy::{Outcome, Portion, Sent};
+use super::policy::{Outcome, Portion, Sent, Target};
 use crate::config::Config;
+use crate::deliver::fallback::{Fallback, Parcel};
 use crate::deliver::{Client, Outgoing, Verdict};
 use crate::encode::WireFormat;
 use crate::keeper::{Fate, Job, Level, land};
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::xxh3_128;
@@ -26,6 +28,8 @@ pub struct Landed {
     pub signal: Signal,
     /// The number the policy gave it.
     pub attempt: u64,
+    /// Where it went.
+    pub target: Target,
     /// What it carried.
     pub sent: Sent,
     /// How it ended.
@@ -37,8 +41,7 @@ pub struct Landed {
 }
 
 /// Where requests of one signal go.
-#[derive(Clone)]
-struct Target {
+struct Address {
     url: Url,
     headers: HeaderMap,
 }
@@ -46,7 +49,8 @@ struct Target {
 /// Sends requests.
 pub struct Executor {
     client: Arc<Client>,
-    targets: PerSignal<Option<Arc<Target>>>,
+    addresses: PerSignal<Option<Arc<Address>>>,
+    fallback: Option<Arc<Fallback>>,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
     landed: mpsc::UnboundedSender<Landed>,
@@ -54,46 +58,46 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// An executor for the endpoint of `config`, and where ended requests come out.
+    /// An executor for the endpoint of `config` and for `fallback`, and where ended requests come out.
     pub fn new(
         config: &Config,
         client: Arc<Client>,
+        fallback: Option<Arc<Fallback>>,
         wire: &dyn WireFormat,
         jobs: mpsc::UnboundedSender<Job>,
     ) -> (Self, mpsc::UnboundedReceiver<Landed>) {
         let (landed, landings) = mpsc::unbounded_channel();
-        let targets = PerSignal::from_fn(|signal| {
+        let addresses = PerSignal::from_fn(|signal| {
             let headers = config.signal_headers(signal).clone();
-            config.signal_url(signal).map(|url| Arc::new(Target { url, headers }))
+            config.signal_url(signal).map(|url| Arc::new(Address { url, headers }))
         });
         let content_type = wire.content_type();
         let flights = PerSignal::from_fn(|_| None);
-        (Self { client, targets, content_type, jobs, landed, flights }, landings)
+        (Self { client, addresses, fallback, content_type, jobs, landed, flights }, landings)
     }
 
     /// Whether `signal` has an address.
     pub fn can_send(&self, signal: Signal) -> bool {
-        self.targets.get(signal).is_some()
+        self.addresses.get(signal).is_some()
     }
 
     /// Starts a request; how it ends comes out of the channel, unless it is given up before. Without an address it ends
     /// as one that could not be made.
-    pub fn send(&mut self, signal: Signal, attempt: u64, portion: Portion, gzip: bool) {
-        let Some(target) = self.targets.get(signal).clone() else {
+    pub fn send(&mut self, signal: Signal, attempt: u64, portion: Portion, gzip: bool, target: Target) {
+        let Some(way) = self.way(signal, target) else {
             let landed = self.landed.clone();
             let kept = land(&self.jobs, signal, Fate::Kept);
             let task = tokio::spawn(async move {
                 if let Some(left) = kept.await {
                     let (sent, outcome) = (Sent::default(), Outcome::NotSent);
-                    drop(landed.send(Landed { signal, attempt, sent, outcome, verdict: None, left }));
+                    drop(landed.send(Landed { signal, attempt, target, sent, outcome, verdict: None, left }));
                 }
             });
             *self.flights.get_mut(signal) = Some(task);
             return;
         };
         let flight = Flight {
-            client: Arc::clone(&self.client),
-            target,
+            way,
             content_type: self.content_type,
             jobs: self.jobs.clone(),
             signal,
@@ -103,13 +107,23 @@ impl Executor {
         let landed = self.landed.clone();
         let task = tokio::spawn(async move {
             if let Some((sent, outcome, verdict, left)) = flight.fly().await {
-                drop(landed.send(Landed { signal, attempt, sent, outcome, verdict, left }));
+                drop(landed.send(Landed { signal, attempt, target, sent, outcome, verdict, left }));
             }
         });
         *self.flights.get_mut(signal) = Some(task);
     }
 
-    /// Gives up the request of `signal`. Whether the backend took it stays unknown.
+    fn way(&self, signal: Signal, target: Target) -> Option<Way> {
+        match target {
+            Target::Primary => {
+                let address = self.addresses.get(signal).clone()?;
+                Some(Way::Primary(Arc::clone(&self.client), address))
+            }
+            Target::Fallback => self.fallback.clone().map(Way::Fallback),
+        }
+    }
+
+    /// Gives up the request of `signal`. Whether the other end took it stays unknown.
     pub fn abort(&mut self, signal: Signal) {
         if let Some(task) = self.flights.get_mut(signal).take() {
             task.abort();
@@ -118,16 +132,24 @@ impl Executor {
         }
     }
 
-    /// Closes idle connections.
-    pub fn renew_connections(&self) {
-        self.client.renew();
+    /// Closes idle connections to `target`.
+    pub fn renew_connections(&self, target: Target) {
+        match (target, &self.fallback) {
+            (Target::Fallback, Some(fallback)) => fallback.renew(),
+            _ => self.client.renew(),
+        }
     }
+}
+
+/// How a request gets where it goes.
+enum Way {
+    Primary(Arc<Client>, Arc<Address>),
+    Fallback(Arc<Fallback>),
 }
 
 /// One request on its way.
 struct Flight {
-    client: Arc<Client>,
-    target: Arc<Target>,
+    way: Way,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
     signal: Signal,
@@ -146,6 +168,10 @@ impl Flight {
             blocks: u64::from(request.blocks),
             records: u64::from(request.records),
             plain_bytes: request.plain_bytes,
+            wire_bytes: match &self.way {
+                Way::Primary(..) => request.body.len() as u64,
+                Way::Fallback(fallback) => fallback.wire_bytes(request.body.len()),
+            },
         };
         let to = request.to;
         let (records, reports) = (u64::from(request.records), u64::from(request.reports));
@@ -155,7 +181,11 @@ impl Flight {
             // Marked by the settlement that follows.
             _ if self.portion == Portion::Alibi => Fate::Kept,
             Verdict::Delivered { rejected, .. } => {
-                Fate::Delivered { to, records, reports, rejected: *rejected }
+                let rejected = *rejected;
+                match self.way {
+                    Way::Primary(..) => Fate::Delivered { to, records, reports, rejected },
+                    Way::Fallback(_) => Fate::HandedOver { to, records, reports, rejected },
+                }
             }
             _ => Fate::Kept,
         };
@@ -173,16 +203,36 @@ impl Flight {
     async fn post(&self, request: Request) -> Verdict {
         // The same blocks make the same body, so a repeat has the same key.
         let key = format!("{:032x}", xxh3_128(&request.body));
-        self.client
-            .send(Outgoing {
-                url: &self.target.url,
-                headers: &self.target.headers,
-                content_type: self.content_type,
-                gzip: request.encoding == Encoding::Gzip,
-                body: Bytes::from(request.body),
-                idempotency_key: &key,
-            })
-            .await
+        let gzip = request.encoding == Encoding::Gzip;
+        match &self.way {
+            Way::Primary(client, address) => {
+                client
+                    .send(Outgoing {
+                        url: &address.url,
+                        headers: &address.headers,
+                        content_type: self.content_type,
+                        gzip,
+                        body: Bytes::from(request.body),
+                        idempotency_key: &key,
+                    })
+                    .await
+            }
+            Way::Fallback(fallback) => {
+                fallback
+                    .send(Parcel {
+                        signal: self.signal,
+                        content_type: self.content_type,
+                        gzip,
+                        body: Bytes::from(request.body),
+                        hash: &key,
+                        records: u64::from(request.records),
+                        first: request.head.0,
+                        received: Duration::from_nanos(request.received),
+                        queue_id: request.queue_id,
+                    })
+                    .await
+            }
+        }
     }
 
     async fn land(&self, fate: Fate) -> Option<Level> {

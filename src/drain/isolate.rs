@@ -168,6 +168,11 @@ impl Isolation {
         }
     }
 
+    /// A record is accused whose neighbour was delivered already, and not marked yet.
+    pub(super) fn neighbour_was_delivered(&self) -> bool {
+        self.alibi_delivered() == Some(true)
+    }
+
     /// Whether the alibi was accepted, if a record is accused.
     fn alibi_delivered(&self) -> Option<bool> {
         match self.search?.suspicion {

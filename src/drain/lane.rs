@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::{Backlog, Portion, Sent, Settings};
+use super::event::{Backlog, Portion, Sent, Settings, Target};
 use super::isolate::{Isolation, Settlement};
 use super::retry::{Bounds, Retry};
 use crate::Signal;
@@ -20,9 +20,10 @@ const LIMIT_MIN_BYTES: u64 = 4 << 10;
 const REFUSALS_BEFORE_PACING: u32 = 32;
 
 /// A request under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flight {
     pub(super) attempt: u64,
+    pub(super) target: Target,
     pub(super) started: Time,
     pub(super) portion: Portion,
     pub(super) gzip: bool,
@@ -52,8 +53,22 @@ impl Flight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Settling {
     No,
+    /// The records to be given up go to the fallback first.
+    Appealed(Settlement),
     Wanted(Settlement),
     Asked,
+}
+
+/// What SHUTDOWN has taught about the backend, as far as this lane tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Faith {
+    /// It may still take everything.
+    #[default]
+    Kept,
+    /// It failed: the fallback comes first.
+    Shaken,
+    /// It did not answer for as long as it was given: never again.
+    Lost,
 }
 
 /// One signal's way to the destination.
@@ -69,6 +84,8 @@ pub(super) struct Lane {
     settling: Settling,
     /// SHUTDOWN came and its one attempt in any case was not made yet.
     pub(super) last_try: bool,
+    /// Only SHUTDOWN asks.
+    pub(super) faith: Faith,
     retry: Retry,
     /// `not_before` is the server's word, not our guess.
     told_when: bool,
@@ -92,6 +109,7 @@ impl Lane {
             freeze_losses: 0,
             settling: Settling::No,
             last_try: false,
+            faith: Faith::Kept,
             retry: Retry::new(settings.retry_initial, settings.retry_max),
             told_when: false,
             urgent: false,
@@ -111,6 +129,12 @@ impl Lane {
     /// A request or a settlement is under way.
     pub(super) fn is_busy(&self) -> bool {
         self.flight.is_some() || self.settling != Settling::No
+    }
+
+    /// As [`Lane::is_busy`], with the backend.
+    pub(super) fn is_busy_with_backend(&self) -> bool {
+        let settling = matches!(self.settling, Settling::Wanted(_) | Settling::Asked);
+        settling || self.flight.is_some_and(|flight| flight.target == Target::Primary)
     }
 
     /// When what waits has waited long enough to be worth a request.
@@ -155,6 +179,9 @@ impl Lane {
         let sequence = |level: &Backlog| level.head.map(|head| head.sequence);
         if self.level.blocks > 0 && sequence(&self.level) != sequence(&level) {
             self.isolation.reset();
+            if matches!(self.settling, Settling::Appealed(_)) {
+                self.settling = Settling::No;
+            }
         }
         self.level = level;
     }
@@ -168,6 +195,59 @@ impl Lane {
         let Settling::Wanted(settlement) = self.settling else { return None };
         self.settling = Settling::Asked;
         Some(settlement)
+    }
+
+    // === The fallback
+
+    /// Records that are to be given up are to go to the fallback first. True if there are any.
+    pub(super) fn appeal(&mut self) -> bool {
+        let Settling::Wanted(settlement) = self.settling else { return false };
+        if settlement.refused > 0 {
+            self.settling = Settling::Appealed(settlement);
+        }
+        settlement.refused > 0
+    }
+
+    /// How many records at the front are to go to the fallback before they are given up.
+    pub(super) fn appealed(&self) -> Option<u64> {
+        match self.settling {
+            Settling::Appealed(settlement) => Some(settlement.refused),
+            _ => None,
+        }
+    }
+
+    /// The fallback does not take them: they are given up.
+    pub(super) fn lose_appeal(&mut self) {
+        if let Settling::Appealed(settlement) = self.settling {
+            self.settling = Settling::Wanted(settlement);
+        }
+    }
+
+    /// What a request to the fallback carries.
+    pub(super) fn portion_for_fallback(&self, max_bytes: u64) -> Portion {
+        if let Some(count) = self.appealed() {
+            Portion::Records { count }
+        } else if self.isolation.neighbour_was_delivered() {
+            // Its neighbour must not go again with it.
+            Portion::Records { count: 1 }
+        } else {
+            Portion::Run { max_blocks: u64::MAX, max_bytes }
+        }
+    }
+
+    /// The fallback has what was sent. What the backend would have said to it is no longer asked.
+    pub(super) fn handed_over(&mut self, sent: &Sent, left: Backlog) {
+        let rest = match self.settling {
+            Settling::Appealed(settlement) if settlement.delivered > 0 => {
+                left.head.map(|head| Settlement { head: head.sequence, refused: 0, ..settlement })
+            }
+            Settling::Appealed(_) => None,
+            _ if self.isolation.neighbour_was_delivered() => self.isolation.delivered(sent, &left, false),
+            _ => None,
+        };
+        self.isolation.reset();
+        self.want(rest);
+        self.level = left;
     }
 
     /// A settlement was carried out (or found nothing to settle).
@@ -280,6 +360,7 @@ impl Lane {
         self.not_before = self.not_before.min(now);
         self.told_when = false;
         self.last_try = true;
+        self.faith = Faith::Kept;
         self.retry.reset();
     }
 

@@ -18,14 +18,19 @@
 //!   policy asks to be woken often enough to notice. After a freeze of a second or more, connections are
 //!   presumed dead, and the request gets a short grace for an answer that is already there.
 //! - SHUTDOWN cuts every wait once and ends by itself before its deadline.
+//! - Where there is a fallback (`standby.rs`), it gets what would be given up, what a queue that is nearly full has no
+//!   room for, and at SHUTDOWN what the backend did not take (`policy/handing.rs`).
 
 use std::time::Duration;
 
 use super::average::Average;
 use super::destination::Destination;
-pub use super::event::{Action, Backlog, Event, Head, Outcome, Portion, Sent, Settings};
+pub use super::event::{
+    Action, Backlog, Event, FallbackSettings, Head, Meter, Outcome, Portion, Sent, Settings, Target,
+};
 use super::hold::Invocations;
-use super::lane::{Flight, Lane};
+use super::lane::{Faith, Flight, Lane};
+use super::standby::Standby;
 use crate::Signal;
 use crate::clock::Time;
 
@@ -75,6 +80,10 @@ struct Shutdown {
     end: Time,
     /// The last batch of telemetry is waited for until then.
     last_batch_until: Time,
+    /// Half of the budget is gone.
+    half: Time,
+    /// What a backend gets that was away before.
+    quick_until: Time,
 }
 
 /// The decisions of the drain; see the module's head.
@@ -84,6 +93,9 @@ pub struct Policy {
     rng: fastrand::Rng,
     lanes: [Lane; 3],
     destination: Destination,
+    standby: Option<Standby>,
+    /// The queue is nearly full.
+    crowded: bool,
     invocations: Invocations,
     latency: Average,
     /// The lane that goes first next time.
@@ -104,6 +116,8 @@ impl Policy {
         Self {
             lanes: Signal::ALL.map(|signal| Lane::new(signal, &settings)),
             destination: Destination::new(&settings),
+            standby: settings.fallback.map(|fallback| Standby::new(&settings, &fallback)),
+            crowded: false,
             rng: fastrand::Rng::with_seed(rng_seed),
             invocations: Invocations::default(),
             latency: Average::default(),
@@ -137,16 +151,26 @@ impl Policy {
                 if inherited && self.attempts == 0 {
                     self.destination.start_ramped_down();
                 }
+                self.crowded = level.crowded;
                 self.lane(signal).level_changed(level);
             }
             Event::Answer { signal, attempt, sent, outcome, left } => {
                 let current = self.lane(signal).flight.filter(|flight| flight.attempt == attempt);
                 if let Some(flight) = current {
+                    self.crowded = left.crowded;
                     self.lane(signal).flight = None;
-                    self.answer(now, signal, &flight, &sent, outcome, left);
+                    match flight.target {
+                        Target::Primary => self.answer(now, signal, &flight, &sent, outcome, left),
+                        Target::Fallback => {
+                            self.fallback_answered(now, signal, &flight, &sent, outcome, left);
+                        }
+                    }
                 }
             }
-            Event::Settled { signal, left } => self.lane(signal).settled(left),
+            Event::Settled { signal, left } => {
+                self.crowded = left.crowded;
+                self.lane(signal).settled(left);
+            }
             Event::Shutdown { deadline } => self.shut_down(now, deadline),
         }
         self.promised = self.wake_at();
@@ -173,6 +197,9 @@ impl Policy {
             if self.last_batch_is_outstanding() {
                 wake.by_if_later(shutdown.last_batch_until);
             }
+            if self.standby.is_some() {
+                wake.by_if_later(self.patience_until(&shutdown));
+            }
         }
         if let Some(until) = self.invocations.hold_until(&self.settings) {
             wake.by(until);
@@ -187,7 +214,7 @@ impl Policy {
                     wake.by(self.too_old_to_hold_at(flight));
                 }
             }
-            if let Some(at) = self.ready_at(lane, self.seen) {
+            if let Some((at, _)) = self.due(lane, self.seen) {
                 wake.by(at);
             }
         }
@@ -203,8 +230,8 @@ impl Policy {
             self.next = Next::Pending;
             return Some(Action::Next);
         }
-        if let Some(signal) = self.give_up_flight(now) {
-            return Some(Action::Abort { signal });
+        if let Some((signal, target)) = self.give_up_flight(now) {
+            return Some(Action::Abort { signal, target });
         }
         // Giving up a flight counts as a failure, which ends a hold.
         if self.next == Next::Owed && !self.invocations.is_held() {
@@ -215,6 +242,7 @@ impl Policy {
             self.stage = Stage::Exited;
             return Some(Action::Exit);
         }
+        self.drop_vain_appeals(now);
         if let Some(action) = self.settle() {
             return Some(action);
         }
@@ -246,6 +274,9 @@ impl Policy {
         let long = frozen >= LONG_FREEZE;
         if long {
             self.destination.presume_dead();
+            if let Some(standby) = &mut self.standby {
+                standby.destination.presume_dead();
+            }
         }
         for flight in self.lanes.iter_mut().filter_map(|lane| lane.flight.as_mut()) {
             flight.frozen = flight.frozen.saturating_add(frozen);
@@ -280,8 +311,16 @@ impl Policy {
         self.next = Next::None;
         self.invocations.release();
         let end = deadline.saturating_sub(self.settings.shutdown_reserve);
-        self.shutdown = Some(Shutdown { end, last_batch_until: now.saturating_add(LAST_BATCH_WAIT) });
+        self.shutdown = Some(Shutdown {
+            end,
+            last_batch_until: now.saturating_add(LAST_BATCH_WAIT),
+            half: now.saturating_add(end.saturating_sub(now) / 2),
+            quick_until: now.saturating_add(handing::QUICK_TRY),
+        });
         self.destination.hurry(now);
+        if let Some(standby) = &mut self.standby {
+            standby.hurry(now);
+        }
         for lane in &mut self.lanes {
             lane.hurry(now);
         }
@@ -298,7 +337,7 @@ impl Policy {
             return true;
         }
         let waiting = self.last_batch_is_outstanding() && now < shutdown.last_batch_until;
-        let busy = self.lanes.iter().any(|lane| lane.is_busy() || self.ready_at(lane, now).is_some());
+        let busy = self.lanes.iter().any(|lane| lane.is_busy() || self.due(lane, now).is_some());
         !waiting && !busy
     }
 
@@ -312,7 +351,9 @@ impl Policy {
             && self.lanes.iter().all(|lane| lane.failures == 0);
         let slow = self.latency.get().is_some_and(|latency| latency > settings.hold_max);
         let stuck = self.lanes.iter().filter_map(|lane| lane.flight.as_ref());
-        let stuck = stuck.map(|flight| flight.age(now)).any(|age| age > settings.hold_max);
+        let slow_or_aside =
+            |flight: &Flight| flight.age(now) > settings.hold_max || flight.target == Target::Fallback;
+        let stuck = stuck.into_iter().any(slow_or_aside);
         settings.can_hold && !settings.continuous && self.shutdown.is_none() && healthy && !slow && !stuck
     }
 
@@ -334,10 +375,9 @@ impl Policy {
             return false;
         }
         if self.invocations.is_held_after_done() {
-            let worth_it = self
-                .lanes
-                .iter()
-                .any(|lane| lane.is_busy() || self.ready_at(lane, now).is_some_and(|at| at < until));
+            let worth_it = self.lanes.iter().any(|lane| {
+                lane.is_busy_with_backend() || self.ready_at(lane, now).is_some_and(|at| at < until)
+            });
             if !worth_it {
                 self.invocations.release();
                 return false;
@@ -375,6 +415,7 @@ impl Wake {
 }
 
 mod acting;
+mod handing;
 mod outcome;
 #[cfg(test)]
 mod tests;

@@ -19,5 +19,6 @@ pub(super) fn settings() -> Settings {
         shutdown_reserve: ms(150),
         continuous: false,
         can_hold: true,
+        fallback: None,
     }
 }

@@ -6,6 +6,7 @@
 use super::blocks::{Blocks, Encoded};
 use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, token};
 use super::{inputs, tmp};
+use crate::deliver::fallback::is_echo;
 use crate::observe::{Around, Ending, Link, Observer, Seen, Space};
 use crate::queue::BlockError;
 use crate::record::log::INVOCATION_ID;
@@ -100,6 +101,9 @@ impl<'p> Delivery<'p> {
 
     fn log(&mut self, event: &Event<'_>, index: u32) -> Result<(), BlockError> {
         let from_function = event.kind == Kind::Function;
+        if event.kind == Kind::Extension && is_echo(event.record) {
+            return Ok(());
+        }
         let wanted = self.makes(Signal::Logs) && index > *self.origin.skip.get(Signal::Logs);
         // A line of the function's may tell its invocation's trace.
         let is_read = wanted || from_function && self.makes(Signal::Traces);

@@ -275,6 +275,11 @@ impl Intake {
                 self.delivered += records - rejected;
                 self.queue.done_but(signal, to, rejected);
             }
+            Fate::HandedOver { to, records, reports, rejected } => {
+                let records = records.saturating_sub(reports);
+                let rejected = rejected.min(records);
+                self.queue.handed_over(signal, to, records - rejected, rejected);
+            }
             Fate::Kept => {
                 self.backend_takes = false;
                 self.queue.keep(signal);
@@ -337,6 +342,7 @@ impl Intake {
         Summary {
             received: self.received,
             delivered: self.delivered,
+            handed: Signal::ALL.iter().map(|signal| self.queue.ledger().handed(*signal)).sum(),
             dropped: Signal::ALL.iter().map(|signal| self.queue.ledger().dropped(*signal)).sum(),
             waiting: PerSignal::from_fn(|signal| self.queue.waiting(signal)),
         }

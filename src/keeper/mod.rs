@@ -137,6 +137,17 @@ pub enum Fate {
         /// Records that were not taken.
         rejected: u64,
     },
+    /// Taken by the fallback. As [`Fate::Delivered`].
+    HandedOver {
+        /// What is done by that.
+        to: Mark,
+        /// Records in it.
+        records: u64,
+        /// Those of them that are reports of ours.
+        reports: u64,
+        /// Records that were not taken.
+        rejected: u64,
+    },
     /// Not taken, or nobody knows: its records stay.
     Kept,
     /// Records at the front are given up, and those after them have arrived.
@@ -166,6 +177,8 @@ pub struct Summary {
     pub received: u64,
     /// Of those, and of what earlier processes left, delivered; reports of ours not counted.
     pub delivered: u64,
+    /// Records that the fallback has, since the queue was made.
+    pub handed: u64,
     /// Records given up, since the queue was made.
     pub dropped: u64,
     /// What waits.
@@ -295,7 +308,8 @@ impl OpenSetup {
     fn backlog(&self, queue: &mut Queue, signal: Signal) -> Backlog {
         let oldest = queue.oldest(signal);
         let waiting = queue.waiting(signal);
-        let Some(oldest) = oldest else { return Backlog::default() };
+        let crowded = queue.is_nearly_full();
+        let Some(oldest) = oldest else { return Backlog { crowded, ..Backlog::default() } };
         Backlog {
             // Segments that are not counted yet hold something as well.
             blocks: waiting.blocks.max(1),
@@ -306,6 +320,7 @@ impl OpenSetup {
                 records: u64::from(oldest.records),
                 bytes: u64::from(oldest.plain_bytes),
             }),
+            crowded,
         }
     }
 }

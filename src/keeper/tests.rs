@@ -434,3 +434,50 @@ fn without_any_directory_memory_serves_and_ends_by_turning_away() {
     let full = (0..20).map(|n| take(&mut intake, &body([line(&format!("{n}{large}"))]), n));
     assert_eq!(full.last(), Some(Receipt::Full));
 }
+
+#[test]
+fn what_the_fallback_has_is_counted_without_our_reports_and_the_count_outlives_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    assert_eq!(take(&mut intake, b"garbage", 1), Receipt::Unreadable);
+    intake.report_drops();
+    assert_eq!(take(&mut intake, &body([line("a"), line("b"), line("c")]), 2), Receipt::Kept);
+    let run = Portion::Run { max_blocks: 9, max_bytes: 1 << 20 };
+    let request = intake.assemble(Signal::Logs, run, Encoding::Gzip).unwrap();
+    let (records, reports) = (u64::from(request.records), u64::from(request.reports));
+    assert_eq!((records, reports), (4, 1));
+    intake.land(Signal::Logs, Fate::HandedOver { to: request.to, records, reports, rejected: 1 });
+    let summary = intake.summary();
+    assert_eq!((summary.delivered, summary.handed, summary.dropped), (0, 2, 2), "one was rejected");
+    assert_eq!(summary.waiting.get(Signal::Logs).records, 0);
+    drop(intake);
+    let mut intake = open(dir.path());
+    assert_eq!(intake.summary().handed, 2);
+    intake.report_drops();
+    assert_eq!(drain(&mut intake).len(), 1, "the report of what was rejected is all that is left");
+}
+
+#[test]
+fn a_queue_that_is_nearly_full_says_so_whichever_signal_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = OpenSetup {
+        dir: dir.path().to_path_buf(),
+        disk: || Box::new(RealDisk),
+        limits: Limits::new(1 << 20, Overflow::DropOldest),
+        epoch_unix_nanos: 0,
+    };
+    let mut intake = open_limited(dir.path(), open.limits);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut crowded_at = None;
+    for n in 0..12u64 {
+        let noise: String = (0..90_000).map(|_| rng.alphanumeric()).collect();
+        assert_eq!(take(&mut intake, &body([line(&noise)]), n), Receipt::Kept);
+        let crowded = Signal::ALL.map(|signal| open.backlog(&mut intake.queue, signal).crowded);
+        assert!(crowded.iter().all(|other| *other == crowded[0]), "{crowded:?}");
+        assert_eq!(crowded[0], intake.queue.disk_bytes() >= 3 << 18);
+        if crowded[0] && crowded_at.is_none() {
+            crowded_at = Some(n);
+        }
+    }
+    assert!(crowded_at.is_some_and(|at| at > 4), "{crowded_at:?}");
+}

@@ -26,6 +26,12 @@ impl Queue {
         self.done(signal, to);
     }
 
+    /// The request up to `to` was taken by the fallback: `records` of the user's; `rejected` more of them were not.
+    pub fn handed_over(&mut self, signal: Signal, to: Mark, records: u64, rejected: u64) {
+        self.state.ledger.hand_over(signal, records);
+        self.done_but(signal, to, rejected);
+    }
+
     /// The request up to `to` will never be taken: its records are given up and counted.
     pub fn refuse(&mut self, signal: Signal, to: Mark, reason: Reason) {
         // What was dropped from the queue meanwhile was counted then.

@@ -1,5 +1,6 @@
-//! What became of records that were not delivered. Every drop is counted here, kept on disk before the
-//! records go, and told to the user: a line on stderr at once, a log record to the backend when it takes any.
+//! What became of records that the backend did not get. Every drop is counted here, kept on disk before the
+//! records go, and told to the user: a line on stderr at once, a log record to the backend when it takes any. What the
+//! fallback has instead is counted apart, and is no drop.
 
 use super::bytes::Fields;
 use crate::{PerSignal, Signal};
@@ -97,15 +98,18 @@ struct Account {
     reported: [u64; Reason::ALL.len()],
 }
 
-/// All drops since the queue was made.
+/// All drops since the queue was made, and what was handed to the fallback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     accounts: PerSignal<Account>,
+    handed: PerSignal<u64>,
 }
 
 impl Ledger {
-    /// Bytes of a ledger on disk.
+    /// Bytes of the drops on disk.
     pub(super) const BYTES: usize = 3 * 2 * Reason::ALL.len() * 8;
+    /// Bytes of what was handed over on disk.
+    pub(super) const HANDED_BYTES: usize = 3 * 8;
 
     /// Counts records as given up.
     pub fn drop(&mut self, tally: Tally) {
@@ -135,8 +139,22 @@ impl Ledger {
         }
     }
 
+    /// Counts records that the fallback has.
+    pub fn hand_over(&mut self, signal: Signal, records: u64) {
+        let count = self.handed.get_mut(signal);
+        *count = count.saturating_add(records);
+    }
+
+    /// Records of `signal` that the fallback has.
+    pub fn handed(&self, signal: Signal) -> u64 {
+        *self.handed.get(signal)
+    }
+
     /// Takes over the counts of another ledger.
     pub(super) fn add(&mut self, other: &Self) {
+        for (signal, records) in other.handed.iter() {
+            self.hand_over(signal, *records);
+        }
         for (signal, account) in other.accounts.iter() {
             let ours = self.accounts.get_mut(signal);
             let sums = ours.dropped.iter_mut().chain(&mut ours.reported);
@@ -170,6 +188,21 @@ impl Ledger {
     /// Records of `signal` given up for `reason`.
     pub fn dropped_for(&self, signal: Signal, reason: Reason) -> u64 {
         self.accounts.get(signal).dropped.get(reason.index()).copied().unwrap_or(0)
+    }
+
+    /// Appends what was handed over, which stands apart from the rest: an earlier version did not know of it.
+    pub(super) fn encode_handed(&self, out: &mut Vec<u8>) {
+        for (_, records) in self.handed.iter() {
+            out.extend_from_slice(&records.to_le_bytes());
+        }
+    }
+
+    /// Reads what [`Ledger::encode_handed`] wrote.
+    pub(super) fn decode_handed(&mut self, fields: &mut Fields<'_>) -> Option<()> {
+        for signal in Signal::ALL {
+            *self.handed.get_mut(signal) = fields.u64()?;
+        }
+        Some(())
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -222,6 +255,19 @@ mod tests {
         ledger.encode(&mut bytes);
         assert_eq!(bytes.len(), Ledger::BYTES);
         assert_eq!(Ledger::decode(&mut Fields::new(&bytes)), Some(ledger));
+    }
+
+    #[test]
+    fn what_was_handed_over_is_counted_apart_from_drops_and_taken_over_with_them() {
+        let mut ledger = Ledger::default();
+        ledger.hand_over(Signal::Metrics, 7);
+        let mut other = Ledger::default();
+        other.hand_over(Signal::Metrics, u64::MAX);
+        other.drop(tally(2));
+        ledger.add(&other);
+        assert_eq!(ledger.handed(Signal::Metrics), u64::MAX);
+        assert_eq!((ledger.handed(Signal::Logs), ledger.dropped(Signal::Logs)), (0, 2));
+        assert_eq!(ledger.dropped(Signal::Metrics), 0);
     }
 
     #[test]

@@ -86,6 +86,8 @@ impl Queue {
                 plain_bytes: sent.iter().map(|item| u64::from(item.header.plain_len)).sum(),
                 part: None,
                 head: head.header.seq,
+                received: head.header.received,
+                queue_id: self.state.queue_id,
             });
         }
     }
@@ -273,6 +275,8 @@ impl Queue {
             plain_bytes,
             part: Some(records),
             head: item.header.seq,
+            received: item.header.received,
+            queue_id: self.state.queue_id,
         })
     }
 

@@ -10,7 +10,7 @@ use super::frame::Seq;
 use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
-/// Length of one slot in bytes: the state takes 436, the rest is room for later versions.
+/// Length of one slot in bytes: the state takes 460, the rest is zero and room for later versions.
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
 pub(super) const SLOTS: u64 = 2;
@@ -41,7 +41,7 @@ pub struct State {
     pub generation: u64,
     /// How far each signal has come.
     pub marks: PerSignal<Mark>,
-    /// What was given up.
+    /// What was given up, and what the fallback has.
     pub ledger: Ledger,
     /// The last report frame that the ledger knows of.
     pub reported: Seq,
@@ -67,6 +67,8 @@ impl State {
         slot.extend_from_slice(&self.reported.0.to_le_bytes());
         slot.extend_from_slice(&self.fragment.0.to_le_bytes());
         slot.extend_from_slice(&self.carry.0.to_le_bytes());
+        // An earlier version left zeros here, and leaves alone what it does not know.
+        self.ledger.encode_handed(&mut slot);
         slot.resize(SLOT_BYTES - 4, 0);
         let crc = crc32(&slot);
         slot.extend_from_slice(&crc.to_le_bytes());
@@ -91,6 +93,7 @@ impl State {
         state.reported = Seq(fields.u64()?);
         state.fragment = Seq(fields.u64()?);
         state.carry = Seq(fields.u64()?);
+        state.ledger.decode_handed(&mut fields)?;
         let own = [state.reported, state.fragment, state.carry];
         let mut named = state.marks.iter().map(|(_, mark)| mark.seq).chain(own);
         let plausible = named.all(|seq| seq.segment() <= SEGMENT_MAX) && state.generation <= GENERATION_MAX;
@@ -106,7 +109,7 @@ pub(super) fn is_newer(slot: &[u8]) -> bool {
         .is_some_and(|found| found > version.first().unwrap_or(found))
 }
 
-const _: () = assert!(8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 24 + 4 <= SLOT_BYTES);
+const _: () = assert!(8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 24 + Ledger::HANDED_BYTES + 4 <= SLOT_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +127,23 @@ mod tests {
         };
         *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };
         state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Damaged, records: 3 });
+        state.ledger.hand_over(Signal::Traces, 4);
         state
+    }
+
+    /// Where the version that knew of no fallback ended.
+    const END_BEFORE_FALLBACKS: usize = 8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 24;
+
+    #[test]
+    fn a_state_of_a_version_without_a_fallback_is_read() {
+        let mut slot = state().encode(12);
+        slot.truncate(END_BEFORE_FALLBACKS);
+        slot.resize(SLOT_BYTES - 4, 0);
+        slot.extend_from_slice(&crc32(&slot).to_le_bytes());
+        let read = State::decode(&slot, 12).unwrap();
+        assert_eq!(read.ledger.handed(Signal::Traces), 0);
+        assert_eq!(read.ledger.dropped(Signal::Logs), 3);
+        assert_eq!((read.carry, read.marks), (state().carry, state().marks));
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Queue {
         self.store.disk_bytes().saturating_add(index)
     }
 
+    /// Whether so much of the budget is used that something will have to give way soon.
+    pub fn is_nearly_full(&self) -> bool {
+        self.disk_bytes() >= self.limits.nearly_full_bytes()
+    }
+
     pub(super) fn note(&mut self, entry: Entry) {
         if let Some(index) = &mut self.index {
             index.note(entry);

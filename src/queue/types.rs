@@ -47,6 +47,15 @@ impl Limits {
     /// disk may hold.
     const MEMORY_MAX_BYTES: u64 = 4 << 20;
 
+    /// From three quarters of the budget on the fallback gets the oldest. What is left is four segments of the default
+    /// budget, two of the smallest, so that one can be emptied and removed before another has to be dropped.
+    const NEARLY_FULL_QUARTERS: u64 = 3;
+
+    /// From here on the queue is nearly full, in bytes.
+    pub(super) fn nearly_full_bytes(&self) -> u64 {
+        self.max_bytes / 4 * Self::NEARLY_FULL_QUARTERS
+    }
+
     /// Limits for a budget of `max_bytes`.
     pub fn new(max_bytes: u64, overflow: Overflow) -> Self {
         let segment_bytes = (max_bytes / 16).clamp(Self::SEGMENT_BYTES.start, Self::SEGMENT_BYTES.end);
@@ -185,4 +194,8 @@ pub struct Request {
     pub part: Option<Range<u32>>,
     /// The block that was the oldest when it was put together.
     pub head: Seq,
+    /// When the first of its blocks was received, Unix nanoseconds.
+    pub received: u64,
+    /// The queue it comes from, see [`State::queue_id`](super::State::queue_id).
+    pub queue_id: u128,
 }

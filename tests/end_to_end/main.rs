@@ -16,6 +16,7 @@ mod disk;
 #[path = "../soak/engine/mod.rs"]
 mod engine;
 mod extremes;
+mod fallback;
 mod freeze;
 mod healthy;
 mod hostile;

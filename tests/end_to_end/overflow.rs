@@ -7,7 +7,7 @@ use outlast_backend::Behaviour;
 use outlast_simulator::{Invocation, Sandbox};
 
 /// An invocation of lines that do not compress: some 200 KB on disk.
-fn heavy(number: u64) -> Invocation {
+pub(crate) fn heavy(number: u64) -> Invocation {
     let mut random = fastrand::Rng::with_seed(number);
     (0..250).fold(Invocation::new(), |invocation, line| {
         let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(1_000).collect();
@@ -94,12 +94,13 @@ async fn the_disk_budget_is_kept_to() {
     leave(&lambda).await;
 }
 
-fn size_of(directory: &std::path::Path) -> u64 {
+/// Bytes of the files below `directory`, which may be changing.
+pub(crate) fn size_of(directory: &std::path::Path) -> u64 {
     std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
-            if path.is_dir() { size_of(&path) } else { std::fs::metadata(path).unwrap().len() }
+            if path.is_dir() { size_of(&path) } else { std::fs::metadata(path).map_or(0, |file| file.len()) }
         })
         .sum()
 }

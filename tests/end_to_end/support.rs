@@ -234,7 +234,7 @@ fn told_by_lambda(event: &Event) -> Told {
     Told { kind: event.kind.to_string(), body }
 }
 
-fn told_to_backend(record: &Record) -> Told {
+pub(crate) fn told_to_backend(record: &Record) -> Told {
     let kind = record.attributes.get("aws.lambda.telemetry.type").and_then(Value::as_str);
     Told { kind: kind.unwrap_or_default().to_owned(), body: record.body.clone() }
 }

@@ -8,11 +8,11 @@ const MAX_BYTES: u64 = 1 << 20;
 /// `blocks` blocks, the first of them `head` with `records` records.
 fn level(blocks: u64, head: u64, records: u64) -> Backlog {
     let head = (blocks > 0).then_some(Head { sequence: head, records, bytes: records * 100 });
-    Backlog { blocks, bytes: blocks * 1_000, oldest: None, head }
+    Backlog { blocks, bytes: blocks * 1_000, oldest: None, head, crowded: false }
 }
 
 fn sent(blocks: u64, head: u64, records: u64) -> Sent {
-    Sent { head, blocks, records, plain_bytes: records * 100 }
+    Sent { head, blocks, records, plain_bytes: records * 100, wire_bytes: 0 }
 }
 
 fn blocks(count: u64) -> Option<Portion> {

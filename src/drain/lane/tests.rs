@@ -1,4 +1,4 @@
-use super::super::event::Head;
+use super::super::event::{Head, Target};
 use super::*;
 use crate::drain::testing::{ms, settings};
 
@@ -7,7 +7,7 @@ const BATCH_MAX_BYTES: u64 = 1 << 20;
 /// `blocks` blocks, the oldest `head` with `records` records in `bytes` bytes.
 fn level(blocks: u64, head: u64, records: u64, bytes: u64) -> Backlog {
     let oldest = (blocks > 0).then_some(Head { sequence: head, records, bytes });
-    Backlog { blocks, bytes: blocks * bytes, oldest: Some(ms(1_000)), head: oldest }
+    Backlog { blocks, bytes: blocks * bytes, oldest: Some(ms(1_000)), head: oldest, crowded: false }
 }
 
 fn lane(level: Backlog) -> Lane {
@@ -17,7 +17,7 @@ fn lane(level: Backlog) -> Lane {
 }
 
 fn sent(blocks: u64, records: u64, plain_bytes: u64) -> Sent {
-    Sent { head: 1, blocks, records, plain_bytes }
+    Sent { head: 1, blocks, records, plain_bytes, wire_bytes: 0 }
 }
 
 fn run(max_blocks: u64, max_bytes: u64) -> Portion {
@@ -121,6 +121,7 @@ fn a_recovery_elsewhere_cuts_a_wait_short_unless_the_server_set_it() {
 fn a_flight_ends_by_its_time_out_without_the_time_it_lay_frozen() {
     let flight = Flight {
         attempt: 1,
+        target: Target::Primary,
         started: ms(1_000),
         portion: Portion::Alibi,
         gzip: true,

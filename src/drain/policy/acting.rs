@@ -1,9 +1,8 @@
 //! What is sent, and when: which lane's turn it is, how long what is new lingers, and what had better wait for the
 //! next invocation.
 
-use super::{Action, Flight, LINGER_MAX, LINGER_PER_DELAY, Lane, Policy};
+use super::{Action, Flight, LINGER_MAX, LINGER_PER_DELAY, Lane, Policy, Target};
 use crate::clock::Time;
-use std::time::Duration;
 
 impl Policy {
     pub(super) fn settle(&mut self) -> Option<Action> {
@@ -19,29 +18,42 @@ impl Policy {
 
     pub(super) fn send(&mut self, now: Time) -> Option<Action> {
         let count = self.lanes.len();
-        let signal = (0..count)
-            .filter_map(|step| self.lanes.get((self.turn + step) % count))
-            .find(|lane| self.ready_at(lane, now).is_some_and(|at| at <= now))?
-            .signal;
-        if self.destination.take_stale(now) {
-            return Some(Action::RenewConnections);
+        let (signal, target) =
+            (0..count).filter_map(|step| self.lanes.get((self.turn + step) % count)).find_map(|lane| {
+                let (at, target) = self.due(lane, now)?;
+                (at <= now).then_some((lane.signal, target))
+            })?;
+        let stale = match (target, &mut self.standby) {
+            (Target::Fallback, Some(standby)) => standby.destination.take_stale(now),
+            _ => self.destination.take_stale(now),
+        };
+        if stale {
+            return Some(Action::RenewConnections(target));
         }
         self.turn = (signal.index() + 1) % count;
         self.attempts = self.attempts.wrapping_add(1);
-        self.destination.used(now);
         let attempt = self.attempts;
+        if target == Target::Fallback {
+            let (portion, gzip) = self.parcel(signal)?;
+            if let Some(standby) = &mut self.standby {
+                standby.sends(now);
+            }
+            let flight = Flight { attempt, target, started: now, portion, gzip, ..Flight::default() };
+            self.lane(signal).flight = Some(flight);
+            return Some(Action::Send { signal, attempt, portion, gzip, target });
+        }
+        self.destination.used(now);
         let gzip = self.destination.gzip();
         let blocks_max = if self.shutdown.is_some() { u64::MAX } else { self.destination.blocks_max() };
         let batch_max_bytes = self.settings.batch_max_bytes;
         let lane = self.lane(signal);
         let portion = lane.portion(batch_max_bytes, blocks_max);
         lane.last_try = false;
-        lane.flight =
-            Some(Flight { attempt, started: now, portion, gzip, frozen: Duration::ZERO, grace_until: None });
-        Some(Action::Send { signal, attempt, portion, gzip })
+        lane.flight = Some(Flight { attempt, target, started: now, portion, gzip, ..Flight::default() });
+        Some(Action::Send { signal, attempt, portion, gzip, target })
     }
 
-    /// When `lane` may and should send; `None` if that depends on an event.
+    /// When `lane` may and should send to the backend; `None` if that depends on an event.
     pub(super) fn ready_at(&self, lane: &Lane, now: Time) -> Option<Time> {
         if !lane.is_ready() {
             return None;
@@ -57,7 +69,8 @@ impl Policy {
         }
         let mut gate = lane.not_before.max(self.destination.pause_until());
         if self.destination.is_open() {
-            if self.lanes.iter().any(|lane| lane.flight.is_some()) {
+            let flights = self.lanes.iter().filter_map(|lane| lane.flight.as_ref());
+            if flights.into_iter().any(|flight| flight.target == Target::Primary) {
                 return None;
             }
             // A lane that has not failed itself may find out at once: its path may be fine.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Backlog, Flight, Outcome, Policy, Sent};
+use super::{Backlog, Faith, Flight, Outcome, Policy, Sent, Target};
 use crate::Signal;
 use crate::clock::Time;
 use crate::drain::retry::Bounds;
 
 /// Denied: someone has to change a key or a policy. Probing every few hundred milliseconds would only fill their logs and
 /// may lock the account; five seconds still notices the repair within an invocation or two.
-const DENIED_FLOOR: Duration = Duration::from_secs(5);
+pub(super) const DENIED_FLOOR: Duration = Duration::from_secs(5);
 
 impl Policy {
     pub(super) fn answer(
@@ -77,11 +77,13 @@ impl Policy {
             }
             Outcome::NotSent => self.lane(signal).not_sent(now, random),
         }
+        self.appeal(signal);
     }
 
     /// The backend works, whatever it said.
     fn answered(&mut self, now: Time, signal: Signal) {
         let failures = self.lane(signal).failures;
+        self.lane(signal).faith = Faith::Kept;
         let recovered = self.destination.answered(failures);
         if self.shutdown.is_some() {
             self.destination.hurry(now);
@@ -98,6 +100,7 @@ impl Policy {
         self.invocations.release();
         let ceiling = self.destination.failed(now, started);
         let lane = self.lane(signal);
+        lane.faith = Faith::Shaken;
         lane.failed(now, ceiling, bounds, random);
         let at = lane.not_before;
         if ceiling.is_some() {
@@ -119,18 +122,27 @@ impl Policy {
         }
     }
 
-    /// Ends a flight whose time is up and says whose it was.
-    pub(super) fn give_up_flight(&mut self, now: Time) -> Option<Signal> {
+    /// Ends a flight whose time is up and says whose it was, and where it was going.
+    pub(super) fn give_up_flight(&mut self, now: Time) -> Option<(Signal, Target)> {
         let over = self.shutdown.is_some_and(|shutdown| now >= shutdown.end);
         let timeout = self.settings.request_timeout;
-        let lane = self
-            .lanes
-            .iter_mut()
-            .find(|lane| lane.flight.as_ref().is_some_and(|flight| over || now >= flight.ends_at(timeout)))?;
-        let signal = lane.signal;
-        let flight = lane.flight.take()?;
+        let cut = |flight: &Flight| self.cut_at(flight).is_some_and(|at| now >= at);
+        let ends = |flight: &Flight| over || now >= flight.ends_at(timeout) || cut(flight);
+        let signal = self.lanes.iter().find(|lane| lane.flight.as_ref().is_some_and(ends))?.signal;
+        let flight = self.lane(signal).flight.take()?;
+        let given_up = Some((signal, flight.target));
         if over {
-            return Some(signal);
+            return given_up;
+        }
+        if flight.target == Target::Fallback {
+            self.fallback_timed_out(now, signal, &flight);
+            return given_up;
+        }
+        if now < flight.ends_at(timeout) {
+            // Its time is not up, but the backend's is.
+            self.destination.presume_dead();
+            self.lane(signal).faith = Faith::Lost;
+            return given_up;
         }
         let random = self.rng.f64();
         if flight.grace_until.is_some() {
@@ -140,6 +152,6 @@ impl Policy {
             self.lane(signal).unavailable();
             self.failed(now, signal, flight.started, Bounds::default(), random);
         }
-        Some(signal)
+        given_up
     }
 }

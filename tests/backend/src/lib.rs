@@ -33,7 +33,8 @@
 //! | `shared` | what connections and the handle share |
 //! | [`gzip`] | RFC 1952, strictly |
 //! | [`command`] | the script as text, for the binary |
-//! | [`real`] | an OpenTelemetry collector nobody here wrote |
+//! | [`bucket`] | a bucket of S3 |
+//! | [`real`], [`moto`] | an OpenTelemetry collector and an S3 nobody here wrote |
 
 #![allow(
     clippy::disallowed_methods,
@@ -42,12 +43,14 @@
 
 pub mod backend;
 mod body;
+pub mod bucket;
 pub mod command;
 mod connection;
 mod decode;
 pub mod door;
 pub mod gzip;
 mod http;
+pub mod moto;
 pub mod real;
 pub mod received;
 pub mod record;

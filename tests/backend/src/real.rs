@@ -25,7 +25,7 @@ use crate::shared::lock;
 /// Where parts are installed, unless it is `$HOME/.cache/outlast-parts`.
 const PARTS_DIR: &str = "PARTS_DIR";
 /// Set to 1, it makes a missing part a failure instead of a reason to skip.
-const REQUIRE_PARTS: &str = "OUTLAST_REQUIRE_PARTS";
+pub(crate) const REQUIRE_PARTS: &str = "OUTLAST_REQUIRE_PARTS";
 /// It starts within some 50 ms; a loaded machine is given a hundred times that.
 const START_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries to connect while it starts. There is no event to wait for: it says that it starts,
@@ -175,12 +175,16 @@ impl Rotel {
 }
 
 /// The virtual environment that `tests/parts/get.sh` makes.
-fn directory() -> PathBuf {
-    let parts = env::var_os(PARTS_DIR).map_or_else(
+/// Where parts are installed.
+pub(crate) fn parts() -> PathBuf {
+    env::var_os(PARTS_DIR).map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache/outlast-parts"),
         PathBuf::from,
-    );
-    parts.join("venv-rotel")
+    )
+}
+
+fn directory() -> PathBuf {
+    parts().join("venv-rotel")
 }
 
 /// The collector itself. Some releases install it as a command, others inside the Python package.

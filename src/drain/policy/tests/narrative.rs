@@ -15,7 +15,7 @@ fn a_quiet_function_is_held_briefly_and_its_telemetry_leaves_within_each_invocat
     }
     assert_eq!(world.count(|action| matches!(action, Action::Send { .. })), 20, "one request per invocation");
     // Every invocation but the first finds connections that were idle for a minute.
-    assert_eq!(world.count(|action| matches!(action, Action::RenewConnections)), 19);
+    assert_eq!(world.count(|action| matches!(action, Action::RenewConnections(_))), 19);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_quiet_functions_frozen_request_is_repeated_on_a_new_connection_at_the_thaw(
     world.run_for(ms(1_000));
     let tail: Vec<_> = world.actions.iter().filter(|(at, _)| *at >= thaw + ms(300)).collect();
     assert!(matches!(tail[0], (at, Action::Abort { .. }) if *at == thaw + ms(300)), "{tail:?}");
-    assert!(matches!(tail[1], (_, Action::RenewConnections)), "{tail:?}");
+    assert!(matches!(tail[1], (_, Action::RenewConnections(_))), "{tail:?}");
     assert!(matches!(tail[2], (at, Action::Send { .. }) if *at == thaw + ms(300)), "{tail:?}");
     assert!(world.is_empty());
 }

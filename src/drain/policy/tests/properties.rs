@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::world::{Reply, World, hang, ms, reply, settings};
 use crate::Signal;
-use crate::drain::policy::{Event, Outcome};
+use crate::drain::policy::{Event, FallbackSettings, Meter, Outcome, Settings, Target};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -71,6 +71,26 @@ fn scripted(script: Vec<(Option<Outcome>, u64)>) -> impl FnMut(&super::world::Re
     }
 }
 
+/// A backend and a fallback, each by its own script.
+fn scripted_both(
+    backend: Vec<(Option<Outcome>, u64)>,
+    fallback: Vec<(Option<Outcome>, u64)>,
+) -> impl FnMut(&super::world::Request<'_>) -> Reply {
+    let (mut backend, mut fallback) = (scripted(backend), scripted(fallback));
+    move |request| match request.target {
+        Target::Primary => backend(request),
+        Target::Fallback => fallback(request),
+    }
+}
+
+fn fallback_settings() -> impl Strategy<Value = Settings> {
+    let meter = (1..100_000u64, 0..100_000u64)
+        .prop_map(|(bytes_per_second, shutdown_max_bytes)| Meter { bytes_per_second, shutdown_max_bytes });
+    (prop::option::of(meter), 500..1_000_000u64, any::<bool>()).prop_map(|(meter, batch_max_bytes, gzip)| {
+        Settings { fallback: Some(FallbackSettings { batch_max_bytes, gzip, meter }), ..settings() }
+    })
+}
+
 fn perform(world: &mut World, step: &Step, unseen: &mut u64) {
     match *step {
         Step::Append { signal, blocks, records, bytes } => {
@@ -128,6 +148,47 @@ proptest! {
                 let ids: Vec<_> = world.delivered.iter().filter(|(of, _)| *of == signal).collect();
                 prop_assert!(ids.is_sorted(), "{} out of order", signal);
             }
+        }
+    }
+
+    #[test]
+    fn with_a_fallback_each_record_is_delivered_handed_over_or_given_up_once(
+        seed in any::<u64>(),
+        settings in fallback_settings(),
+        script in prop::collection::vec((outcome(), 0..6_000u64), 0..60),
+        fallback in prop::collection::vec((outcome(), 0..6_000u64), 0..40),
+        steps in prop::collection::vec((step(), any::<bool>()), 1..30),
+        shutdown in prop::option::of(0..2_000u64),
+    ) {
+        let mut world = World::new(settings.clone(), scripted_both(script, fallback)).seeded(settings.clone(), seed);
+        world.tell(Event::Started);
+        let mut unseen = 0;
+        for (step, crowded) in &steps {
+            world.crowded = *crowded;
+            perform(&mut world, step, &mut unseen);
+        }
+        if let Some(budget) = shutdown {
+            let deadline = world.now + ms(budget);
+            let end = world.now.max(deadline.saturating_sub(settings.shutdown_reserve));
+            world.tell(Event::Shutdown { deadline });
+            world.run_until(deadline + ms(1));
+            prop_assert!(world.exited.is_some_and(|at| at <= end), "{:?}, the end was {:?}", world.exited, end);
+        } else {
+            world.run_until_empty(6_000);
+        }
+        let mut ended = [world.delivered.clone(), world.handed.clone(), world.refused.clone()].concat();
+        ended.sort_unstable();
+        ended.retain(|record| world.appended.contains(record));
+        let mut appended = world.appended.clone();
+        appended.sort_unstable();
+        if shutdown.is_none() {
+            prop_assert_eq!(ended, appended, "each record ends exactly once");
+        } else {
+            ended.extend(world.left());
+            ended.sort_unstable();
+            // A neighbour that was delivered as an alibi may be on disk still.
+            ended.dedup();
+            prop_assert_eq!(ended, appended, "what did not end is on disk");
         }
     }
 

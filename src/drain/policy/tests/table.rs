@@ -384,7 +384,7 @@ fn a_time_out_aborts_counts_as_a_failure_and_renews_connections() {
     let kinds: Vec<_> = world.actions.iter().skip(1).collect();
     assert!(matches!(kinds[0], (at, Action::Send { .. }) if *at == ms(0)), "{kinds:?}");
     assert!(matches!(kinds[1], (at, Action::Abort { .. }) if *at == ms(5_000)), "{kinds:?}");
-    assert!(matches!(kinds[2], (at, Action::RenewConnections) if *at >= ms(5_200)), "{kinds:?}");
+    assert!(matches!(kinds[2], (at, Action::RenewConnections(_)) if *at >= ms(5_200)), "{kinds:?}");
     assert!(matches!(kinds[3], (at, Action::Send { .. }) if *at >= ms(5_200)), "{kinds:?}");
 }
 
@@ -682,7 +682,7 @@ fn an_hour_without_an_invocation_costs_a_request_and_no_record() {
     world.freeze(ms(3_600_000));
     let held = world.invocation(ms(400), ms(0));
     assert!(world.is_empty() && world.delivered.len() == world.appended.len());
-    assert_eq!(world.count(|action| matches!(action, Action::RenewConnections)), 1);
+    assert_eq!(world.count(|action| matches!(action, Action::RenewConnections(_))), 1);
     assert!(held <= settings().hold_max, "{held:?}");
 }
 
@@ -716,7 +716,7 @@ fn connections_idle_for_more_than_four_seconds_are_not_used_again() {
         world.freeze(pause);
         world.append(Signal::Logs, 1, 64 << 10);
         world.run_for(ms(20));
-        assert_eq!(world.count(|action| matches!(action, Action::RenewConnections)), renewed);
+        assert_eq!(world.count(|action| matches!(action, Action::RenewConnections(_))), renewed);
     }
 }
 
@@ -862,6 +862,7 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         shutdown_reserve: Duration::ZERO,
         continuous: false,
         can_hold: true,
+        fallback: None,
     };
     let huge = Settings {
         batch_max_bytes: u64::MAX,
@@ -874,6 +875,7 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         shutdown_reserve: Duration::MAX,
         continuous: false,
         can_hold: true,
+        fallback: None,
     };
     for settings in [zero, huge] {
         let mut world = World::started(settings, |_| reply(ms(1), UNAVAILABLE));

@@ -6,12 +6,20 @@ use std::time::Duration;
 
 use crate::Signal;
 use crate::clock::Time;
-use crate::drain::policy::{Action, Backlog, Event, Head, Outcome, Policy, Portion, Sent, Settings};
+use crate::drain::policy::{
+    Action, Backlog, Event, FallbackSettings, Head, Outcome, Policy, Portion, Sent, Settings, Target,
+};
 
 pub(super) use crate::drain::testing::{ms, settings};
 
 /// More actions than this without time passing is a busy loop.
 const ACTIONS_PER_MOMENT_MAX: usize = 64;
+
+/// The same with a fallback that takes everything it is given.
+pub(super) fn with_fallback() -> Settings {
+    let fallback = FallbackSettings { batch_max_bytes: 1 << 20, gzip: true, meter: None };
+    Settings { fallback: Some(fallback), ..settings() }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
@@ -32,6 +40,7 @@ pub(super) struct Request<'a> {
     pub(super) signal: Signal,
     pub(super) records: &'a [Record],
     pub(super) gzip: bool,
+    pub(super) target: Target,
 }
 
 impl Request<'_> {
@@ -60,6 +69,7 @@ pub(super) const UNAVAILABLE: Outcome = Outcome::Retry { after: None, fate_unkno
 struct Flight {
     attempt: u64,
     signal: Signal,
+    target: Target,
     portion: Portion,
     records: Vec<Record>,
     sent: Sent,
@@ -81,8 +91,12 @@ pub(super) struct World {
     pub(super) actions: Vec<(Time, Action)>,
     /// Records the backend accepted, in order.
     pub(super) delivered: Vec<(Signal, u64)>,
+    /// Records the fallback accepted, in order.
+    pub(super) handed: Vec<(Signal, u64)>,
     /// Records given up, in order.
     pub(super) refused: Vec<(Signal, u64)>,
+    /// What the policy is told of the queue as a whole.
+    pub(super) crowded: bool,
     pub(super) appended: Vec<(Signal, u64)>,
     pub(super) next_pending: bool,
     pub(super) exited: Option<Time>,
@@ -106,7 +120,9 @@ impl World {
             now: Time::ZERO,
             actions: Vec::new(),
             delivered: Vec::new(),
+            handed: Vec::new(),
             refused: Vec::new(),
+            crowded: false,
             appended: Vec::new(),
             next_pending: false,
             exited: None,
@@ -273,11 +289,21 @@ impl World {
                 records: block.records.len() as u64,
                 bytes: sum(block),
             }),
+            crowded: self.crowded,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.lanes.iter().all(VecDeque::is_empty)
+    }
+
+    /// Records that are still in the queue.
+    pub(super) fn left(&self) -> Vec<(Signal, u64)> {
+        let of = |signal: Signal| {
+            let blocks = self.lanes[signal.index()].iter();
+            blocks.flat_map(|block| &block.records).map(move |record| (signal, record.id))
+        };
+        Signal::ALL.into_iter().flat_map(of).collect()
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -325,7 +351,11 @@ impl World {
     fn finish(&mut self, flight: &Flight) {
         let signal = flight.signal;
         if flight.outcome == Outcome::Delivered {
-            self.delivered.extend(flight.records.iter().map(|record| (signal, record.id)));
+            let ends = match flight.target {
+                Target::Primary => &mut self.delivered,
+                Target::Fallback => &mut self.handed,
+            };
+            ends.extend(flight.records.iter().map(|record| (signal, record.id)));
             if flight.portion != Portion::Alibi {
                 for _ in 0..flight.records.len() {
                     self.pop(signal);
@@ -375,16 +405,16 @@ impl World {
                 self.nexts += 1;
                 assert!(self.nexts <= self.events_received, "more Nexts than events");
             }
-            Action::Send { signal, attempt, portion, gzip } => {
+            Action::Send { signal, attempt, portion, gzip, target } => {
                 assert!(self.flights.iter().all(|flight| flight.signal != signal), "two flights of {signal}");
-                self.send(signal, attempt, portion, gzip);
+                self.send(signal, attempt, portion, gzip, target);
             }
-            Action::Abort { signal } => {
+            Action::Abort { signal, target } => {
                 let before = self.flights.len();
-                self.flights.retain(|flight| flight.signal != signal);
+                self.flights.retain(|flight| (flight.signal, flight.target) != (signal, target));
                 assert_eq!(self.flights.len() + 1, before, "aborted what was not in flight");
             }
-            Action::RenewConnections => {}
+            Action::RenewConnections(_) => {}
             Action::Settle { signal, head, refused, delivered } => {
                 if self.level(signal).head.map(|head| head.sequence) == Some(head) {
                     for _ in 0..refused {
@@ -406,7 +436,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, signal: Signal, attempt: u64, portion: Portion, gzip: bool) {
+    fn send(&mut self, signal: Signal, attempt: u64, portion: Portion, gzip: bool, target: Target) {
         let lane = &self.lanes[signal.index()];
         let head = lane.front().expect("something to send");
         let mut sent = Sent { head: head.sequence, ..Sent::default() };
@@ -437,9 +467,10 @@ impl World {
         }
         sent.records = records.len() as u64;
         sent.plain_bytes = records.iter().map(|record| record.bytes).sum();
-        let request = Request { now: self.now, signal, records: &records, gzip };
+        sent.wire_bytes = sent.plain_bytes;
+        let request = Request { now: self.now, signal, records: &records, gzip, target };
         let Reply { after, outcome } = (self.backend)(&request);
         let ends = self.now.saturating_add(after);
-        self.flights.push(Flight { attempt, signal, portion, records, sent, ends, outcome });
+        self.flights.push(Flight { attempt, signal, target, portion, records, sent, ends, outcome });
     }
 }

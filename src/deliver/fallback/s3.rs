@@ -1,0 +1,327 @@
+//! One object per request body, in Amazon S3 or in what speaks like it.
+//!
+//! A key is made of what does not change when the same blocks are sent again, so that a repeated PUT overwrites itself:
+//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-HASH.EXT.gz`. The time is that of the first block's
+//! arrival. Sequence numbers grow with the stream within one queue, and have a fixed width, so that keys of one hour,
+//! signal and queue sort in the order of the stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use thiserror::Error;
+
+use super::Parcel;
+use super::civil::Civil;
+use super::sigv4::{Signer, ToSign, encoded_path, sha256_hex};
+use crate::clock;
+use crate::deliver::client::Client;
+use crate::deliver::verdict::{Cause, Verdict};
+
+/// Plain bytes per object, at most. At SHUTDOWN each PUT costs a round trip, so that few and large ones save more; but
+/// a body is held in memory, one per signal, and functions of 128 MB are common.
+pub const OBJECT_MAX_PLAIN_BYTES: u64 = 4 << 20;
+
+const SERVICE: &str = "s3";
+const SHA256: &str = "x-amz-content-sha256";
+const DATE: &str = "x-amz-date";
+const TOKEN: &str = "x-amz-security-token";
+
+/// What Lambda's environment says about AWS.
+#[derive(Clone)]
+pub struct Aws {
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: Option<String>,
+    region: String,
+    endpoint: Option<Url>,
+    function: String,
+}
+
+/// Why S3 cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AwsError {
+    /// A variable is not set.
+    #[error("{0} is not set")]
+    Missing(&'static str),
+    /// A variable is not what it should be.
+    #[error("{0} is not an http:// or https:// URL without a query")]
+    NotAUrl(&'static str),
+}
+
+impl Aws {
+    /// Reads the variables that Lambda sets, and the `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` that the user may
+    /// (AWS SDKs and tools reference guide, "Service-specific endpoints").
+    ///
+    /// # Errors
+    /// [`AwsError`] names the variable.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, AwsError> {
+        let set = |name| variable(name).filter(|value| !value.trim().is_empty());
+        let required = |name| set(name).ok_or(AwsError::Missing(name));
+        let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(|name| {
+            let value = set(name)?;
+            Some(endpoint_of(value.trim()).ok_or(AwsError::NotAUrl(name)))
+        });
+        Ok(Self {
+            access_key_id: required("AWS_ACCESS_KEY_ID")?,
+            secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
+            session_token: set("AWS_SESSION_TOKEN"),
+            region: set("AWS_REGION")
+                .or_else(|| set("AWS_DEFAULT_REGION"))
+                .ok_or(AwsError::Missing("AWS_REGION"))?,
+            endpoint: endpoint.transpose()?,
+            function: set("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "unknown".to_owned()),
+        })
+    }
+}
+
+fn endpoint_of(value: &str) -> Option<Url> {
+    let url = Url::parse(value).ok()?;
+    let usable =
+        matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
+    (usable && url.host_str().is_some_and(|host| !host.is_empty())).then_some(url)
+}
+
+/// A bucket, and the right to write into it.
+pub struct S3 {
+    aws: Aws,
+    client: Arc<Client>,
+    /// Of the bucket, without a slash at its end.
+    base: String,
+    prefix: String,
+}
+
+impl S3 {
+    /// Objects in `bucket`, with keys that begin with `prefix`. A connection is waited for no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`AwsError::NotAUrl`] if the region or the bucket make no host name.
+    pub fn new(aws: Aws, bucket: &str, prefix: &str, timeout: Duration) -> Result<Self, AwsError> {
+        let base = base_of(&aws, bucket);
+        let url = Url::parse(&base).map_err(|_| AwsError::NotAUrl("AWS_REGION"))?;
+        let client = Arc::new(Client::new(&[url], timeout));
+        Ok(Self { aws, client, base, prefix: prefix.to_owned() })
+    }
+
+    pub(super) async fn send(&self, parcel: Parcel<'_>) -> Verdict {
+        self.client.prepared().await;
+        let Some((url, headers)) = self.request(&parcel, clock::unix_now()) else {
+            let reason = "the key or the credentials make no request".to_owned();
+            return Verdict::Retry { cause: Cause::Unreachable(reason), after: None };
+        };
+        self.client.put(url, headers, parcel.body).await
+    }
+
+    pub(super) fn renew(&self) {
+        self.client.renew();
+    }
+
+    /// The PUT of `parcel` at `now`. `None` if a variable holds what no header can.
+    fn request(&self, parcel: &Parcel<'_>, now: Duration) -> Option<(Url, HeaderMap)> {
+        let key = encoded_path(&self.key(parcel));
+        let url = Url::parse(&format!("{}/{key}", self.base)).ok()?;
+        let now = Civil::of(now);
+        let payload_hash = sha256_hex(&parcel.body);
+        let date = now.to_second().to_string();
+        let host = host_of(&url)?;
+        let mut covered = vec![("host", host.as_str()), (SHA256, &payload_hash), (DATE, &date)];
+        if let Some(token) = &self.aws.session_token {
+            covered.push((TOKEN, token));
+        }
+        let signer = Signer {
+            access_key_id: &self.aws.access_key_id,
+            secret_access_key: &self.aws.secret_access_key,
+            region: &self.aws.region,
+            service: SERVICE,
+        };
+        let to_sign = ToSign {
+            method: "PUT",
+            path: url.path(),
+            query: "",
+            headers: &covered,
+            payload_hash: &payload_hash,
+        };
+        let authorization = signer.authorization(&to_sign, now);
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (AUTHORIZATION, Some(&authorization)),
+            (HeaderName::from_static(SHA256), Some(&payload_hash)),
+            (HeaderName::from_static(DATE), Some(&date)),
+            (HeaderName::from_static(TOKEN), self.aws.session_token.as_ref()),
+        ] {
+            if let Some(value) = value {
+                let mut value = HeaderValue::from_str(value).ok()?;
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(parcel.content_type));
+        if parcel.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        Some((url, headers))
+    }
+
+    fn key(&self, parcel: &Parcel<'_>) -> String {
+        let at = Civil::of(parcel.received);
+        let Civil { year, month, day, hour, .. } = at;
+        let slash = if self.prefix.is_empty() { "" } else { "/" };
+        let (prefix, function) = (&self.prefix, &self.aws.function);
+        let (signal, time) = (parcel.signal.name(), at.to_millisecond());
+        let queue = (parcel.queue_id >> 64) as u64;
+        let hash: String = parcel.hash.chars().take(16).collect();
+        let extension = extension(parcel.content_type);
+        let gz = if parcel.gzip { ".gz" } else { "" };
+        format!(
+            "{prefix}{slash}{function}/{year:04}/{month:02}/{day:02}/{hour:02}/\
+             {signal}-{time}-{queue:016x}-{:016x}-{hash}.{extension}{gz}",
+            parcel.first
+        )
+    }
+}
+
+/// The URL of the bucket: a part of the host's name at AWS, the first part of the path elsewhere, and where a dot in the
+/// name would not match the certificate (Amazon S3 user guide, "Virtual hosting of general purpose buckets").
+fn base_of(aws: &Aws, bucket: &str) -> String {
+    if let Some(endpoint) = &aws.endpoint {
+        return format!("{}/{bucket}", endpoint.as_str().trim_end_matches('/'));
+    }
+    let region = &aws.region;
+    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    if bucket.contains('.') {
+        format!("https://s3.{region}.{domain}/{bucket}")
+    } else {
+        format!("https://{bucket}.s3.{region}.{domain}")
+    }
+}
+
+/// The `host` header that goes with `url`.
+fn host_of(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+/// What files of a media type usually end in.
+fn extension(content_type: &str) -> &'static str {
+    match content_type {
+        "application/x-protobuf" => "pb",
+        "application/json" => "json",
+        "application/x-ndjson" => "ndjson",
+        _ => "bin",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Signal;
+    use bytes::Bytes;
+    use std::collections::HashMap;
+
+    const LAMBDA: [(&str, &str); 5] = [
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+        ("AWS_SESSION_TOKEN", "opaque"),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_LAMBDA_FUNCTION_NAME", "check-out"),
+    ];
+
+    fn aws(more: &[(&'static str, &'static str)]) -> Result<Aws, AwsError> {
+        let mut variables = HashMap::from(LAMBDA);
+        variables.extend(more.iter().copied());
+        Aws::from_variables(|name| variables.get(name).map(|value| (*value).to_owned()))
+    }
+
+    fn s3(bucket: &str, prefix: &str, more: &[(&'static str, &'static str)]) -> S3 {
+        S3::new(aws(more).unwrap(), bucket, prefix, Duration::from_secs(1)).unwrap()
+    }
+
+    fn parcel() -> Parcel<'static> {
+        Parcel {
+            signal: Signal::Logs,
+            content_type: "application/x-protobuf",
+            gzip: true,
+            body: Bytes::from_static(b"gzip"),
+            hash: "00112233445566778899aabbccddeeff",
+            records: 3,
+            first: 7 << 32 | 5,
+            received: Duration::from_millis(1_440_938_160_007),
+            queue_id: 0xfeed_0000_0000_0001_u128 << 64,
+        }
+    }
+
+    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-0011223344556677.pb.gz";
+
+    #[test]
+    fn a_key_is_made_of_what_stays_the_same_when_the_same_blocks_go_again() {
+        assert_eq!(s3("bucket", "", &[]).key(&parcel()), REST);
+        assert_eq!(s3("bucket", "a/b", &[]).key(&parcel()), format!("a/b/{REST}"));
+        let at = |now| s3("bucket", "", &[]).request(&parcel(), Duration::from_secs(now)).unwrap().0;
+        assert_eq!(at(1_440_938_161), at(1_540_938_161), "whenever they go");
+    }
+
+    #[test]
+    fn keys_of_one_queue_and_hour_sort_in_the_order_of_the_stream() {
+        let s3 = s3("bucket", "p", &[]);
+        let of = |first: u64, millis: u64| {
+            s3.key(&Parcel { first, received: Duration::from_millis(1_440_938_160_007 + millis), ..parcel() })
+        };
+        assert!(of(5, 0) < of(6, 0) && of(6, 0) < of(1 << 32, 0) && of(1 << 32, 0) < of(16 << 32, 1));
+    }
+
+    #[test]
+    fn the_bucket_is_in_the_host_at_aws_and_in_the_path_elsewhere_or_if_it_has_dots() {
+        for (bucket, more, base) in [
+            ("bucket", &[][..], "https://bucket.s3.eu-west-1.amazonaws.com"),
+            ("my.bucket", &[], "https://s3.eu-west-1.amazonaws.com/my.bucket"),
+            ("bucket", &[("AWS_REGION", "cn-north-1")], "https://bucket.s3.cn-north-1.amazonaws.com.cn"),
+            ("bucket", &[("AWS_ENDPOINT_URL", "http://127.0.0.1:9000/")], "http://127.0.0.1:9000/bucket"),
+            (
+                "bucket",
+                &[("AWS_ENDPOINT_URL", "http://all"), ("AWS_ENDPOINT_URL_S3", "https://s3only/x")],
+                "https://s3only/x/bucket",
+            ),
+        ] {
+            assert_eq!(s3(bucket, "", more).base, base);
+        }
+    }
+
+    #[test]
+    fn a_request_is_signed_for_the_host_and_path_it_goes_to() {
+        let (url, headers) = s3("bucket", "ä b", &[("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")])
+            .request(&parcel(), Duration::from_secs(1_440_938_160))
+            .unwrap();
+        assert_eq!(url.as_str(), format!("http://127.0.0.1:9000/bucket/%C3%A4%20b/{REST}"));
+        assert_eq!(host_of(&url).unwrap(), "127.0.0.1:9000");
+        let of = |name: &str| headers[name].to_str().unwrap();
+        assert_eq!((of("content-type"), of("content-encoding")), ("application/x-protobuf", "gzip"));
+        assert_eq!(of("x-amz-date"), "20150830T123600Z");
+        assert_eq!(of("x-amz-security-token"), "opaque");
+        assert_eq!(of("x-amz-content-sha256"), sha256_hex(b"gzip"));
+        let authorization = of("authorization");
+        assert!(
+            authorization
+                .contains("SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token,"),
+            "{authorization}"
+        );
+        assert!(authorization.contains("/20150830/eu-west-1/s3/aws4_request"), "{authorization}");
+        assert!(!format!("{headers:?}").contains("opaque"), "sensitive");
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named_without_its_value() {
+        assert_eq!(
+            aws(&[("AWS_SECRET_ACCESS_KEY", " ")]).err(),
+            Some(AwsError::Missing("AWS_SECRET_ACCESS_KEY"))
+        );
+        assert_eq!(aws(&[("AWS_REGION", "")]).err(), Some(AwsError::Missing("AWS_REGION")));
+        for wrong in ["ftp://x", "nonsense", "http://x/?q"] {
+            assert_eq!(
+                aws(&[("AWS_ENDPOINT_URL", wrong)]).err(),
+                Some(AwsError::NotAUrl("AWS_ENDPOINT_URL"))
+            );
+        }
+        assert!(S3::new(aws(&[("AWS_REGION", "not a region")]).unwrap(), "b", "", Duration::ZERO).is_err());
+    }
+}
