@@ -2,7 +2,6 @@
 
 use outlast::clock::Clock;
 use outlast::config::{self, Config};
-use outlast::encode::Otlp;
 use outlast::lambda::{EventKind, LambdaError, Poller, Registration, RuntimeApi, extension_name};
 use outlast::lifecycle::{self, Parts};
 use outlast::{Signal, logging, start};
@@ -69,6 +68,6 @@ async fn work(config: Config, mut api: RuntimeApi, registration: Registration, c
         Err(error) => return log::error!("cannot ask for events: {error}"),
     };
     let Some((keeper, subscribed)) = ready else { return lifecycle::idle(poller).await };
-    let wire = Box::new(Otlp);
+    let wire = config.protocol.wire();
     lifecycle::run(Parts { config, poller, keeper, wire, clock, continuous, subscribed }).await;
 }

@@ -4,7 +4,6 @@
 use crate::PerSignal;
 use crate::clock;
 use crate::config::Config;
-use crate::encode::Otlp;
 use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::Listener;
@@ -32,7 +31,7 @@ pub async fn listen(
     let setup = Setup {
         dir: config.queue_dir.clone(),
         limits: Limits::new(config.queue_max_bytes, config.overflow),
-        wire: Box::new(Otlp),
+        wire: config.protocol.wire(),
         about: about(config, registration),
         epoch_unix_nanos: clock::unix_now_nanos(),
         making: making(config, concurrent),
