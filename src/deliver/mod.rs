@@ -11,6 +11,7 @@
 
 mod answer;
 mod client;
+mod dialect;
 mod retry_after;
 mod tls;
 mod verdict;

@@ -7,7 +7,7 @@
 use super::policy::{Outcome, Portion, Sent};
 use crate::config::Config;
 use crate::deliver::{Client, Outgoing, Verdict};
-use crate::encode::WireFormat;
+use crate::encode::{Protocol, WireFormat};
 use crate::keeper::{Fate, Job, Level, land};
 use crate::queue::{Encoding, Request};
 use crate::{PerSignal, Signal};
@@ -47,6 +47,7 @@ struct Target {
 pub struct Executor {
     client: Arc<Client>,
     targets: PerSignal<Option<Arc<Target>>>,
+    protocol: Protocol,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
     landed: mpsc::UnboundedSender<Landed>,
@@ -68,7 +69,7 @@ impl Executor {
         });
         let content_type = wire.content_type();
         let flights = PerSignal::from_fn(|_| None);
-        (Self { client, targets, content_type, jobs, landed, flights }, landings)
+        (Self { client, targets, protocol: config.protocol, content_type, jobs, landed, flights }, landings)
     }
 
     /// Whether `signal` has an address.
@@ -94,6 +95,7 @@ impl Executor {
         let flight = Flight {
             client: Arc::clone(&self.client),
             target,
+            protocol: self.protocol,
             content_type: self.content_type,
             jobs: self.jobs.clone(),
             signal,
@@ -128,6 +130,7 @@ impl Executor {
 struct Flight {
     client: Arc<Client>,
     target: Arc<Target>,
+    protocol: Protocol,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
     signal: Signal,
@@ -177,6 +180,7 @@ impl Flight {
             .send(Outgoing {
                 url: &self.target.url,
                 headers: &self.target.headers,
+                protocol: self.protocol,
                 content_type: self.content_type,
                 gzip: request.encoding == Encoding::Gzip,
                 body: Bytes::from(request.body),
