@@ -15,6 +15,7 @@ mod modes;
 mod outage;
 mod overflow;
 mod parts;
+mod protocols;
 mod quiet;
 mod refusal;
 mod reset;

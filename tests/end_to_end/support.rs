@@ -1,6 +1,6 @@
 //! The world around the extension, and the accounts that must balance.
 
-use outlast_backend::{Backend, Record, Verdict};
+use outlast_backend::{Backend, Dialect, Record, Verdict};
 use outlast_simulator::{Builder, Event, Freeze, Invocation, Invoked, Sandbox, ShutdownEnd, ShutdownReason};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -41,11 +41,20 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 pub(crate) struct World {
     pub(crate) backend: Backend,
     disk: TempDir,
+    /// What the extension is told to speak, logs only.
+    dialect: Option<Dialect>,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
-        Self { backend: Backend::start().await.unwrap(), disk: tempfile::tempdir().unwrap() }
+        Self { backend: Backend::start().await.unwrap(), disk: tempfile::tempdir().unwrap(), dialect: None }
+    }
+
+    /// A world whose backend speaks `dialect`, and takes logs only.
+    #[expect(clippy::unused_async, reason = "a backend needs a runtime, which an async signature says best")]
+    pub(crate) async fn speaking(dialect: Dialect) -> Self {
+        let backend = Backend::builder().dialect(dialect).start().unwrap();
+        Self { backend, disk: tempfile::tempdir().unwrap(), dialect: Some(dialect) }
     }
 
     /// What the extension gets as `OUTLAST_QUEUE_DIR`.
@@ -56,7 +65,14 @@ impl World {
     /// A sandbox around the extension that sends to the backend, keeps its queue on the disk and retries soon. It
     /// does not freeze, so that backlogs drain without further invocations.
     pub(crate) fn lambda(&self) -> Builder {
-        Sandbox::builder(OUTLAST)
+        let mut builder = Sandbox::builder(OUTLAST);
+        if let Some(dialect) = self.dialect {
+            builder = builder.env("OUTLAST_PROTOCOL", dialect.name()).env("OUTLAST_SIGNALS", "logs");
+        }
+        if let Some((name, scheme)) = self.dialect.and_then(Dialect::credentials) {
+            builder = builder.env("OUTLAST_HEADERS", format!("{name}={scheme}key"));
+        }
+        builder
             .env("OUTLAST_ENDPOINT", self.backend.url())
             .env("OUTLAST_QUEUE_DIR", self.queue().display())
             .env("OUTLAST_RETRY_INITIAL", format!("{}ms", RETRY_INITIAL.as_millis()))

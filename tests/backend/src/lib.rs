@@ -28,6 +28,7 @@
 //! | [`script`] | what the answer to a request is, and what decides it |
 //! | [`received`] | what arrived, and how it compares with what was expected |
 //! | [`record`], `decode` | one log record, data point or span, as the wire said it |
+//! | [`dialect`] | the protocols of other destinations |
 //! | `connection`, `http`, `body` | one connection, byte by byte |
 //! | `shared` | what connections and the handle share |
 //! | [`gzip`] | RFC 1952, strictly |
@@ -44,6 +45,7 @@ mod body;
 pub mod command;
 mod connection;
 mod decode;
+pub mod dialect;
 pub mod door;
 pub mod gzip;
 mod http;
@@ -54,6 +56,7 @@ pub mod script;
 mod shared;
 
 pub use backend::{Backend, BackendError, Builder, Decode};
+pub use dialect::Dialect;
 pub use door::Door;
 pub use received::{Received, Request, Verdict};
 pub use record::{Keep, Record, Signal};
