@@ -34,7 +34,7 @@ pub fn open(config: &Config) -> Option<(Fallback, FallbackSettings)> {
             (Fallback::Stdout(Stdout::default()), FallbackSettings { meter: Some(meter), ..compressed })
         }
         config::Fallback::Http(base) => {
-            let urls = PerSignal::from_fn(|signal| base.signal_url(signal));
+            let urls = PerSignal::from_fn(|signal| base.signal_url(config.protocol, signal));
             let http = Http::new(urls, config.fallback_headers.clone(), config.timeout);
             (Fallback::Http(http), FallbackSettings { gzip: config.gzip, ..compressed })
         }

@@ -2,7 +2,6 @@
 
 use outlast::clock::Clock;
 use outlast::config::{self, Config};
-use outlast::encode::Otlp;
 use outlast::keeper::Keeper;
 use outlast::lambda::{EventKind, LambdaError, Poller, Registration, RuntimeApi, extension_name};
 use outlast::lifecycle::{self, Parts};
@@ -53,7 +52,7 @@ async fn run(config: Config) -> Result<(), LambdaError> {
     let ready = start::survive(prepare(&config, &mut api, &registration, continuous)).await.flatten();
     let mut poller = Poller::start(api, &registration.identifier)?;
     if let Some((keeper, subscribed)) = ready {
-        let wire = Box::new(Otlp);
+        let wire = config.protocol.wire();
         let parts = Parts { config, poller: &mut poller, keeper, wire, clock, continuous, subscribed };
         if start::survive(lifecycle::run(parts)).await.is_some() {
             return Ok(());

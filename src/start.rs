@@ -2,7 +2,6 @@
 //! In that order, for deliveries come as soon as Lambda knows where to.
 
 use crate::config::Config;
-use crate::encode::Otlp;
 use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::{Listener, Receiver};
@@ -53,7 +52,7 @@ pub async fn listen(
         dir: config.queue_dir.clone(),
         disk: || Box::new(RealDisk),
         limits: Limits::new(config.queue_max_bytes, config.overflow),
-        wire: Box::new(Otlp),
+        wire: config.protocol.wire(),
         about: about(config, registration),
         epoch_unix_nanos: clock::unix_now_nanos(),
         making: making(config, concurrent),

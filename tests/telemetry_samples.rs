@@ -51,10 +51,10 @@ fn delivered(events: &[Event<'_>], running: Option<&str>) -> Vec<OtlpRecord> {
     let context = Context { request_id: running };
     let mut records = Vec::new();
     for event in events {
-        Otlp.log(&LogRecord::from_event(event, &context, OBSERVED, "uid"), &mut records);
+        Otlp.log(&resource, &LogRecord::from_event(event, &context, OBSERVED, "uid"), &mut records);
     }
     let mut block = Vec::new();
-    Otlp.block_head(&resource, records.len(), &mut block);
+    Otlp.block_head(Signal::Logs, &resource, records.len(), &mut block);
     block.extend_from_slice(&records);
     assert_eq!(Otlp.parts(&block).expect("our own").records.len(), events.len());
     let request = ExportLogsServiceRequest::decode(block.as_slice()).expect("a request");
@@ -315,5 +315,5 @@ fn sample_15_the_halves_deliver_what_the_whole_would_have() {
 
 #[test]
 fn the_destination_of_logs_is_the_specified_path() {
-    assert_eq!((Otlp.path(Signal::Logs), Otlp.content_type()), ("/v1/logs", "application/x-protobuf"));
+    assert_eq!((&*Otlp.path(Signal::Logs, ""), Otlp.content_type()), ("/v1/logs", "application/x-protobuf"));
 }

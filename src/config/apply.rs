@@ -45,7 +45,8 @@ pub(super) fn base_url(config: &mut Config, value: &str) -> Vec<Flaw> {
     let Some(endpoint) = Endpoint::parse(value) else {
         return bad_url(value, BASE_URL_ACCEPTED);
     };
-    let Some(base) = endpoint.without_signal_path() else {
+    let base = endpoint.without_signal_path().filter(|_| config.protocol.is_otlp());
+    let Some(base) = base else {
         config.endpoint = Some(endpoint);
         return Vec::new();
     };

@@ -5,6 +5,7 @@ use std::fmt;
 use reqwest::Url;
 
 use crate::Signal;
+use crate::encode::Protocol;
 
 /// Path segments longer than this are not shown: some vendors put an access token into the path, and no
 /// ordinary segment (`v1`, `logs`, `collector`, a tenant's name) is as long.
@@ -34,12 +35,20 @@ impl Endpoint {
         &self.0
     }
 
-    /// The URL for `signal` below this base: `v1/logs` and so on is appended to the path, the query stays
-    /// (OpenTelemetry protocol exporter specification, "Endpoint URLs for OTLP/HTTP").
-    pub fn signal_url(&self, signal: Signal) -> Url {
+    /// The URL that `signal` is posted to: the path is what the protocol makes of this one's; the query stays, unless the
+    /// protocol needs one of its own and none of its name is given.
+    pub fn signal_url(&self, protocol: Protocol, signal: Signal) -> Url {
         let mut url = self.0.clone();
-        let path = format!("{}/v1/{}", url.path().trim_end_matches('/'), signal.name());
+        let wire = protocol.wire();
+        let path = wire.path(signal, url.path().trim_end_matches('/'));
         url.set_path(&path);
+        if let Some((name, value)) = wire.query().and_then(|query| query.split_once('='))
+            && !url.query_pairs().any(|(given, _)| given == name)
+        {
+            let given = url.query().filter(|query| !query.is_empty()).map(|query| format!("{query}&"));
+            let query = format!("{}{name}={value}", given.unwrap_or_default());
+            url.set_query(Some(&query));
+        }
         url
     }
 
@@ -102,7 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn logs_url(text: &str) -> String {
-        Endpoint::parse(text).unwrap().signal_url(Signal::Logs).to_string()
+        Endpoint::parse(text).unwrap().signal_url(Protocol::Otlp, Signal::Logs).to_string()
     }
 
     #[test]
@@ -111,7 +120,7 @@ mod tests {
         assert_eq!(logs_url("http://c:4318/"), "http://c:4318/v1/logs");
         assert_eq!(logs_url("https://c/my/collector"), "https://c/my/collector/v1/logs");
         assert_eq!(logs_url("https://c/x/?key=1#f"), "https://c/x/v1/logs?key=1");
-        let traces = Endpoint::parse("http://c").unwrap().signal_url(Signal::Traces);
+        let traces = Endpoint::parse("http://c").unwrap().signal_url(Protocol::Otlp, Signal::Traces);
         assert_eq!(traces.as_str(), "http://c/v1/traces");
     }
 

@@ -37,6 +37,7 @@ use log::LevelFilter;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 
+use crate::encode::Protocol;
 use crate::lambda::TelemetryType;
 use crate::observe::{Price, Sampler};
 use crate::queue::Overflow;
@@ -55,6 +56,8 @@ use settings::SETTINGS;
 /// `Debug` shows no secret.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// How the backend is spoken to.
+    pub protocol: Protocol,
     /// Base URL; the path of the signal is appended. See [`Config::signal_url`].
     pub endpoint: Option<Endpoint>,
     /// URLs for one signal alone, used as they are.
@@ -120,7 +123,7 @@ impl Config {
     pub fn signal_url(&self, signal: Signal) -> Option<Url> {
         match self.own_endpoints.get(signal) {
             Some(own) => Some(own.url().clone()),
-            None => self.endpoint.as_ref().map(|base| base.signal_url(signal)),
+            None => self.endpoint.as_ref().map(|base| base.signal_url(self.protocol, signal)),
         }
     }
 
@@ -129,14 +132,15 @@ impl Config {
         self.own_headers.get(signal).as_ref().unwrap_or(&self.headers)
     }
 
-    /// Whether records of `signal` are made: they are wanted, and there is somewhere to send them.
+    /// Whether records of `signal` are made: they are wanted, the backend takes them, and there is somewhere to send them.
     pub fn is_made(&self, signal: Signal) -> bool {
-        *self.signals.get(signal) && self.signal_url(signal).is_some()
+        *self.signals.get(signal) && self.protocol.wire().takes(signal) && self.signal_url(signal).is_some()
     }
 
     /// The state before any default is applied; every field of it is then set from the table.
     fn blank() -> Self {
         Self {
+            protocol: Protocol::default(),
             endpoint: None,
             own_endpoints: PerSignal::default(),
             headers: HeaderMap::new(),
@@ -201,18 +205,32 @@ where
     V: Into<OsString>,
 {
     let mut problems = Vec::new();
-    let variables = ours(variables, &mut problems);
+    let mut variables = ours(variables, &mut problems);
     let mut config = Config::default();
+    // First of all: what an endpoint may be depends on it.
+    if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == settings::PROTOCOL) {
+        read(setting, &variables, &mut config, &mut Vec::new());
+    }
+    if !config.protocol.is_otlp() {
+        // They speak of a backend for OTLP, and so do the credentials in them.
+        variables.retain(|name, _| !name.starts_with(names::OTLP_PREFIX));
+    }
     for setting in SETTINGS {
         read(setting, &variables, &mut config, &mut problems);
     }
     reconcile(&variables, &mut config, &mut problems);
     problems.extend(variables.keys().filter_map(|name| names::unknown(name)));
-    if !Signal::ALL.iter().any(|signal| config.is_made(*signal)) {
+    let wire = config.protocol.wire();
+    let untaken = |signal: &Signal| *config.signals.get(*signal) && !wire.takes(*signal);
+    let untaken: Vec<Signal> = Signal::ALL.into_iter().filter(untaken).collect();
+    if !untaken.is_empty() {
+        problems.push(Problem::not_taken(config.protocol, &untaken));
+    }
+    if !Signal::ALL.iter().any(|signal| config.signal_url(*signal).is_some()) {
         problems.push(Problem::nowhere_to_send());
     } else if variables.contains_key(settings::SIGNALS) {
         // By default all are wanted, and those without an address are left out without a word.
-        let homeless = |signal: &Signal| *config.signals.get(*signal) && !config.is_made(*signal);
+        let homeless = |signal: &Signal| *config.signals.get(*signal) && config.signal_url(*signal).is_none();
         problems.extend(Signal::ALL.into_iter().filter(homeless).map(Problem::no_endpoint_for));
     }
     Loaded { config, problems }
@@ -291,6 +309,13 @@ fn reconcile(variables: &BTreeMap<String, String>, config: &mut Config, problems
         }
     }
     problems.extend(receiver::break_loop(variables, config));
+    let body_max_bytes = config.protocol.wire().limits().body_bytes;
+    if config.batch_max_bytes > body_max_bytes {
+        if variables.contains_key(settings::BATCH_MAX_BYTES) {
+            problems.push(Problem::batch_beyond(config.protocol, config.batch_max_bytes, body_max_bytes));
+        }
+        config.batch_max_bytes = body_max_bytes;
+    }
     let batch_max_bytes = u64::try_from(config.batch_max_bytes).unwrap_or(u64::MAX);
     if batch_max_bytes > config.queue_max_bytes {
         if variables.contains_key(settings::BATCH_MAX_BYTES) {

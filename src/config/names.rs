@@ -6,6 +6,9 @@ use super::settings::SETTINGS;
 /// All our variables start with this.
 pub(super) const PREFIX: &str = "OUTLAST_";
 
+/// Variables for exporters of OTLP start with this.
+pub(super) const OTLP_PREFIX: &str = "OTEL_EXPORTER_OTLP_";
+
 /// Settings that are documented for other versions of the extension, so that the user is not told of a typing
 /// error.
 const OF_OTHER_VERSIONS: [&str; 1] = ["OUTLAST_RULES"];

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::kind::{Flaw, shown};
+use super::units;
 use crate::Signal;
+use crate::encode::Protocol;
 
 /// One thing that is wrong with the settings. `Display` gives one line; it never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +51,38 @@ impl Problem {
         }
     }
 
+    /// The backend has no use for signals that are wanted.
+    pub(super) fn not_taken(protocol: Protocol, signals: &[Signal]) -> Self {
+        let names: Vec<&str> = signals.iter().map(|signal| signal.name()).collect();
+        let (name, names) = (protocol.name(), names.join(" and "));
+        Self {
+            variable: super::settings::SIGNALS.to_owned(),
+            value: None,
+            accepted: format!("{name} takes no {names}"),
+            consequence: "none are made".to_owned(),
+        }
+    }
+
+    /// Requests would be larger than the backend takes them.
+    pub(super) fn batch_beyond(protocol: Protocol, bytes: usize, body_max_bytes: usize) -> Self {
+        let [value, most] = [bytes, body_max_bytes].map(|bytes| units::show_bytes(bytes as u64));
+        Self {
+            variable: super::settings::BATCH_MAX_BYTES.to_owned(),
+            value: Some(value),
+            accepted: format!(
+                "accepts at most {most} for {}, which takes no larger requests",
+                protocol.name()
+            ),
+            consequence: format!("{most} is used"),
+        }
+    }
+
     /// No signal has a URL.
     pub(super) fn nowhere_to_send() -> Self {
         Self {
             variable: super::settings::ENDPOINT.to_owned(),
             value: None,
-            accepted: "nowhere to send: set it to the base URL of an OTLP/HTTP backend".to_owned(),
+            accepted: "nowhere to send: set it to the base URL of a backend".to_owned(),
             consequence: "the extension idles and collects nothing".to_owned(),
         }
     }

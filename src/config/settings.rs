@@ -6,9 +6,12 @@ use log::LevelFilter;
 
 use super::kind::{Choice, Kind, Range, Setting, Standard};
 use super::{Overflow, apply, fallback, headers, signals};
+use crate::encode::Protocol;
 
 /// Base URL of the backend.
 pub(super) const ENDPOINT: &str = "OUTLAST_ENDPOINT";
+/// How the backend is spoken to.
+pub(super) const PROTOCOL: &str = "OUTLAST_PROTOCOL";
 /// First pause after a failure.
 pub(super) const RETRY_INITIAL: &str = "OUTLAST_RETRY_INITIAL";
 /// Longest pause between attempts.
@@ -43,7 +46,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: ENDPOINT,
         default: "",
-        meaning: "Base URL of the backend. `/v1/logs`, `/v1/metrics` and `/v1/traces` are appended, as OTLP/HTTP says; the query, if any, stays. Without it and without the standard variables there is nowhere to send, and the extension idles.",
+        meaning: "Base URL of the backend. For OTLP `/v1/logs`, `/v1/metrics` and `/v1/traces` are appended, as OTLP/HTTP says; what other protocols do with its path is in [destinations.md](destinations.md#addresses). The query, if any, stays. Without it and without the standard variables there is nowhere to send, and the extension idles.",
         example: "https://otlp.example.com:4318",
         kind: Kind::Other(apply::BASE_URL_ACCEPTED, apply::base_url),
         standard: &[
@@ -66,20 +69,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         ],
     },
     Setting {
-        name: "OUTLAST_PROTOCOL",
+        name: PROTOCOL,
         default: "otlp",
-        meaning: "The wire format. `otlp` is OTLP/HTTP with protobuf bodies.",
-        example: "otlp",
+        meaning: "How the backend is spoken to: [destinations.md](destinations.md) has an example for each, with what is sent and what it guarantees. `otlp` is OTLP/HTTP with protobuf bodies, and `otlp-json` with JSON. All others take logs only, and the standard `OTEL_EXPORTER_OTLP_*` variables are not read for them.",
+        example: "loki",
         kind: Kind::Choice(&[
-            Choice { word: "otlp", apply: Some(|_| ()) },
-            Choice { word: "otlp-json", apply: None },
-            Choice { word: "ndjson", apply: None },
-            Choice { word: "json", apply: None },
-            Choice { word: "elasticsearch", apply: None },
-            Choice { word: "loki", apply: None },
-            Choice { word: "splunk-hec", apply: None },
-            Choice { word: "datadog", apply: None },
-            Choice { word: "newrelic", apply: None },
+            Choice { word: "otlp", apply: Some(|config| config.protocol = Protocol::Otlp) },
+            Choice { word: "otlp-json", apply: Some(|config| config.protocol = Protocol::OtlpJson) },
+            Choice { word: "ndjson", apply: Some(|config| config.protocol = Protocol::Ndjson) },
+            Choice { word: "json", apply: Some(|config| config.protocol = Protocol::Json) },
+            Choice { word: "elasticsearch", apply: Some(|config| config.protocol = Protocol::Elasticsearch) },
+            Choice { word: "loki", apply: Some(|config| config.protocol = Protocol::Loki) },
+            Choice { word: "splunk-hec", apply: Some(|config| config.protocol = Protocol::SplunkHec) },
+            Choice { word: "datadog", apply: Some(|config| config.protocol = Protocol::Datadog) },
+            Choice { word: "newrelic", apply: Some(|config| config.protocol = Protocol::NewRelic) },
         ]),
         standard: &[
             Standard { name: "OTEL_EXPORTER_OTLP_PROTOCOL", kind: Kind::Choice(STANDARD_PROTOCOLS) },
@@ -292,7 +295,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: BATCH_MAX_BYTES,
         default: "1MiB",
-        meaning: "The most telemetry per request, counted before compression. A single block (at most 256 KiB, unless one record alone is larger) is sent however small this is. A backend that answers 413 gets smaller requests by itself.",
+        meaning: "The most telemetry per request, counted before compression. A single block (at most 256 KiB, unless one record alone is larger) is sent however small this is. A backend that answers 413 gets smaller requests by itself, and one whose limit is known never gets larger ones ([destinations.md](destinations.md)).",
         example: "512KiB",
         kind: Kind::Bytes(
             Range {
@@ -405,7 +408,7 @@ const COMPRESSIONS: &[Choice] = &[
 ];
 
 const STANDARD_PROTOCOLS: &[Choice] = &[
-    Choice { word: "http/protobuf", apply: Some(|_| ()) },
-    Choice { word: "http/json", apply: None },
+    Choice { word: "http/protobuf", apply: Some(|config| config.protocol = Protocol::Otlp) },
+    Choice { word: "http/json", apply: Some(|config| config.protocol = Protocol::OtlpJson) },
     Choice { word: "grpc", apply: None },
 ];

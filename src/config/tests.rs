@@ -254,10 +254,8 @@ fn what_other_versions_can_do_is_said_to_be_unsupported() {
     for (name, value) in [
         ("OUTLAST_RULES", "/var/task/rules.toml"),
         ("OUTLAST_OVERFLOW", "shed"),
-        ("OUTLAST_PROTOCOL", "loki"),
         ("OUTLAST_HEADERS", "k=ssm:/name"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/var/task/client.pem"),
     ] {
         let (line, _) = one_problem(&[(name, value)]);
@@ -323,6 +321,73 @@ fn the_retry_setting_that_is_given_moves_the_one_that_is_not() {
     assert_eq!(config.retry_initial, Duration::from_millis(100));
     let config = good(&[("OUTLAST_RETRY_INITIAL", "1m")]);
     assert_eq!(config.retry_max, Duration::from_secs(60));
+}
+
+#[test]
+fn every_protocol_can_be_chosen_by_its_name() {
+    for protocol in Protocol::ALL {
+        let config =
+            loaded(&[("OUTLAST_ENDPOINT", "http://c:4318"), ("OUTLAST_PROTOCOL", protocol.name())]).config;
+        assert_eq!(config.protocol, protocol);
+        let made = Signal::ALL.map(|signal| config.is_made(signal));
+        assert_eq!(made, [true, protocol.is_otlp(), protocol.is_otlp()], "{protocol:?}");
+    }
+    assert_eq!(good(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]).protocol, Protocol::OtlpJson);
+}
+
+#[test]
+fn signals_that_the_backend_does_not_take_are_told_in_one_line() {
+    let (line, config) = one_problem(&[("OUTLAST_PROTOCOL", "loki")]);
+    assert!(line.contains("loki takes no metrics and traces"), "{line}");
+    assert!(config.is_made(Signal::Logs) && !config.is_made(Signal::Traces));
+    assert!(!good(&[("OUTLAST_PROTOCOL", "loki"), ("OUTLAST_SIGNALS", "logs")]).is_made(Signal::Metrics));
+}
+
+#[test]
+fn what_the_standard_says_of_otlp_is_not_sent_to_another_backend() {
+    let loaded = loaded(&[
+        ("OUTLAST_PROTOCOL", "datadog"),
+        ("OUTLAST_SIGNALS", "logs"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otlp"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=secret"),
+    ]);
+    assert!(loaded.config.headers.is_empty());
+    assert_eq!(logs_url(&loaded.config), None);
+    let [problem] = &loaded.problems[..] else { panic!("{:?}", loaded.problems) };
+    assert!(problem.to_string().contains("nowhere to send"), "{problem}");
+}
+
+#[test]
+fn an_address_is_what_the_protocol_makes_of_the_endpoint() {
+    let url = |protocol, endpoint| {
+        let set =
+            [("OUTLAST_PROTOCOL", protocol), ("OUTLAST_ENDPOINT", endpoint), ("OUTLAST_SIGNALS", "logs")];
+        logs_url(&loaded(&set).config).unwrap()
+    };
+    assert_eq!(url("loki", "http://l:3100"), "http://l:3100/loki/api/v1/push");
+    assert_eq!(url("loki", "http://l:3100/"), "http://l:3100/loki/api/v1/push");
+    assert_eq!(url("json", "http://v/v1/logs?a=b"), "http://v/v1/logs?a=b");
+    let filter = "filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason";
+    assert_eq!(url("elasticsearch", "https://e/i"), format!("https://e/i/_bulk?{filter}"));
+    assert_eq!(
+        url("elasticsearch", "https://e/i?pipeline=p"),
+        format!("https://e/i/_bulk?pipeline=p&{filter}")
+    );
+    assert_eq!(
+        url("elasticsearch", "https://e/i?filter_path=errors"),
+        "https://e/i/_bulk?filter_path=errors"
+    );
+}
+
+#[test]
+fn a_batch_is_never_larger_than_the_backend_takes_it() {
+    let logs = ("OUTLAST_SIGNALS", "logs");
+    let config = good(&[("OUTLAST_PROTOCOL", "newrelic"), logs]);
+    assert_eq!(config.batch_max_bytes, 980_000, "a default is lowered without a word");
+    let (line, config) =
+        one_problem(&[("OUTLAST_PROTOCOL", "datadog"), logs, ("OUTLAST_BATCH_MAX_BYTES", "8MiB")]);
+    assert!(line.starts_with("OUTLAST_BATCH_MAX_BYTES=\"8MiB\"") && line.contains("datadog"), "{line}");
+    assert_eq!(config.batch_max_bytes, 4_900_000);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn partial_success_json(json: &serde_json::Value) -> (u64, Option<String>) {
 
 /// Text made fit for a line of the log: control characters and runs of white space become one space, cut at
 /// [`MESSAGE_MAX_CHARS`]. None if it is not UTF-8 or has nothing to say.
-fn one_line(text: &[u8]) -> Option<String> {
+pub(super) fn one_line(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
     let mut line = String::new();
     let mut chars = 0;

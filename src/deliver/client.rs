@@ -12,10 +12,12 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Hea
 use reqwest::{RequestBuilder, Response, Url, redirect, retry};
 use rustls::ClientConfig;
 
+use super::dialect::{self, End, Reply};
 use super::lookup::Lookups;
 use super::tls;
-use super::verdict::{Cause, Verdict, verdict};
+use super::verdict::{Cause, Verdict};
 use crate::clock;
+use crate::encode::Protocol;
 
 /// Of an answer's body this much is read: a partial success or a status with its message is far smaller, and a
 /// page of a proxy need not be kept.
@@ -51,6 +53,8 @@ pub struct Outgoing<'a> {
     pub url: &'a Url,
     /// The user's headers. They yield to the ones below where both are set.
     pub headers: &'a HeaderMap,
+    /// How the backend is spoken to, and with it how its answer is read.
+    pub protocol: Protocol,
     /// Media type of the body.
     pub content_type: &'static str,
     /// Whether the body is gzip.
@@ -148,14 +152,14 @@ impl Client {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let request = client.post(outgoing.url.clone()).headers(headers).body(outgoing.body);
-        attempt(request, outgoing.gzip).await
+        attempt(request, outgoing.protocol, outgoing.gzip).await
     }
 
     /// Makes one attempt to PUT `body` at `url`, with these headers and no others of ours. As [`Client::send`] in all
     /// other respects.
     pub async fn put(&self, url: Url, headers: HeaderMap, body: Bytes) -> Verdict {
         match self.current() {
-            Ok(client) => attempt(client.put(url).headers(headers).body(body), false).await,
+            Ok(client) => attempt(client.put(url).headers(headers).body(body), Protocol::Otlp, false).await,
             Err(reason) => unreachable(reason),
         }
     }
@@ -232,9 +236,9 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-async fn attempt(request: RequestBuilder, gzip: bool) -> Verdict {
+async fn attempt(request: RequestBuilder, protocol: Protocol, gzip: bool) -> Verdict {
     match request.send().await {
-        Ok(response) => judge(response, gzip).await,
+        Ok(response) => judge(response, protocol, gzip).await,
         Err(error) => Verdict::Retry { cause: cause(&error.without_url()), after: None },
     }
 }
@@ -243,23 +247,41 @@ fn unreachable(reason: String) -> Verdict {
     Verdict::Retry { cause: Cause::Unreachable(reason), after: None }
 }
 
-async fn judge(mut response: Response, gzip: bool) -> Verdict {
+async fn judge(mut response: Response, protocol: Protocol, gzip: bool) -> Verdict {
     let status = response.status().as_u16();
+    let deciding_bytes = dialect::deciding_bytes(protocol, status);
     let mut body = Vec::new();
-    let read = async {
-        // An error in the body changes nothing about the status.
-        while let Ok(Some(chunk)) = response.chunk().await {
-            let room = ANSWER_BODY_MAX_BYTES.saturating_sub(body.len());
-            body.extend(chunk.iter().take(room));
-            if room <= chunk.len() {
-                break;
-            }
-        }
+    let read = read(&mut response, deciding_bytes.unwrap_or(ANSWER_BODY_MAX_BYTES), &mut body);
+    let end = if deciding_bytes.is_some() {
+        // As long as the request itself may take.
+        read.await
+    } else {
+        tokio::time::timeout(Duration::from_millis(ANSWER_BODY_WAIT_MAX_MS), read)
+            .await
+            .unwrap_or(End::Broken)
     };
-    if tokio::time::timeout(Duration::from_millis(ANSWER_BODY_WAIT_MAX_MS), read).await.is_err() {
+    if end == End::Broken {
         log::debug!("status {status} came without the rest of its body");
     }
-    verdict(status, response.headers(), &body, gzip, clock::unix_now())
+    let (headers, now_unix) = (response.headers(), clock::unix_now());
+    dialect::judge(protocol, &Reply { status, headers, body: &body, end, gzip, now_unix })
+}
+
+/// Reads at most `max_bytes` of an answer's body.
+async fn read(response: &mut Response, max_bytes: usize, body: &mut Vec<u8>) -> End {
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = max_bytes.saturating_sub(body.len());
+                body.extend(chunk.iter().take(room));
+                if room < chunk.len() {
+                    return End::Cut;
+                }
+            }
+            Ok(None) => return End::Whole,
+            Err(_) => return End::Broken,
+        }
+    }
 }
 
 /// What an error says about the fate of the request.

@@ -11,6 +11,7 @@
 
 mod answer;
 mod client;
+mod dialect;
 pub mod fallback;
 mod lookup;
 mod retry_after;

@@ -111,7 +111,7 @@ pub fn verdict(status: u16, headers: &HeaderMap, body: &[u8], gzip: bool, now_un
 }
 
 /// Statuses that a change of settings, rights or the bill could turn into a success for the same content.
-fn is_about_configuration(status: u16) -> bool {
+pub(super) fn is_about_configuration(status: u16) -> bool {
     matches!(status,
         300..=399 // a redirect; following it would carry credentials elsewhere
         | 401..=407 // unauthorized, payment, forbidden, not found, method, not acceptable, proxy authentication

@@ -8,7 +8,7 @@ use super::policy::{Outcome, Portion, Sent, Target};
 use crate::config::Config;
 use crate::deliver::fallback::{Fallback, Parcel};
 use crate::deliver::{Client, Outgoing, Verdict};
-use crate::encode::WireFormat;
+use crate::encode::{Protocol, WireFormat};
 use crate::keeper::{Fate, Job, Level, land};
 use crate::queue::{Encoding, Request};
 use crate::{PerSignal, Signal};
@@ -51,6 +51,7 @@ pub struct Executor {
     client: Arc<Client>,
     addresses: PerSignal<Option<Arc<Address>>>,
     fallback: Option<Arc<Fallback>>,
+    protocol: Protocol,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
     landed: mpsc::UnboundedSender<Landed>,
@@ -73,7 +74,8 @@ impl Executor {
         });
         let content_type = wire.content_type();
         let flights = PerSignal::from_fn(|_| None);
-        (Self { client, addresses, fallback, content_type, jobs, landed, flights }, landings)
+        let protocol = config.protocol;
+        (Self { client, addresses, fallback, protocol, content_type, jobs, landed, flights }, landings)
     }
 
     /// Whether `signal` has an address.
@@ -98,6 +100,7 @@ impl Executor {
         };
         let flight = Flight {
             way,
+            protocol: self.protocol,
             content_type: self.content_type,
             jobs: self.jobs.clone(),
             signal,
@@ -150,6 +153,7 @@ enum Way {
 /// One request on its way.
 struct Flight {
     way: Way,
+    protocol: Protocol,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
     signal: Signal,
@@ -210,6 +214,7 @@ impl Flight {
                     .send(Outgoing {
                         url: &address.url,
                         headers: &address.headers,
+                        protocol: self.protocol,
                         content_type: self.content_type,
                         gzip,
                         body: Bytes::from(request.body),
@@ -221,6 +226,7 @@ impl Flight {
                 fallback
                     .send(Parcel {
                         signal: self.signal,
+                        protocol: self.protocol,
                         content_type: self.content_type,
                         gzip,
                         body: Bytes::from(request.body),

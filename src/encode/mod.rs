@@ -12,10 +12,30 @@ use crate::Signal;
 use crate::observe::{Metric, Span};
 use crate::record::{LogRecord, Resource};
 
+mod datadog;
+mod elasticsearch;
+mod json;
+mod json_array;
+mod lines;
+mod loki;
+mod ndjson;
+mod newrelic;
 pub mod otlp;
+mod otlp_json;
 mod protobuf;
+mod protocol;
+mod splunk_hec;
 
+pub use datadog::Datadog;
+pub use elasticsearch::Elasticsearch;
+pub use json_array::Json;
+pub use loki::Loki;
+pub use ndjson::Ndjson;
+pub use newrelic::NewRelic;
 pub use otlp::Otlp;
+pub use otlp_json::OtlpJson;
+pub use protocol::Protocol;
+pub use splunk_hec::SplunkHec;
 
 /// What stands before, between and after the blocks of one request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +46,20 @@ pub struct Framing {
     pub separator: &'static [u8],
     /// After the last block.
     pub suffix: &'static [u8],
+}
+
+/// What a destination takes in one request, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Plain bytes of the body.
+    pub body_bytes: usize,
+    /// Records.
+    pub records: u32,
+}
+
+impl Limits {
+    /// No limit that is known beforehand.
+    pub const NONE: Self = Self { body_bytes: usize::MAX, records: u32::MAX };
 }
 
 /// Where the records of a block are.
@@ -57,11 +91,27 @@ pub trait WireFormat: Send + Sync {
     /// The media type of a request body.
     fn content_type(&self) -> &'static str;
 
-    /// What is appended to the endpoint, with its leading slash.
-    fn path(&self, signal: Signal) -> &'static str;
+    /// The path of requests that carry `signal`. `given` is the path of the endpoint without a slash at its end, so it is
+    /// empty if there is none.
+    fn path(&self, signal: Signal, given: &str) -> String;
+
+    /// A query that the reading of the answer rests on.
+    fn query(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What one request may hold.
+    fn limits(&self) -> Limits {
+        Limits::NONE
+    }
 
     /// What goes around the blocks of one request body.
-    fn framing(&self) -> Framing;
+    fn framing(&self, signal: Signal) -> Framing;
+
+    /// What stands between two records of a block.
+    fn separator(&self) -> &'static [u8] {
+        b""
+    }
 
     /// Whether OTLP in protobuf, as the function's SDK sends it, is a block of this format as it is
     /// ([`otlp::received`]).
@@ -70,16 +120,16 @@ pub trait WireFormat: Send + Sync {
     }
 
     /// Appends what stands before the records of a block. `records_len` is the length in bytes of all of
-    /// them, as [`WireFormat::log`] and its sisters appended them.
-    fn block_head(&self, resource: &Resource, records_len: usize, out: &mut Vec<u8>);
+    /// them, as [`WireFormat::log`] and its sisters appended them, with what separates them.
+    fn block_head(&self, signal: Signal, resource: &Resource, records_len: usize, out: &mut Vec<u8>);
 
     /// Whether the destination takes records of `signal`. What it does not take is not made.
     fn takes(&self, signal: Signal) -> bool {
         signal == Signal::Logs
     }
 
-    /// Appends one encoded record.
-    fn log(&self, record: &LogRecord<'_>, out: &mut Vec<u8>);
+    /// Appends one encoded record. `resource` is that of the block: some formats say it with every record.
+    fn log(&self, resource: &Resource, record: &LogRecord<'_>, out: &mut Vec<u8>);
 
     /// Appends one encoded metric, a record of its own. Only called if [`WireFormat::takes`] metrics.
     fn metric(&self, _metric: &Metric<'_>, _out: &mut Vec<u8>) {}
@@ -94,3 +144,6 @@ pub trait WireFormat: Send + Sync {
     /// of `plain`; `records` counts records, and what lies beyond the last is ignored.
     fn subset(&self, plain: &[u8], parts: &Parts, records: Range<usize>) -> Vec<u8>;
 }
+
+#[cfg(test)]
+mod tests;

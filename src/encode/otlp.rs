@@ -28,8 +28,8 @@ mod walk;
 /// The number of this format in stored blocks.
 const OTLP_ID: u8 = 1;
 /// The instrumentation scope: who made these records.
-const SCOPE_NAME: &str = "outlast";
-const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const SCOPE_NAME: &str = "outlast";
+pub(super) const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 // Tags of the two fields that go around records, the same for each signal.
 const RESOURCE_LOGS: u8 = 0x0a;
@@ -50,19 +50,16 @@ impl WireFormat for Otlp {
         "application/x-protobuf"
     }
 
-    fn path(&self, signal: Signal) -> &'static str {
-        match signal {
-            Signal::Logs => "/v1/logs",
-            Signal::Metrics => "/v1/metrics",
-            Signal::Traces => "/v1/traces",
-        }
+    /// OpenTelemetry protocol exporter specification, "Endpoint URLs for OTLP/HTTP".
+    fn path(&self, signal: Signal, given: &str) -> String {
+        format!("{given}/v1/{}", signal.name())
     }
 
-    fn framing(&self) -> Framing {
+    fn framing(&self, _: Signal) -> Framing {
         Framing { prefix: b"", separator: b"", suffix: b"" }
     }
 
-    fn block_head(&self, resource: &Resource, records_len: usize, out: &mut Vec<u8>) {
+    fn block_head(&self, _: Signal, resource: &Resource, records_len: usize, out: &mut Vec<u8>) {
         let mut resource_field = Vec::new();
         message(1, &mut resource_field, |out| attributes(1, &resource.attributes, out));
         let mut scope_field = Vec::new();
@@ -77,7 +74,7 @@ impl WireFormat for Otlp {
         true
     }
 
-    fn log(&self, record: &LogRecord<'_>, out: &mut Vec<u8>) {
+    fn log(&self, _: &Resource, record: &LogRecord<'_>, out: &mut Vec<u8>) {
         message(RECORD_FIELD, out, |out| log_record(record, out));
     }
 

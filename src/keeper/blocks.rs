@@ -60,7 +60,7 @@ impl Packer {
         open: &OpenBlock,
     ) -> Result<NewBlock, BlockError> {
         let mut plain = Vec::with_capacity(open.records.len() + HEAD_BYTES);
-        self.wire.block_head(resource, open.records.len(), &mut plain);
+        self.wire.block_head(signal, resource, open.records.len(), &mut plain);
         plain.extend_from_slice(&open.records);
         Ok(NewBlock {
             kind,
@@ -120,14 +120,18 @@ impl<'p> Blocks<'p> {
         resource: &Resource,
         encoded: &Encoded<'_>,
     ) -> Result<(), BlockError> {
+        let records_max = self.packer.wire.limits().records;
+        let separator = self.packer.wire.separator();
         let open = self.open.get_mut(signal);
-        if open.count > 0 && open.records.len() + encoded.bytes.len() > BLOCK_MAX_PLAIN_BYTES {
+        let is_full = open.records.len() + encoded.bytes.len() > BLOCK_MAX_PLAIN_BYTES
+            || open.count.saturating_add(encoded.count) > records_max;
+        if open.count > 0 && is_full {
             open.events_end = encoded.event.saturating_sub(1);
             self.close(signal, resource)?;
         }
         let open = self.open.get_mut(signal);
         open.events_end = encoded.event;
-        open.push(encoded);
+        open.push(encoded, separator);
         Ok(())
     }
 
@@ -166,8 +170,11 @@ struct OpenBlock {
 }
 
 impl OpenBlock {
-    fn push(&mut self, encoded: &Encoded<'_>) {
+    fn push(&mut self, encoded: &Encoded<'_>, separator: &[u8]) {
         let (first, last) = encoded.times;
+        if self.count > 0 {
+            self.records.extend_from_slice(separator);
+        }
         self.records.extend_from_slice(encoded.bytes);
         self.first = if self.count == 0 { first } else { self.first.min(first) };
         self.last = self.last.max(last);

@@ -7,6 +7,7 @@ use super::blocks::{Blocks, Encoded};
 use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, token};
 use super::{inputs, tmp};
 use crate::deliver::fallback::is_echo;
+use crate::encode::WireFormat;
 use crate::observe::{Around, Ending, Link, Observer, Seen, Space};
 use crate::queue::BlockError;
 use crate::record::log::INVOCATION_ID;
@@ -121,7 +122,7 @@ impl<'p> Delivery<'p> {
             return Ok(());
         }
         self.encoded.clear();
-        self.blocks.wire().log(&record, &mut self.encoded);
+        self.blocks.wire().log(self.resource, &record, &mut self.encoded);
         let time = record.time_unix_nanos;
         let encoded = Encoded { bytes: &self.encoded, count: 1, times: (time, time), event: index };
         self.blocks.push(Signal::Logs, self.resource, &encoded)
@@ -142,8 +143,10 @@ impl<'p> Delivery<'p> {
             return Ok(());
         }
         self.encoded.clear();
+        let wire = self.blocks.wire();
         for span in &spans {
-            self.blocks.wire().span(span, &mut self.encoded);
+            separate(wire, &mut self.encoded);
+            wire.span(span, &mut self.encoded);
         }
         let first = spans.iter().map(|span| span.start_unix_nanos).min().unwrap_or_default();
         let last = spans.iter().map(|span| span.end_unix_nanos).max().unwrap_or_default();
@@ -161,6 +164,7 @@ impl<'p> Delivery<'p> {
         let mut count = 0;
         let (wire, encoded) = (self.blocks.wire(), &mut self.encoded);
         let time = self.observer.write_points(&mut self.seen, |metric| {
+            separate(wire, encoded);
             wire.metric(metric, encoded);
             count += 1;
         });
@@ -228,6 +232,13 @@ impl<'p> Delivery<'p> {
             }
             _ => {}
         }
+    }
+}
+
+/// Sets what is appended to records apart from them.
+fn separate(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
+    if !encoded.is_empty() {
+        encoded.extend_from_slice(wire.separator());
     }
 }
 

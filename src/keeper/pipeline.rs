@@ -220,7 +220,7 @@ impl Pipeline {
         kind: Kind,
     ) -> Result<Vec<NewBlock>, BlockError> {
         let mut encoded = Vec::new();
-        self.packer.wire.log(record, &mut encoded);
+        self.packer.wire.log(&self.resource, record, &mut encoded);
         let mut blocks = Blocks::new(&mut self.packer, kind);
         let time = record.time_unix_nanos;
         let encoded = Encoded { bytes: &encoded, count: 1, times: (time, time), event: 0 };

@@ -36,7 +36,7 @@ fn why(reason: Reason) -> &'static str {
         Reason::OverflowNewest => "the queue was full: see OUTLAST_QUEUE_MAX_BYTES",
         Reason::Refused => "the backend refused them for good",
         Reason::Rejected => "the backend took the request but rejected them",
-        Reason::Damaged => "what was stored is damaged",
+        Reason::Damaged => "what was stored is damaged, or was made for another OUTLAST_PROTOCOL",
         Reason::Unreadable => "deliveries that are not telemetry",
         Reason::Unsaved => "the disk took nothing until the end of the environment",
     }

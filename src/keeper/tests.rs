@@ -4,6 +4,7 @@ use super::intake::Intake;
 use super::*;
 use crate::encode::Otlp;
 use crate::queue::{Overflow, RealDisk};
+use crate::record::Resource;
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -364,21 +365,21 @@ impl WireFormat for Buggy {
     fn content_type(&self) -> &'static str {
         Otlp.content_type()
     }
-    fn path(&self, signal: Signal) -> &'static str {
-        Otlp.path(signal)
+    fn path(&self, signal: Signal, given: &str) -> String {
+        Otlp.path(signal, given)
     }
-    fn framing(&self) -> crate::encode::Framing {
-        Otlp.framing()
+    fn framing(&self, signal: Signal) -> crate::encode::Framing {
+        Otlp.framing(signal)
     }
-    fn block_head(&self, resource: &crate::record::Resource, records_len: usize, out: &mut Vec<u8>) {
-        Otlp.block_head(resource, records_len, out);
+    fn block_head(&self, signal: Signal, resource: &Resource, records_len: usize, out: &mut Vec<u8>) {
+        Otlp.block_head(signal, resource, records_len, out);
     }
-    fn log(&self, record: &crate::record::LogRecord<'_>, out: &mut Vec<u8>) {
+    fn log(&self, resource: &Resource, record: &crate::record::LogRecord<'_>, out: &mut Vec<u8>) {
         let kind = record.attributes.iter().find(|(name, _)| name == "aws.lambda.telemetry.type");
         let kind = kind.map(|(_, value)| format!("{value:?}"));
         let bitten = self.0.is_none_or(|bad| kind.is_some_and(|kind| kind.contains(bad)));
         assert!(!bitten, "a bug, on purpose");
-        Otlp.log(record, out);
+        Otlp.log(resource, record, out);
     }
     fn parts(&self, plain: &[u8]) -> Result<crate::encode::Parts, crate::encode::SplitError> {
         Otlp.parts(plain)

@@ -17,7 +17,7 @@ pub enum Reason {
     Refused,
     /// The backend took the request but rejected some of its records (OTLP partial success).
     Rejected,
-    /// What was stored is damaged.
+    /// What was stored is damaged, or was made for another destination.
     Damaged,
     /// A request body that is not telemetry.
     Unreadable,

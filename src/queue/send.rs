@@ -9,7 +9,7 @@ use super::state::Mark;
 use super::store::Queue;
 use super::types::{Encoding, Request};
 use crate::Signal;
-use crate::encode::WireFormat;
+use crate::encode::{Framing, Protocol, WireFormat};
 use std::ops::Range;
 use thiserror::Error;
 
@@ -52,6 +52,7 @@ impl Queue {
         max_blocks: u32,
     ) -> Option<Request> {
         loop {
+            self.lose_foreign(signal, wire);
             let done = self.state.marks.get(signal).records;
             let head = self.head(signal)?;
             if done > 0 {
@@ -60,12 +61,8 @@ impl Queue {
                     None => continue,
                 }
             }
-            if head.header.format != wire.id() {
-                self.lose_head(signal, "it is in another wire format");
-                continue;
-            }
             let items = self.run_of(signal, wire, max_bytes, max_blocks);
-            let (sent, body, failure) = self.body_of(&items, wire, encoding);
+            let (sent, body, failure) = self.body_of(&items, wire.framing(signal), encoding);
             let Some(last) = sent.last() else {
                 if self.is_lost(signal, failure.as_ref()) {
                     self.lose_head(signal, "it is damaged");
@@ -107,6 +104,8 @@ impl Queue {
     /// The oldest blocks of one wire format that fit together.
     fn run_of(&self, signal: Signal, wire: &dyn WireFormat, max_bytes: u64, max_blocks: u32) -> Vec<Item> {
         let mut bytes = 0;
+        let mut records = 0_u32;
+        let records_max = wire.limits().records;
         self.lanes
             .get(signal)
             .items()
@@ -114,7 +113,9 @@ impl Queue {
             .enumerate()
             .take_while(|(index, item)| {
                 bytes += u64::from(item.header.plain_len);
-                item.header.format == wire.id() && (*index == 0 || bytes <= max_bytes)
+                records = records.saturating_add(item.header.records);
+                item.header.format == wire.id()
+                    && (*index == 0 || bytes <= max_bytes && records <= records_max)
             })
             .map(|(_, item)| *item)
             .collect()
@@ -124,10 +125,9 @@ impl Queue {
     fn body_of(
         &mut self,
         items: &[Item],
-        wire: &dyn WireFormat,
+        framing: Framing,
         encoding: Encoding,
     ) -> (Vec<Item>, Vec<u8>, Option<ReadError>) {
-        let framing = wire.framing();
         let mut failure = None;
         let mut sent = Vec::with_capacity(items.len());
         match encoding {
@@ -198,6 +198,7 @@ impl Queue {
         encoding: Encoding,
         records: Range<u32>,
     ) -> Option<Request> {
+        self.lose_foreign(signal, wire);
         let mark = *self.state.marks.get(signal);
         let head = self.head(signal)?;
         let start = mark.records.min(head.header.records.saturating_sub(1));
@@ -257,7 +258,7 @@ impl Queue {
             return Err(ReadError::Damaged);
         }
         let subset = wire.subset(&plain, &parts, records.start as usize..records.end as usize);
-        let framing = wire.framing();
+        let framing = wire.framing(signal);
         let plain_body = [framing.prefix, &subset, framing.suffix].concat();
         let plain_bytes = plain_body.len() as u64;
         let body = match encoding {
@@ -283,11 +284,32 @@ impl Queue {
     /// Gives up the oldest block of `signal`, which cannot be sent.
     fn lose_head(&mut self, signal: Signal, why: &str) {
         let Some(head) = self.lanes.get(signal).head().copied() else { return };
-        let done = u64::from(self.state.marks.get(signal).records);
         log::warn!("queue: block {} ({} records) given up: {why}", head.header.seq.0, head.header.records);
+        self.lose(signal, &head);
+    }
+
+    /// Gives up the blocks at the front of `signal` that an earlier process made for another protocol: what is stored is
+    /// what would be sent, so the destination of today cannot read it. They are told of in one line.
+    fn lose_foreign(&mut self, signal: Signal, wire: &dyn WireFormat) {
+        let mut lost = 0;
+        let mut format = None;
+        while let Some(head) = self.head(signal).filter(|head| head.header.format != wire.id()) {
+            format = Some(head.header.format);
+            lost += self.lose(signal, &head);
+        }
+        if let Some(format) = format {
+            let made_for = Protocol::of_id(format).map_or("another protocol", Protocol::name);
+            log::warn!("queue: {lost} {signal} records given up: they were stored for {made_for}");
+        }
+    }
+
+    /// Counts the oldest block of `signal` as dropped, and gives the number of its records that were.
+    fn lose(&mut self, signal: Signal, head: &Item) -> u64 {
+        let done = u64::from(self.state.marks.get(signal).records);
         let records = head.header.user_records().saturating_sub(done);
         self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
         self.advance(signal, Mark { seq: head.header.seq, records: 0 });
+        records
     }
 }
 

@@ -22,14 +22,14 @@ impl WireFormat for Lines {
     fn content_type(&self) -> &'static str {
         "text/plain"
     }
-    fn path(&self, _: Signal) -> &'static str {
-        "/"
+    fn path(&self, _: Signal, given: &str) -> String {
+        given.to_owned()
     }
-    fn framing(&self) -> Framing {
+    fn framing(&self, _: Signal) -> Framing {
         Framing { prefix: b"<", separator: b"|\n", suffix: b">" }
     }
-    fn block_head(&self, _: &outlast::record::Resource, _: usize, _: &mut Vec<u8>) {}
-    fn log(&self, _: &outlast::record::LogRecord<'_>, _: &mut Vec<u8>) {}
+    fn block_head(&self, _: Signal, _: &outlast::record::Resource, _: usize, _: &mut Vec<u8>) {}
+    fn log(&self, _: &outlast::record::Resource, _: &outlast::record::LogRecord<'_>, _: &mut Vec<u8>) {}
     fn parts(&self, plain: &[u8]) -> Result<Parts, SplitError> {
         let mut records = Vec::new();
         let mut start = 0;

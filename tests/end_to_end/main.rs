@@ -25,6 +25,7 @@ mod names;
 mod outage;
 mod overflow;
 mod parts;
+mod protocols;
 mod quiet;
 mod random;
 mod receiver;

@@ -173,7 +173,7 @@ async fn invocations_go_on_while_a_request_hangs() {
 async fn a_request_that_hangs_is_given_up_and_made_again() {
     let world = World::new().await;
     let timeout = ms(150);
-    let lambda = world.lambda().env("OUTLAST_TIMEOUT", "150ms").start().await.unwrap();
+    let lambda = world.lambda_of_logs().env("OUTLAST_TIMEOUT", "150ms").start().await.unwrap();
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_delivered(&lambda).await;
     let before = world.backend.requests().len();

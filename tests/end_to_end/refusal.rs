@@ -8,7 +8,7 @@ use outlast_simulator::{Invocation, Sandbox};
 use std::collections::HashSet;
 
 /// A backlog of this many deliveries, each a block of its own, while the backend is away.
-async fn backlog(world: &World, lambda: &Sandbox, blocks: usize, lines: usize) {
+pub(crate) async fn backlog(world: &World, lambda: &Sandbox, blocks: usize, lines: usize) {
     world.backend.behave(Behaviour::status(503));
     for _ in 0..blocks {
         invoke(lambda, Invocation::new().logs(lines).padded(80)).await;
@@ -50,7 +50,7 @@ async fn a_record_that_is_too_large_on_its_own_is_dropped_and_reported() {
 }
 
 /// Exactly these lines are missing, everything else came once and in order.
-fn only_missing(world: &World, lambda: &Sandbox, lost: &[&str]) {
+pub(crate) fn only_missing(world: &World, lambda: &Sandbox, lost: &[&str]) {
     let lost: HashSet<&str> = lost.iter().copied().collect();
     let mut expected = acknowledged(&[lambda]);
     let all = expected.len();
@@ -61,7 +61,7 @@ fn only_missing(world: &World, lambda: &Sandbox, lost: &[&str]) {
     assert_eq!(repeated, 0);
 }
 
-fn poisoned(record: &outlast_backend::Record) -> bool {
+pub(crate) fn poisoned(record: &outlast_backend::Record) -> bool {
     record.text.contains("poison")
 }
 

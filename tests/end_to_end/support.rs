@@ -1,7 +1,7 @@
 //! The world around the extension, and the accounts that must balance.
 
 use crate::account;
-use outlast_backend::{Backend, Record, Signal, Verdict};
+use outlast_backend::{Backend, Dialect, Record, Signal, Verdict};
 use outlast_simulator::{Builder, Event, Freeze, Invocation, Invoked, Sandbox, ShutdownEnd, ShutdownReason};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -42,6 +42,8 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 pub(crate) struct World {
     pub(crate) backend: Backend,
     disk: TempDir,
+    /// What the extension is told to speak, logs only.
+    dialect: Option<Dialect>,
 }
 
 impl World {
@@ -50,7 +52,14 @@ impl World {
     }
 
     pub(crate) fn around(backend: Backend) -> Self {
-        Self { backend, disk: tempfile::tempdir().unwrap() }
+        Self { backend, disk: tempfile::tempdir().unwrap(), dialect: None }
+    }
+
+    /// A world whose backend speaks `dialect`, and takes logs only.
+    #[expect(clippy::unused_async, reason = "a backend needs a runtime, which an async signature says best")]
+    pub(crate) async fn speaking(dialect: Dialect) -> Self {
+        let backend = Backend::builder().dialect(dialect).start().unwrap();
+        Self { dialect: Some(dialect), ..Self::around(backend) }
     }
 
     /// What the extension gets as `OUTLAST_QUEUE_DIR`.
@@ -61,7 +70,14 @@ impl World {
     /// A sandbox around the extension that sends to the backend, keeps its queue on the disk and retries soon. It
     /// does not freeze, so that backlogs drain without further invocations.
     pub(crate) fn lambda(&self) -> Builder {
-        Sandbox::builder(OUTLAST)
+        let mut builder = Sandbox::builder(OUTLAST);
+        if let Some(dialect) = self.dialect {
+            builder = builder.env("OUTLAST_PROTOCOL", dialect.name()).env("OUTLAST_SIGNALS", "logs");
+        }
+        if let Some((name, scheme)) = self.dialect.and_then(Dialect::credentials) {
+            builder = builder.env("OUTLAST_HEADERS", format!("{name}={scheme}key"));
+        }
+        builder
             .env("OUTLAST_ENDPOINT", self.backend.url())
             .env("OUTLAST_QUEUE_DIR", self.queue().display())
             .env("OUTLAST_RETRY_INITIAL", format!("{}ms", RETRY_INITIAL.as_millis()))

@@ -27,6 +27,7 @@ fn outgoing<'a>(url: &'a Url, headers: &'a HeaderMap, gzip: bool) -> Outgoing<'a
     Outgoing {
         url,
         headers,
+        protocol: Protocol::Otlp,
         content_type: "application/x-protobuf",
         gzip,
         body: Bytes::from_static(b"telemetry"),

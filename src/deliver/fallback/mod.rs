@@ -19,6 +19,7 @@ use reqwest::header::HeaderMap;
 
 use super::client::{Client, Outgoing};
 use super::verdict::Verdict;
+use crate::encode::Protocol;
 use crate::{PerSignal, Signal};
 
 pub use s3::{Aws, AwsError, OBJECT_MAX_PLAIN_BYTES, S3};
@@ -29,6 +30,8 @@ pub use stdout::{SHUTDOWN_MAX_BYTES, STDOUT_BYTES_PER_SECOND_MAX, Stdout, is_ech
 pub struct Parcel<'a> {
     /// The signal of the records.
     pub signal: Signal,
+    /// How the body is worded.
+    pub protocol: Protocol,
     /// Media type of the body.
     pub content_type: &'static str,
     /// Whether the body is gzip.
@@ -78,6 +81,7 @@ impl Http {
             .send(Outgoing {
                 url: self.urls.get(parcel.signal),
                 headers: &self.headers,
+                protocol: parcel.protocol,
                 content_type: parcel.content_type,
                 gzip: parcel.gzip,
                 body: parcel.body,

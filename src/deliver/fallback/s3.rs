@@ -239,6 +239,7 @@ mod tests {
 
     fn parcel() -> Parcel<'static> {
         Parcel {
+            protocol: crate::encode::Protocol::Otlp,
             signal: Signal::Logs,
             content_type: "application/x-protobuf",
             gzip: true,

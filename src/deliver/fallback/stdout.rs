@@ -118,6 +118,7 @@ mod tests {
 
     fn parcel(body: Vec<u8>) -> Parcel<'static> {
         Parcel {
+            protocol: crate::encode::Protocol::Otlp,
             signal: Signal::Traces,
             content_type: "application/x-protobuf",
             gzip: true,

@@ -17,10 +17,10 @@ fn resource() -> Resource {
 fn block(records: &[LogRecord<'_>]) -> Vec<u8> {
     let mut encoded = Vec::new();
     for record in records {
-        Otlp.log(record, &mut encoded);
+        Otlp.log(&resource(), record, &mut encoded);
     }
     let mut block = Vec::new();
-    Otlp.block_head(&resource(), encoded.len(), &mut block);
+    Otlp.block_head(Signal::Logs, &resource(), encoded.len(), &mut block);
     block.extend_from_slice(&encoded);
     block
 }
@@ -189,7 +189,7 @@ proptest! {
         for (range, record) in parts.records.iter().zip(&records) {
             prop_assert_eq!(range.start, end);
             let mut alone = Vec::new();
-            Otlp.log(record, &mut alone);
+            Otlp.log(&resource(), record, &mut alone);
             prop_assert!(block_bytes[range.clone()] == alone);
             end = range.end;
         }

@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     body::{Body, note},
     connection,
+    dialect::Dialect,
     door::{Door, Doorway},
     received::{Received, Repeat, Request, Timeout},
     record::{Keep, Record, Signal},
@@ -60,6 +61,7 @@ pub struct Builder {
     keep: Keep,
     decode: Decode,
     identity: Option<Identity>,
+    dialect: Dialect,
 }
 
 impl Builder {
@@ -91,6 +93,13 @@ impl Builder {
         self
     }
 
+    /// What it speaks, if not OTLP in protobuf.
+    #[must_use]
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
     /// Listens and begins to accept, healthy.
     ///
     /// # Errors
@@ -102,6 +111,8 @@ impl Builder {
         let (later, bodies) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             decode: self.decode,
+            dialect: self.dialect,
+            ids: Mutex::default(),
             script: Mutex::new(Script::default()),
             received: Mutex::new(Received::new(self.keep)),
             changed: watch::Sender::new(0),
@@ -154,7 +165,8 @@ impl Backend {
     /// Settings other than the usual ones.
     pub fn builder() -> Builder {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Builder { address, keep: Keep::default(), decode: Decode::default(), identity: None }
+        let (keep, decode, dialect) = (Keep::default(), Decode::default(), Dialect::default());
+        Builder { address, keep, decode, identity: None, dialect }
     }
 
     /// Where it listens.
@@ -352,7 +364,8 @@ async fn accept(mut doorway: Doorway, mut doors: mpsc::Receiver<DoorChange>, sha
 /// Decodes bodies that were answered already, in the order of their answers.
 async fn decode_later(mut bodies: mpsc::UnboundedReceiver<(u64, Signal, Body)>, shared: Arc<Shared>) {
     while let Some((number, signal, body)) = bodies.recv().await {
-        let job = tokio::task::spawn_blocking(move || body.decode(signal, number));
+        let dialect = shared.dialect;
+        let job = tokio::task::spawn_blocking(move || body.decode(dialect, signal, number));
         let decoded = job.await.unwrap_or_else(|error| Err(format!("the decoder failed: {error}")));
         shared.update(|received| {
             received.undecoded -= 1;

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::{
-    decode, gzip,
+    dialect::Dialect,
+    gzip,
     received::Request,
     record::{Record, Signal},
     script::BodyFacts,
@@ -17,13 +18,15 @@ pub(crate) struct Body {
 
 impl Body {
     /// The plain length and the records, or what is wrong.
-    pub(crate) fn decode(&self, signal: Signal, number: u64) -> Result<(usize, Vec<Record>), String> {
+    pub(crate) fn decode(
+        &self,
+        dialect: Dialect,
+        signal: Signal,
+        number: u64,
+    ) -> Result<(usize, Vec<Record>), String> {
         let plain = self.plain().map_err(|error| error.to_string())?;
         let plain: &[u8] = plain.as_deref().unwrap_or(&self.wire);
-        match decode::records(signal, number, plain) {
-            Ok(records) => Ok((plain.len(), records)),
-            Err(error) => Err(format!("not an OTLP {signal} request: {error}")),
-        }
+        Ok((plain.len(), dialect.records(signal, number, plain)?))
     }
 
     /// Inflated, if it has to be.

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     body::Body,
+    dialect::Dialect,
     http::{Head, HttpError, Io, Read},
     record::{Record, Signal},
     script::Answer,
@@ -69,7 +70,7 @@ impl Object {
 /// What is wrong with the body.
 pub fn records(signal: Signal, body: &[u8]) -> Result<Vec<Record>, String> {
     let body = Body { wire: Bytes::copy_from_slice(body), gzip: true };
-    body.decode(signal, 0).map(|(_, records)| records)
+    body.decode(Dialect::default(), signal, 0).map(|(_, records)| records)
 }
 
 /// A running bucket; it stops when this is dropped.

@@ -16,9 +16,10 @@ use tokio::{
 use crate::{
     backend::Decode,
     body::{Arrived, Body, note},
+    dialect::{Dialect, created},
     http::{Head, HttpError, Io, Read},
     received::{Request, Verdict},
-    record::Signal,
+    record::{Record, Signal},
     script::{Answer, Behaviour, Facts, Fate, Reset, Rest, Truth},
     shared::{Open, Shared, lock},
 };
@@ -135,7 +136,7 @@ impl Exchange<'_> {
         };
         // Before the request is listed: whoever sees it listed and then releases it must not be missed.
         let released = self.shared.released.subscribe();
-        let signal = Signal::of_path(&head.path);
+        let signal = self.shared.dialect.signal_of(&head.path);
         let request = Request {
             number: 0,
             connection,
@@ -155,7 +156,7 @@ impl Exchange<'_> {
             defect: None,
         };
         *self.number = Some(self.shared.update(|received| received.begin(request)));
-        let result = match route(&head, signal) {
+        let result = match route(&head, self.shared.dialect, signal) {
             Ok(signal) => self.play(&head, signal, reused_connection, released).await,
             Err(answer) => self.turn_away(&head, &answer).await,
         };
@@ -282,6 +283,15 @@ impl Exchange<'_> {
                 let body = partial_success(rejected, message);
                 (Answer::new(200).body(PROTOBUF, body), Verdict::Partial { rejected }, rejected)
             }
+            Behaviour::Items { .. } | Behaviour::Accept { .. }
+                if matches!(self.shared.dialect, Dialect::Elasticsearch | Dialect::Loki) =>
+            {
+                return self.create(leaf, arrived, signal, keep_alive).await;
+            }
+            Behaviour::Items { .. } => (self.shared.dialect.success(&[], &[]), Verdict::Accepted, 0),
+            Behaviour::Accept { body } if body.is_empty() => {
+                (self.shared.dialect.success(&[], &[]), Verdict::Accepted, 0)
+            }
             Behaviour::Accept { body } => (Answer::new(200).body(PROTOBUF, body), Verdict::Accepted, 0),
             Behaviour::AnswerEarly(_)
             | Behaviour::Delay(..)
@@ -298,7 +308,52 @@ impl Exchange<'_> {
         self.answer(&answer, keep_alive).await
     }
 
-    /// Reads and refuses what is not an OTLP request.
+    /// Keeps the records that are new and that the script takes, and says what became of each.
+    async fn create(
+        &mut self,
+        leaf: Behaviour,
+        mut arrived: Arrived,
+        signal: Signal,
+        keep_alive: bool,
+    ) -> Result<Next, HttpError> {
+        self.decode(&mut arrived, signal).await;
+        let records = match arrived.decoded.take() {
+            Some(Ok((_, records))) => records,
+            Some(Err(defect)) => {
+                self.amend(|request| request.verdict = Verdict::Status(400));
+                return self.answer(&Answer::explained(400, defect), keep_alive).await;
+            }
+            None => Vec::new(),
+        };
+        let refusal = |record: &Record| match &leaf {
+            Behaviour::Items { status, of } if of.holds_of(record) => Some(*status),
+            _ => None,
+        };
+        let fates = {
+            let mut ids = lock(&self.shared.ids);
+            let dialect = self.shared.dialect;
+            let fates = created(dialect, &ids, &records, refusal);
+            let new = records.iter().zip(&fates).filter(|(_, fate)| **fate == 201);
+            ids.extend(new.map(|(record, _)| dialect.identity(record)));
+            fates
+        };
+        let answer = self.shared.dialect.success(&records, &fates);
+        let rejected = fates.iter().filter(|fate| !matches!(fate, 201 | 409)).count() as u64;
+        let kept = records.into_iter().zip(fates).filter(|(_, fate)| *fate == 201);
+        let kept: Vec<Record> = kept.map(|(record, _)| record).collect();
+        let number = self.number.unwrap_or_default();
+        self.shared.update(|received| {
+            received.add(kept);
+            if let Some(request) = received.request(number) {
+                request.kept = true;
+                request.verdict =
+                    if rejected > 0 { Verdict::Partial { rejected } } else { Verdict::Accepted };
+            }
+        });
+        self.answer(&answer, keep_alive).await
+    }
+
+    /// Reads and refuses what is not a request of the dialect.
     async fn turn_away(&mut self, head: &Head, answer: &Answer) -> Result<Next, HttpError> {
         let arrived = self.body(head, false, None).await?;
         self.amend(|request| {
@@ -330,9 +385,10 @@ impl Exchange<'_> {
         let Body { wire, gzip } = &arrived.body;
         let body = Body { wire: wire.clone(), gzip: *gzip };
         let decoded = if wire.len() <= DECODE_IN_PLACE_MAX_BYTES {
-            body.decode(signal, number)
+            body.decode(self.shared.dialect, signal, number)
         } else {
-            let job = tokio::task::spawn_blocking(move || body.decode(signal, number));
+            let dialect = self.shared.dialect;
+            let job = tokio::task::spawn_blocking(move || body.decode(dialect, signal, number));
             job.await.unwrap_or_else(|error| Err(format!("the decoder failed: {error}")))
         };
         self.amend(|request| note(request, &decoded));
@@ -366,6 +422,8 @@ impl Exchange<'_> {
             Ok((_, mut records)) => {
                 let rejected = usize::try_from(rejected).unwrap_or(usize::MAX);
                 records.truncate(records.len().saturating_sub(rejected));
+                let identities = records.iter().map(|record| self.shared.dialect.identity(record));
+                lock(&self.shared.ids).extend(identities);
                 self.shared.update(|received| {
                     received.add(records);
                     if let Some(request) = received.request(number) {
@@ -395,8 +453,8 @@ impl Exchange<'_> {
     }
 }
 
-/// Whether this is an OTLP/HTTP request at all (OTLP specification, "OTLP/HTTP Request").
-fn route(head: &Head, signal: Option<Signal>) -> Result<Signal, Answer> {
+/// Whether this is a request of the dialect at all (for OTLP: specification, "OTLP/HTTP Request").
+fn route(head: &Head, dialect: Dialect, signal: Option<Signal>) -> Result<Signal, Answer> {
     let Some(signal) = signal else {
         return Err(Answer::explained(404, format!("no such path: {}", head.path)));
     };
@@ -404,8 +462,14 @@ fn route(head: &Head, signal: Option<Signal>) -> Result<Signal, Answer> {
         return Err(Answer::explained(405, format!("method {} is not POST", head.method)));
     }
     let content_type = head.header("content-type").unwrap_or("none");
-    if !content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(PROTOBUF) {
-        return Err(Answer::explained(415, format!("content type {content_type} is not {PROTOBUF}")));
+    let expected = dialect.content_type();
+    if !content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
+        return Err(Answer::explained(415, format!("content type {content_type} is not {expected}")));
+    }
+    if let Some((name, scheme)) = dialect.credentials()
+        && !head.header(name).is_some_and(|value| value.starts_with(scheme))
+    {
+        return Err(Answer::explained(401, format!("no {name} that begins with {scheme:?}")));
     }
     match head.header("content-encoding") {
         None | Some("gzip" | "identity") => Ok(signal),

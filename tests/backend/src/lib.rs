@@ -29,6 +29,7 @@
 //! | [`script`] | what the answer to a request is, and what decides it |
 //! | [`received`] | what arrived, and how it compares with what was expected |
 //! | [`record`], `decode` | one log record, data point or span, as the wire said it |
+//! | [`dialect`] | the protocols of other destinations |
 //! | `connection`, `http`, `body` | one connection, byte by byte |
 //! | `shared` | what connections and the handle share |
 //! | [`gzip`] | RFC 1952, strictly |
@@ -47,6 +48,7 @@ pub mod bucket;
 pub mod command;
 mod connection;
 mod decode;
+pub mod dialect;
 pub mod door;
 pub mod gzip;
 mod http;
@@ -59,6 +61,7 @@ mod shared;
 pub mod tls;
 
 pub use backend::{Backend, BackendError, Builder, Decode};
+pub use dialect::Dialect;
 pub use door::Door;
 pub use received::{Received, Request, Verdict};
 pub use record::{Keep, Record, Signal};

@@ -183,6 +183,14 @@ pub enum Behaviour {
         /// The `error_message`.
         message: String,
     },
+    /// 200, with this status for each record of which the condition holds; it is not kept, the others are. Only of use
+    /// where an answer tells of single records (Elasticsearch).
+    Items {
+        /// The status of these records.
+        status: u16,
+        /// Which they are.
+        of: Condition,
+    },
     /// The request is read, its records are not kept, and this is the answer.
     Answer(Answer),
     /// This is the answer, sent before the body is read; then the connection ends.
@@ -257,6 +265,11 @@ impl Behaviour {
             .when(Condition::any_record(predicate))
     }
 
+    /// This status for every record like this, where an answer tells of single records.
+    pub fn items(status: u16, predicate: impl Fn(&Record) -> bool + Send + Sync + 'static) -> Self {
+        Self::Items { status, of: Condition::any_record(predicate) }
+    }
+
     /// 415 for compressed bodies.
     pub fn no_gzip() -> Self {
         Self::status(415).when(Condition::Gzip)
@@ -324,6 +337,13 @@ pub(crate) struct BodyFacts<'a> {
     pub(crate) plain_bytes: Option<usize>,
     /// Absent while nothing has asked for them.
     pub(crate) records: Option<&'a [Record]>,
+}
+
+impl Condition {
+    /// Whether this record alone meets the condition.
+    pub(crate) fn holds_of(&self, record: &Record) -> bool {
+        matches!(self, Self::AnyRecord(predicate) if predicate(record))
+    }
 }
 
 /// What a condition says, or what it must know first.

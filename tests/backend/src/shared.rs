@@ -1,7 +1,7 @@
 //! What the handle and all connections share.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::{
     backend::Decode,
     body::Body,
+    dialect::Dialect,
     received::{Received, Request},
     record::Signal,
     script::Script,
@@ -19,6 +20,9 @@ use crate::{
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) decode: Decode,
+    pub(crate) dialect: Dialect,
+    /// Documents that were created, where that is how repeats are told.
+    pub(crate) ids: Mutex<HashSet<String>>,
     pub(crate) script: Mutex<Script>,
     pub(crate) received: Mutex<Received>,
     /// Ticks whenever `received` or `open` has changed.

@@ -22,7 +22,7 @@ fn block<T>(records: &[T], encode: impl Fn(&T, &mut Vec<u8>)) -> Vec<u8> {
     }
     let resource = Resource::build(&ResourceInputs { function_name: Some("f"), ..ResourceInputs::default() });
     let mut block = Vec::new();
-    Otlp.block_head(&resource, encoded.len(), &mut block);
+    Otlp.block_head(Signal::Metrics, &resource, encoded.len(), &mut block);
     block.extend_from_slice(&encoded);
     block
 }
@@ -212,7 +212,10 @@ prop_compose! {
 #[test]
 fn all_three_signals_are_taken() {
     assert_eq!(Signal::ALL.map(|signal| Otlp.takes(signal)), [true; 3]);
-    assert_eq!(Signal::ALL.map(|signal| Otlp.path(signal)), ["/v1/logs", "/v1/metrics", "/v1/traces"]);
+    assert_eq!(
+        Signal::ALL.map(|signal| Otlp.path(signal, "/x")),
+        ["/x/v1/logs", "/x/v1/metrics", "/x/v1/traces"]
+    );
 }
 
 proptest! {

@@ -86,7 +86,7 @@ fn assembled(input: &mut Unstructured<'_>) -> Result<()> {
 /// Requests as the queue puts them together: runs of blocks, parts of one block, the record after the first.
 fn queued(input: &mut Unstructured<'_>) -> Result<()> {
     let wire = Lines(*input.choose(&FRAMINGS)?);
-    let framing = wire.framing();
+    let framing = wire.framing(Signal::Logs);
     let limits = Limits::new(64 << 20, Overflow::DropOldest);
     let (mut queue, _) = Queue::open(Box::new(MemoryDisk::default()), directory(), limits, 1);
     let mut deflater = Deflater::default();

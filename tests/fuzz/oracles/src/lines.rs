@@ -29,17 +29,17 @@ impl WireFormat for Lines {
         "text/plain"
     }
 
-    fn path(&self, _: Signal) -> &'static str {
-        "/"
+    fn path(&self, _: Signal, _: &str) -> String {
+        "/".to_owned()
     }
 
-    fn framing(&self) -> Framing {
+    fn framing(&self, _: Signal) -> Framing {
         self.0
     }
 
-    fn block_head(&self, _: &Resource, _: usize, _: &mut Vec<u8>) {}
+    fn block_head(&self, _: Signal, _: &Resource, _: usize, _: &mut Vec<u8>) {}
 
-    fn log(&self, _: &LogRecord<'_>, _: &mut Vec<u8>) {}
+    fn log(&self, _: &Resource, _: &LogRecord<'_>, _: &mut Vec<u8>) {}
 
     fn parts(&self, plain: &[u8]) -> Result<Parts, SplitError> {
         let mut start = 0;

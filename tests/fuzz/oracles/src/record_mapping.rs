@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use arbitrary::{Result, Unstructured};
+use outlast::Signal;
 use outlast::encode::{Otlp, WireFormat};
 use outlast::record::{Context, Event, LogRecord, Resource, ResourceInputs};
 
@@ -130,10 +131,11 @@ fn one(raw: &[u8], running: Option<&str>) {
 
 fn otlp_of(event: &Event<'_>, running: Option<&str>) -> opentelemetry_proto::tonic::logs::v1::LogRecord {
     let record = LogRecord::from_event(event, &Context { request_id: running }, OBSERVED_UNIX_NANOS, "uid");
+    let resource = Resource::build(&ResourceInputs::default());
     let mut encoded = Vec::new();
-    Otlp.log(&record, &mut encoded);
+    Otlp.log(&resource, &record, &mut encoded);
     let mut block = Vec::new();
-    Otlp.block_head(&Resource::build(&ResourceInputs::default()), encoded.len(), &mut block);
+    Otlp.block_head(Signal::Logs, &resource, encoded.len(), &mut block);
     block.extend_from_slice(&encoded);
     assert_eq!(Otlp.parts(&block).expect("our own").records.len(), 1);
     let mut records = otlp::log_records(&block);

@@ -1,0 +1,313 @@
+//! Every destination in the same situations: an outage, too much at once, a record that is not wanted, throttling, the end
+//! of the environment. Queue and drain do not know which one it is, and neither do these tests.
+
+use crate::refusal::{backlog, only_missing, poisoned};
+use crate::support::{
+    OUTLAST, PATIENCE, World, acknowledged, balance, delivered, invoke, is_report, leave, left_on_disk,
+    lines_with, ms, output, summary, within,
+};
+use outlast_backend::real::Rotel;
+use outlast_backend::{Behaviour, Dialect, Door, Fate, Reset, Verdict};
+use outlast_simulator::{Freeze, Invocation, Sandbox};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Attempts made while an outage lasts: enough for the breaker to open and to be probed.
+const ATTEMPTS: usize = 6;
+/// Some records of any format, and no more.
+const LIMIT: usize = 12_000;
+
+/// A healthy invocation, an outage with invocations, recovery, one more: everything arrives once and in order.
+async fn survives(dialect: Dialect, behaviour: Behaviour) {
+    let world = World::speaking(dialect).await;
+    let lambda = world.lambda().start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    let before = world.backend.requests().len();
+    world.backend.behave(behaviour);
+    for _ in 0..3 {
+        invoke(&lambda, Invocation::new().runs_for(ms(2)).logs(10)).await;
+    }
+    world.until_requests(before + ATTEMPTS).await;
+    world.backend.recover().await.unwrap();
+    world.until_delivered(&lambda).await;
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    assert_eq!(lambda.acknowledged_lines().len(), 50);
+    assert_eq!(lines_with(&lambda, "backend: away"), 1, "{:?}", output(&lambda));
+    world.end(lambda).await;
+    assert_eq!(world.reported(), 0);
+}
+
+async fn halves_what_is_too_large(dialect: Dialect) {
+    let world = World::speaking(dialect).await;
+    let lambda = world.lambda().start().await.unwrap();
+    backlog(&world, &lambda, 6, 30).await;
+    world.backend.behave(Behaviour::too_large_above_plain(LIMIT));
+    world.until_delivered(&lambda).await;
+    assert_eq!(lambda.acknowledged_lines().len(), 180);
+    world.end(lambda).await;
+    let requests = world.backend.requests();
+    let accepted = requests.iter().filter(|request| request.verdict == Verdict::Accepted);
+    assert!(accepted.clone().all(|request| request.plain_bytes <= LIMIT));
+    assert!(requests.iter().any(|request| request.verdict == Verdict::Status(413)));
+    assert_eq!(world.reported(), 0, "nothing had to go");
+}
+
+/// One record among many is not wanted; it alone goes, for `reason`.
+async fn loses_poison_alone(dialect: Dialect, behaviour: Behaviour, reason: &str) {
+    let world = World::speaking(dialect).await;
+    let lambda = world.lambda().start().await.unwrap();
+    backlog(&world, &lambda, 3, 10).await;
+    invoke(&lambda, Invocation::new().logs(10).line("poison").logs(20)).await;
+    within("the delivery", lambda.settled()).await;
+    world.backend.behave(behaviour);
+    world.wait_for(|received| received.records().iter().any(is_report)).await;
+    leave(&lambda).await;
+    only_missing(&world, &lambda, &["poison"]);
+    assert_eq!((world.reported_for(reason), world.reported()), (1, 1), "{}", summary(&world.backend));
+}
+
+/// The report of the last invocation comes after SHUTDOWN: how long that is waited for is tried elsewhere.
+fn without_reports(lambda: &Sandbox) {
+    lambda.telemetry(|telemetry| telemetry.report = false);
+}
+
+async fn leaves_at_shutdown_with_nothing_behind(dialect: Dialect) {
+    let world = World::speaking(dialect).await;
+    world.backend.set_door(Door::Refused).await.unwrap();
+    let builder = world.lambda().freeze(Freeze::After(ms(1)));
+    // After the first failure nothing is tried again until the end.
+    let builder = builder.env("OUTLAST_RETRY_INITIAL", "10m").env("OUTLAST_RETRY_MAX", "10m");
+    let lambda = builder.start().await.unwrap();
+    without_reports(&lambda);
+    for _ in 0..5 {
+        invoke(&lambda, Invocation::new().runs_for(ms(30)).logs(100)).await;
+    }
+    world.backend.recover().await.unwrap();
+    let end = leave(&lambda).await;
+    assert!(end.left().is_some(), "before the deadline");
+    assert_eq!(left_on_disk(&lambda), 0, "{:?}", output(&lambda));
+    assert_eq!(lambda.acknowledged_lines().len(), 500);
+    assert_eq!(balance(&[&lambda], &world.backend).repeated, 0);
+}
+
+async fn leaves_at_shutdown_what_a_hung_backend_did_not_take(dialect: Dialect) {
+    let world = World::speaking(dialect).await;
+    world.backend.behave(Behaviour::hang());
+    let lambda = world.lambda().start().await.unwrap();
+    without_reports(&lambda);
+    invoke(&lambda, Invocation::new().logs(50)).await;
+    within("the delivery", lambda.settled()).await;
+    leave(&lambda).await;
+    assert_eq!(balance(&[&lambda], &world.backend).left, lambda.acknowledged_count());
+    world.backend.recover().await.unwrap();
+    let next = world.aftermath().await;
+    assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0, "the backend had taken nothing");
+}
+
+macro_rules! destinations {
+    ($($name:ident: $dialect:ident),* $(,)?) => {
+        $(mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn outage() {
+                survives(Dialect::$dialect, Behaviour::status(503)).await;
+            }
+
+            #[tokio::test]
+            async fn throttling() {
+                survives(Dialect::$dialect, Behaviour::status(429)).await;
+            }
+
+            #[tokio::test]
+            async fn too_large() {
+                halves_what_is_too_large(Dialect::$dialect).await;
+            }
+
+            #[tokio::test]
+            async fn poison() {
+                loses_poison_alone(Dialect::$dialect, Behaviour::poisoned_by(poisoned), "refused").await;
+            }
+
+            #[tokio::test]
+            async fn shutdown() {
+                leaves_at_shutdown_with_nothing_behind(Dialect::$dialect).await;
+            }
+
+            #[tokio::test]
+            async fn shutdown_while_it_hangs() {
+                leaves_at_shutdown_what_a_hung_backend_did_not_take(Dialect::$dialect).await;
+            }
+        })*
+
+        /// Every destination is among the above.
+        #[test]
+        fn no_destination_is_left_out() {
+            assert_eq!([$(Dialect::$dialect),*], Dialect::ALL);
+            let names: Vec<_> = outlast::encode::Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
+            assert_eq!(names, Dialect::ALL.map(Dialect::name));
+        }
+    };
+}
+
+destinations! {
+    otlp: Otlp,
+    otlp_json: OtlpJson,
+    ndjson: Ndjson,
+    json: Json,
+    elasticsearch: Elasticsearch,
+    loki: Loki,
+    splunk_hec: SplunkHec,
+    datadog: Datadog,
+    newrelic: NewRelic,
+}
+
+#[tokio::test]
+async fn elasticsearch_says_which_records_it_refuses() {
+    loses_poison_alone(Dialect::Elasticsearch, Behaviour::items(400, poisoned), "rejected").await;
+}
+
+#[tokio::test]
+async fn loki_takes_the_lines_beside_those_it_refuses() {
+    loses_poison_alone(Dialect::Loki, Behaviour::items(400, poisoned), "rejected").await;
+}
+
+#[tokio::test]
+async fn loki_keeps_equal_lines_of_one_moment() {
+    let world = World::speaking(Dialect::Loki).await;
+    let lambda = world.lambda().start().await.unwrap();
+    let lines = (0..20).fold(Invocation::new(), |invocation, _| invocation.line("again"));
+    invoke(&lambda, lines).await;
+    world.until_delivered(&lambda).await;
+    world.end(lambda).await;
+    assert_eq!(world.backend.texts().iter().filter(|text| *text == "again").count(), 20);
+}
+
+/// Some items of a request are throttled: the whole goes again, and what is there already is not there twice.
+#[tokio::test]
+async fn elasticsearch_throttles_single_records() {
+    let world = World::speaking(Dialect::Elasticsearch).await;
+    let lambda = world.lambda().start().await.unwrap();
+    world.backend.behave(Behaviour::items(429, poisoned));
+    invoke(&lambda, Invocation::new().line("a").line("poison").line("b")).await;
+    world.wait_for(|received| received.texts().contains(&"b")).await;
+    let before = world.backend.requests().len();
+    world.until_requests(before + 2).await;
+    assert!(!world.backend.texts().contains(&"poison".to_owned()));
+    world.backend.recover().await.unwrap();
+    world.until_delivered(&lambda).await;
+    leave(&lambda).await;
+    let (got, repeated) = delivered(&world.backend);
+    assert_eq!((got.len(), repeated), (acknowledged(&[&lambda]).len(), 0));
+    assert_eq!(world.reported(), 0);
+}
+
+/// A request whose answer was lost goes again, and meets itself.
+#[tokio::test]
+async fn elasticsearch_keeps_nothing_twice() {
+    let world = World::speaking(Dialect::Elasticsearch).await;
+    world.backend.next(Behaviour::Reset(Reset::AfterBody(Fate::Kept)));
+    let lambda = world.lambda().start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    // The lines are there since the request that was reset: the one that follows it is waited for.
+    world.until_requests(2).await;
+    world.end(lambda).await;
+    let requests = world.backend.requests();
+    assert_eq!(requests[0].verdict, Verdict::Reset);
+    let path = &requests[0].path;
+    assert!(path.starts_with("/logs-outlast-default/_bulk?filter_path=errors,"), "{path}");
+}
+
+/// Its own limit, which no 413 would teach.
+#[tokio::test]
+async fn datadog_gets_a_thousand_logs_at_once_at_most() {
+    let world = World::speaking(Dialect::Datadog).await;
+    let lambda = world.lambda().start().await.unwrap();
+    backlog(&world, &lambda, 7, 700).await;
+    world.backend.recover().await.unwrap();
+    world.until_delivered(&lambda).await;
+    world.end(lambda).await;
+    let largest = world.backend.requests().iter().map(|request| request.records).max();
+    assert!(largest.is_some_and(|records| (600..=1000).contains(&records)), "{largest:?}");
+}
+
+#[tokio::test]
+async fn what_was_stored_for_another_protocol_is_counted_and_holds_nothing_up() {
+    let world = World::speaking(Dialect::Ndjson).await;
+    world.backend.set_door(Door::Refused).await.unwrap();
+    let lambda = world.lambda().env("OUTLAST_PROTOCOL", "loki").start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    within("the delivery", lambda.settled()).await;
+    leave(&lambda).await;
+    let left = left_on_disk(&lambda);
+    assert!(left >= 10);
+    world.backend.recover().await.unwrap();
+    let next = world.lambda().start().await.unwrap();
+    invoke(&next, Invocation::new().line("after")).await;
+    world.wait_for(|received| received.texts().contains(&"after")).await;
+    leave(&next).await;
+    assert_eq!(lines_with(&next, "records given up: they were stored for loki"), 1, "{:?}", output(&next));
+    assert_eq!(world.reported_for("damaged"), left as u64);
+    let (got, repeated) = delivered(&world.backend);
+    assert_eq!((got, repeated), (acknowledged(&[&next]), 0));
+}
+
+/// Logs, metrics and spans, as an OpenTelemetry collector reads them.
+#[tokio::test]
+async fn a_collector_nobody_here_wrote_reads_otlp_in_json() {
+    let name = "a_collector_nobody_here_wrote_reads_otlp_in_json";
+    let Some(rotel) = Rotel::start_or_skip(name).await.unwrap() else { return };
+    let world = World::speaking(Dialect::OtlpJson).await;
+    let builder = world.lambda().env("OUTLAST_ENDPOINT", rotel.url()).env("OUTLAST_SAMPLER", "always_on");
+    let lambda = builder.env("OUTLAST_SIGNALS", "logs,metrics,traces").start().await.unwrap();
+    for _ in 0..3 {
+        invoke(&lambda, Invocation::new().logs(20)).await;
+    }
+    rotel.wait_for_texts(&lambda.acknowledged_lines(), PATIENCE).await.unwrap();
+    rotel.wait_for_texts(&["faas.invoke_duration", "log.record.uid"], PATIENCE).await.unwrap();
+    leave(&lambda).await;
+    // Spans that it could not read would be refused, and dropped.
+    assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+}
+
+/// The settings that `docs/destinations.md` gives for a destination.
+fn documented(dialect: Dialect) -> BTreeMap<String, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/destinations.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let title = format!("\n## `{}`", dialect.name());
+    let section = page.split(&title).nth(1).unwrap_or_else(|| panic!("no section {title}"));
+    let section = section.split("\n## ").next().unwrap();
+    let settings = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    settings
+        .lines()
+        .map(|line| line.split_once('=').unwrap())
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
+}
+
+/// A user copies the settings from the document, with another host.
+#[tokio::test]
+async fn the_documented_settings_deliver() {
+    for dialect in Dialect::ALL {
+        let world = World::speaking(dialect).await;
+        let mut settings = documented(dialect);
+        let endpoint = settings.get_mut("OUTLAST_ENDPOINT").unwrap();
+        let rest = endpoint.split_once("://").unwrap().1;
+        let path = rest.find('/').map_or("", |at| &rest[at..]);
+        *endpoint = format!("{}{path}", world.backend.url());
+        let mut builder = Sandbox::builder(OUTLAST).env("OUTLAST_QUEUE_DIR", world.queue().display());
+        for (name, value) in &settings {
+            builder = builder.env(name, value);
+        }
+        let lambda = builder.env("OUTLAST_MAX_DELAY", "400ms").start().await.unwrap();
+        assert_eq!(output(&lambda), Vec::<String>::new(), "{dialect:?}: nothing is wrong with them");
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        world.until_delivered(&lambda).await;
+        leave(&lambda).await;
+        assert_eq!(world.backend.missing(&lambda.acknowledged_lines()), Vec::<String>::new());
+        world.backend.received(|received| assert_eq!(received.defects(), Vec::<&str>::new(), "{dialect:?}"));
+    }
+}
