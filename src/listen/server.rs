@@ -101,7 +101,7 @@ impl Listener {
 /// Serves connections until the future is dropped.
 pub(super) async fn serve<D: Answers>(mut socket: impl Accept, desk: D) -> Infallible {
     let desk = Arc::new(desk);
-    let roster = Arc::clone(&desk.roster());
+    let roster = Arc::clone(desk.roster());
     let bell = roster.bell();
     let mut connections = Connections { tasks: JoinSet::new(), roster, order: Arc::default() };
     let mut failing = false;

@@ -5,7 +5,7 @@
 //! the block behind them along. What a record says is not judged; if a backend refuses it, it is isolated like any
 //! other.
 //!
-//! A request in JSON is written anew in protobuf ([`json`]), so that everything in a lane is of one kind: a request to
+//! A request in JSON is written anew in protobuf (`json.rs`), so that everything in a lane is of one kind: a request to
 //! the backend has one content type, and blocks of two kinds in turn would make requests of a single block each.
 
 use std::borrow::Cow;
