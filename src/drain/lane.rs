@@ -71,6 +71,19 @@ pub(super) enum Faith {
     Lost,
 }
 
+/// How the last request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// There was none.
+    Unknown,
+    /// It was delivered.
+    Works,
+    /// It failed.
+    Fails,
+    /// It was denied while another lane was taken: that is about this signal, not about the backend.
+    SetAside,
+}
+
 /// One signal's way to the destination.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -96,6 +109,7 @@ pub(super) struct Lane {
     limit_blocks: Option<u64>,
     limit_records: Option<u64>,
     refusals: u32,
+    pub(super) standing: Standing,
 }
 
 impl Lane {
@@ -118,6 +132,7 @@ impl Lane {
             limit_blocks: None,
             limit_records: None,
             refusals: 0,
+            standing: Standing::Unknown,
         }
     }
 
@@ -264,6 +279,7 @@ impl Lane {
         self.urgent = self.isolation.is_active();
         self.freeze_losses = 0;
         self.refusals = 0;
+        self.standing = Standing::Works;
         self.limit_blocks = self.limit_blocks.and_then(grown);
         self.limit_records = self.limit_records.and_then(grown);
     }
@@ -332,6 +348,7 @@ impl Lane {
     /// Counts a failure and waits: below `ceiling`, or below the lane's own if there is none.
     pub(super) fn failed(&mut self, now: Time, ceiling: Option<Duration>, bounds: Bounds, random: f64) {
         self.failures = self.failures.saturating_add(1);
+        self.standing = Standing::Fails;
         self.urgent = true;
         self.wait(now, ceiling, bounds, random);
     }

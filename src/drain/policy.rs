@@ -29,7 +29,7 @@ pub use super::event::{
     Action, Backlog, Event, FallbackSettings, Head, Meter, Outcome, Portion, Sent, Settings, Target,
 };
 use super::hold::Invocations;
-use super::lane::{Faith, Flight, Lane};
+use super::lane::{Faith, Flight, Lane, Standing};
 use super::standby::Standby;
 use crate::Signal;
 use crate::clock::Time;
@@ -348,7 +348,7 @@ impl Policy {
         let settings = &self.settings;
         let healthy = !self.destination.is_open()
             && !self.destination.is_doubted()
-            && self.lanes.iter().all(|lane| lane.failures == 0);
+            && self.lanes.iter().all(|lane| lane.failures == 0 || lane.standing == Standing::SetAside);
         let slow = self.latency.get().is_some_and(|latency| latency > settings.hold_max);
         let stuck = self.lanes.iter().filter_map(|lane| lane.flight.as_ref());
         let slow_or_aside =

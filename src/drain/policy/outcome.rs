@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Backlog, Faith, Flight, Outcome, Policy, Sent, Target};
 use crate::Signal;
 use crate::clock::Time;
+use crate::drain::lane::Standing;
 use crate::drain::retry::Bounds;
 
 /// Denied: someone has to change a key or a policy. Probing every few hundred milliseconds would only fill their logs and
@@ -59,7 +60,7 @@ impl Policy {
             Outcome::GzipRefused | Outcome::Denied => {
                 self.lane(signal).unavailable();
                 let floor = DENIED_FLOOR.min(self.settings.retry_max);
-                self.failed(now, signal, flight.started, Bounds { floor, after: None }, random);
+                self.denied(now, signal, flight.started, Bounds { floor, after: None }, random);
             }
             Outcome::ServerError { after } => {
                 if self.lane(signal).server_error(sent, alibi) {
@@ -106,6 +107,18 @@ impl Policy {
         if ceiling.is_some() {
             self.destination.probe_after(at);
         }
+    }
+
+    /// The configuration is wrong, for this signal or for all of them. Where another signal is taken it is for this one:
+    /// that says nothing about the backend, and nobody else waits for it to be mended.
+    fn denied(&mut self, now: Time, signal: Signal, started: Time, bounds: Bounds, random: f64) {
+        if !self.lanes.iter().any(|lane| lane.signal != signal && lane.standing == Standing::Works) {
+            return self.failed(now, signal, started, bounds, random);
+        }
+        let lane = self.lane(signal);
+        lane.faith = Faith::Shaken;
+        lane.failed(now, None, bounds, random);
+        lane.standing = Standing::SetAside;
     }
 
     /// A freeze broke the request: the backend is not to blame the first time. Again and again without a

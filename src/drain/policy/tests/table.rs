@@ -208,6 +208,24 @@ fn an_open_breaker_is_not_held_for() {
 }
 
 #[test]
+fn a_signal_that_the_backend_does_not_know_costs_the_others_nothing() {
+    let mut world = World::started(settings(), |request| {
+        reply(ms(10), if request.signal == Signal::Traces { Outcome::Denied } else { Outcome::Delivered })
+    });
+    for invocation in 0..20 {
+        world.append(Signal::Traces, 1, 100);
+        let held = world.invocation(ms(100), ms(60_000));
+        // 25 ms until the end of the function is seen, 10 ms for the request.
+        assert_eq!(held, ms(35), "invocation {invocation}");
+        assert_eq!(world.level(Signal::Logs).blocks, 0, "its logs left within it");
+    }
+    assert_eq!(world.level(Signal::Traces).blocks, 20, "kept");
+    let probes = world.sends().iter().filter(|(_, signal, _)| *signal == Signal::Traces).count();
+    assert!((10..=40).contains(&probes), "{probes} probes in 20 minutes of short invocations");
+    assert_eq!(world.refused, []);
+}
+
+#[test]
 fn what_an_earlier_process_left_is_no_reason_to_hold_until_the_backend_takes_some_of_it() {
     let mut world = World::started(settings(), |_| hang());
     world.inherit(Signal::Logs, 3, 10, 100);
