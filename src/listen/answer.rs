@@ -1,7 +1,5 @@
 //! One request: what it asks for, and the answer it gets.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -14,7 +12,6 @@ use tokio::sync::oneshot;
 use super::body::{Memory, Refusal, discard};
 use super::connection::Progress;
 use super::limits::Limits;
-use super::roster::Roster;
 use super::server::Answers;
 use super::watch::Phase;
 use super::{Delivery, Inbox, Receipt};
@@ -26,7 +23,6 @@ pub(super) struct Desk<I> {
     pub(super) inbox: I,
     pub(super) limits: Limits,
     pub(super) memory: Memory,
-    pub(super) roster: Arc<Roster>,
 }
 
 impl<I: Inbox> Answers for Desk<I> {
@@ -36,40 +32,19 @@ impl<I: Inbox> Answers for Desk<I> {
         self.limits
     }
 
-    fn roster(&self) -> &Arc<Roster> {
-        &self.roster
-    }
-
     async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Response<Full<Bytes>> {
-        progress.enter(Phase::Body);
         let (head, mut body) = request.into_parts();
         let outcome = match refusal(&head.method, &head.headers) {
             Some(status) => Err(status),
             None => self.memory.take(&mut body, &self.limits, progress).await.map_err(status_of),
         };
-        let mut response = match outcome {
+        match outcome {
             Ok(bytes) => {
                 progress.enter(Phase::Answering);
                 self.plain(self.hand_over(bytes).await)
             }
-            Err(status) => {
-                // A sender that waits for "100 Continue" has sent nothing yet, and reading would invite it.
-                let reusable = !head.headers.contains_key(EXPECT)
-                    && discard(&mut body, &self.limits).await
-                    && status != StatusCode::PAYLOAD_TOO_LARGE;
-                let mut response = self.plain(status);
-                if !reusable {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                response
-            }
-        };
-        // A peer that has its next request ready would keep its place for ever.
-        if self.roster.is_wanted() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            Err(status) => refuse(self.plain(status), &head.headers, &mut body, &self.limits).await,
         }
-        progress.enter(Phase::Replying);
-        response
     }
 }
 
@@ -91,17 +66,45 @@ impl<I: Inbox> Desk<I> {
     fn plain(&self, status: StatusCode) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
         *response.status_mut() = status;
-        let header: Option<(HeaderName, HeaderValue)> = match status {
-            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, self.limits.retry_after_seconds.into())),
-            StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, HeaderValue::from_static("POST"))),
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-                Some((ACCEPT_ENCODING, HeaderValue::from_static("identity")))
-            }
-            _ => None,
-        };
-        response.headers_mut().extend(header);
+        response.headers_mut().extend(header_of(status, &self.limits, "identity"));
         response
     }
+}
+
+/// The header that a status calls for. `codings` are those that a body may have.
+pub(super) fn header_of(
+    status: StatusCode,
+    limits: &Limits,
+    codings: &'static str,
+) -> Option<(HeaderName, HeaderValue)> {
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, limits.retry_after_seconds.into())),
+        StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, HeaderValue::from_static("POST"))),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Some((ACCEPT_ENCODING, HeaderValue::from_static(codings))),
+        _ => None,
+    }
+}
+
+/// Refuses a request with `response`. The connection may be used again if what is left of the body can be read.
+pub(super) async fn refuse(
+    mut response: Response<Full<Bytes>>,
+    headers: &HeaderMap,
+    body: &mut Incoming,
+    limits: &Limits,
+) -> Response<Full<Bytes>> {
+    // A sender that waits for "100 Continue" has sent nothing yet, and reading would invite it.
+    let reusable = !headers.contains_key(EXPECT)
+        && discard(body, limits).await
+        && response.status() != StatusCode::PAYLOAD_TOO_LARGE;
+    if !reusable {
+        close_after(&mut response);
+    }
+    response
+}
+
+/// Has the connection closed after `response`.
+pub(super) fn close_after(response: &mut Response<Full<Bytes>>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Why a request is refused before its body is read. Its path is not looked at: some senders ignore the one

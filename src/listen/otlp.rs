@@ -19,15 +19,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER,
-};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::body::{Memory, Refusal, discard};
+use super::answer::{header_of, refuse};
+use super::body::{Memory, Refusal};
 use super::connection::Progress;
 use super::limits::Limits;
 use super::roster::Roster;
@@ -86,7 +85,6 @@ struct Desk {
     takes: PerSignal<bool>,
     limits: Limits,
     memory: Memory,
-    roster: Arc<Roster>,
 }
 
 /// An answer that is not 200.
@@ -124,7 +122,7 @@ impl Receiver {
         };
         let roster = Arc::new(Roster::new(limits.max_connections));
         let memory = Memory::new(&limits, Arc::clone(&roster));
-        serve(self.socket, Desk { exports, takes: self.takes, limits, memory, roster }).await
+        serve(self.socket, Desk { exports, takes: self.takes, limits, memory }, roster).await
     }
 }
 
@@ -135,12 +133,7 @@ impl Answers for Desk {
         self.limits
     }
 
-    fn roster(&self) -> &Arc<Roster> {
-        &self.roster
-    }
-
     async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Response<Full<Bytes>> {
-        progress.enter(Phase::Body);
         let (head, mut body) = request.into_parts();
         // Whoever sent neither is most likely a person.
         let media = media_of(&head).unwrap_or(Media::Json);
@@ -152,7 +145,7 @@ impl Answers for Desk {
             },
             Err(problem) => Err(problem),
         };
-        let mut response = match taken {
+        match taken {
             Ok(((signal, media, gzip), bytes)) => {
                 progress.enter(Phase::Answering);
                 match self.hand_over(signal, media, gzip, bytes).await {
@@ -161,23 +154,9 @@ impl Answers for Desk {
                 }
             }
             Err(problem) => {
-                // A sender that waits for "100 Continue" has sent nothing yet, and reading would invite it.
-                let reusable = !head.headers.contains_key(EXPECT)
-                    && discard(&mut body, &self.limits).await
-                    && problem.status != StatusCode::PAYLOAD_TOO_LARGE;
-                let mut response = self.respond_to(&problem, media);
-                if !reusable {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                response
+                refuse(self.respond_to(&problem, media), &head.headers, &mut body, &self.limits).await
             }
-        };
-        // A peer that has its next request ready would keep its place for ever.
-        if self.roster.is_wanted() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        progress.enter(Phase::Replying);
-        response
     }
 }
 
@@ -235,15 +214,7 @@ impl Desk {
     fn respond_to(&self, problem: &Problem, media: Media) -> Response<Full<Bytes>> {
         let body = media.status(problem.code, &problem.text);
         let mut response = respond(problem.status, media, body.into());
-        let header = match problem.status {
-            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, self.limits.retry_after_seconds.into())),
-            StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, HeaderValue::from_static("POST"))),
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-                Some((ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity")))
-            }
-            _ => None,
-        };
-        response.headers_mut().extend(header);
+        response.headers_mut().extend(header_of(problem.status, &self.limits, "gzip, identity"));
         response
     }
 }

@@ -18,11 +18,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::answer::Desk;
+use super::answer::{Desk, close_after};
 use super::body::Memory;
 use super::connection::{Metered, Progress, attend};
 use super::limits::{HEAD_LEAST_BYTES, Limits};
 use super::roster::Roster;
+use super::watch::Phase;
 use super::{Inbox, ListenError};
 
 /// The pause after a failed accept. It fails when the environment is out of file descriptors or memory, and
@@ -36,10 +37,7 @@ pub(super) trait Answers: Send + Sync + 'static {
 
     fn limits(&self) -> Limits;
 
-    /// Who is connected.
-    fn roster(&self) -> &Arc<Roster>;
-
-    /// Answers `request`, noting in `progress` how far it is.
+    /// Answers `request`, noting in `progress` when the body is complete.
     fn answer(
         &self,
         request: Request<Incoming>,
@@ -94,14 +92,13 @@ impl Listener {
     pub async fn serve(self, inbox: impl Inbox) -> Infallible {
         let roster = Arc::new(Roster::new(self.limits.max_connections));
         let memory = Memory::new(&self.limits, Arc::clone(&roster));
-        serve(self.socket, Desk { inbox, limits: self.limits, memory, roster }).await
+        serve(self.socket, Desk { inbox, limits: self.limits, memory }, roster).await
     }
 }
 
 /// Serves connections until the future is dropped.
-pub(super) async fn serve<D: Answers>(mut socket: impl Accept, desk: D) -> Infallible {
+pub(super) async fn serve<D: Answers>(mut socket: impl Accept, desk: D, roster: Arc<Roster>) -> Infallible {
     let desk = Arc::new(desk);
-    let roster = Arc::clone(desk.roster());
     let bell = roster.bell();
     let mut connections = Connections { tasks: JoinSet::new(), roster, order: Arc::default() };
     let mut failing = false;
@@ -158,7 +155,7 @@ impl Connections {
             log::debug!("{} connection: {error}", D::WHAT);
         }
         let progress = Arc::new(Progress::new(self.order.clone(), self.roster.bell()));
-        let abort = self.tasks.spawn(run(stream, desk.clone(), progress.clone()));
+        let abort = self.tasks.spawn(run(stream, desk.clone(), progress.clone(), self.roster.clone()));
         self.roster.enter(progress, abort);
     }
 
@@ -177,12 +174,21 @@ impl Connections {
 }
 
 /// Serves one connection to its end.
-async fn run<D: Answers>(stream: TcpStream, desk: Arc<D>, progress: Arc<Progress>) {
+async fn run<D: Answers>(stream: TcpStream, desk: Arc<D>, progress: Arc<Progress>, roster: Arc<Roster>) {
     let limits = desk.limits();
     let io = TokioIo::new(Metered::new(stream, progress.clone()));
     let service = service_fn(|request| {
-        let (desk, progress) = (desk.clone(), progress.clone());
-        async move { Ok::<_, Infallible>(desk.answer(request, &progress).await) }
+        let (desk, progress, roster) = (desk.clone(), progress.clone(), roster.clone());
+        async move {
+            progress.enter(Phase::Body);
+            let mut response = desk.answer(request, &progress).await;
+            // A peer that has its next request ready would keep its place for ever.
+            if roster.is_wanted() {
+                close_after(&mut response);
+            }
+            progress.enter(Phase::Replying);
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         // Our own watch measures time; hyper's would fire on thaw.
@@ -220,11 +226,11 @@ mod tests {
         }
     }
 
-    fn desk<I>(inbox: I) -> Desk<I> {
+    fn desk<I>(inbox: I) -> (Desk<I>, Arc<Roster>) {
         let limits = Limits::default();
         let roster = Arc::new(Roster::new(limits.max_connections));
         let memory = Memory::new(&limits, Arc::clone(&roster));
-        Desk { inbox, limits, memory, roster }
+        (Desk { inbox, limits, memory }, roster)
     }
 
     async fn answer_to_post(port: u16) -> String {
@@ -246,7 +252,8 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
         let (inbox, mut deliveries) = mpsc::channel::<Delivery>(1);
-        let server = tokio::spawn(serve(Failing { failures: 3, socket }, desk(inbox)));
+        let (desk, roster) = desk(inbox);
+        let server = tokio::spawn(serve(Failing { failures: 3, socket }, desk, roster));
         let (answer, ()) = tokio::join!(answer_to_post(port), async {
             deliveries.recv().await.unwrap().reply.send(Receipt::Kept).unwrap();
         });
