@@ -14,7 +14,19 @@ const HEAD_BYTES: usize = 1024;
 /// Makes blocks: encodes and deflates.
 pub(super) struct Packer {
     pub(super) wire: Box<dyn WireFormat>,
-    pub(super) deflater: Deflater,
+    deflater: Deflater,
+}
+
+/// What is in a block to be, and what its header says of it.
+pub(super) struct Content<'c> {
+    pub(super) kind: Kind,
+    pub(super) signal: Signal,
+    /// The last event of its delivery that it covers, from 1.
+    pub(super) events_end: u32,
+    pub(super) records: u32,
+    /// Earliest and latest, Unix nanoseconds.
+    pub(super) times: (u64, u64),
+    pub(super) plain: &'c [u8],
 }
 
 impl Packer {
@@ -24,16 +36,14 @@ impl Packer {
 
     /// The raw body of a delivery that is half a record, to be joined later.
     pub(super) fn fragment(&mut self, body: &[u8], received: u64) -> Result<NewBlock, BlockError> {
-        Ok(NewBlock {
+        let times = (received, received);
+        self.pack(&Content {
             kind: Kind::Fragment,
             signal: Signal::Logs,
-            format: self.wire.id(),
             events_end: 0,
             records: 1,
-            plain_len: u32::try_from(body.len()).map_err(|_| BlockError::Deflate)?,
-            plain_crc: crc32fast::hash(body),
-            times: (received, received),
-            payload: self.deflater.deflate(body)?,
+            times,
+            plain: body,
         })
     }
 
@@ -62,16 +72,23 @@ impl Packer {
         let mut plain = Vec::with_capacity(open.records.len() + HEAD_BYTES);
         self.wire.block_head(signal, resource, open.records.len(), &mut plain);
         plain.extend_from_slice(&open.records);
+        let (events_end, records, times) = (open.events_end, open.count, (open.first, open.last));
+        self.pack(&Content { kind, signal, events_end, records, times, plain: &plain })
+    }
+
+    /// A block with this content, deflated.
+    pub(super) fn pack(&mut self, content: &Content<'_>) -> Result<NewBlock, BlockError> {
+        let &Content { kind, signal, events_end, records, times, plain } = content;
         Ok(NewBlock {
             kind,
             signal,
             format: self.wire.id(),
-            events_end: open.events_end,
-            records: open.count,
+            events_end,
+            records,
             plain_len: u32::try_from(plain.len()).map_err(|_| BlockError::Deflate)?,
-            plain_crc: crc32fast::hash(&plain),
-            times: (open.first, open.last),
-            payload: self.deflater.deflate(&plain)?,
+            plain_crc: crc32fast::hash(plain),
+            times,
+            payload: self.deflater.deflate(plain)?,
         })
     }
 }

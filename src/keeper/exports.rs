@@ -11,7 +11,7 @@
 //! others with the same content (log records without any time) are never taken for repeats: an acknowledged record must
 //! not be lost for the sake of one that comes twice.
 
-use super::blocks::BLOCK_MAX_PLAIN_BYTES;
+use super::blocks::{BLOCK_MAX_PLAIN_BYTES, Content};
 use super::intake::{Intake, Lost};
 use crate::Signal;
 use crate::encode::otlp::received::{self, Media, REQUEST_MAX_BYTES, RequestError};
@@ -99,16 +99,13 @@ impl Intake {
         count: u32,
         end: u32,
     ) -> Result<NewBlock, BlockError> {
-        Ok(NewBlock {
+        self.pipeline.packer.pack(&Content {
             kind: Kind::Block { joins: None },
             signal: rest.signal,
-            format: self.pipeline.wire().id(),
             events_end: rest.kept.saturating_add(end),
             records: count,
-            plain_len: u32::try_from(plain.len()).map_err(|_| BlockError::Deflate)?,
-            plain_crc: crc32fast::hash(plain),
             times: rest.times,
-            payload: self.pipeline.deflater().deflate(plain)?,
+            plain,
         })
     }
 }

@@ -5,7 +5,7 @@ use super::delivery::Delivery;
 use super::inputs;
 use crate::encode::WireFormat;
 use crate::observe::{Ending, Observer, Rules};
-use crate::queue::{BlockError, Deflater, Kind, NewBlock};
+use crate::queue::{BlockError, Kind, NewBlock};
 use crate::record::event::Instance;
 use crate::record::{Event, Fact, LogRecord, Piece, Resource};
 use crate::{PerSignal, Signal};
@@ -144,11 +144,6 @@ impl Pipeline {
 
     fn observes(&self) -> bool {
         self.makes(Signal::Metrics) || self.makes(Signal::Traces)
-    }
-
-    /// What blocks are deflated with; there is one, for its tables are large.
-    pub(super) fn deflater(&mut self) -> &mut Deflater {
-        &mut self.packer.deflater
     }
 
     /// What is known about the function.
