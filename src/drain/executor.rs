@@ -86,20 +86,8 @@ impl Executor {
     /// Starts a request; how it ends comes out of the channel, unless it is given up before. Without an address it ends
     /// as one that could not be made.
     pub fn send(&mut self, signal: Signal, attempt: u64, portion: Portion, gzip: bool, target: Target) {
-        let Some(way) = self.way(signal, target) else {
-            let landed = self.landed.clone();
-            let kept = land(&self.jobs, signal, Fate::Kept);
-            let task = tokio::spawn(async move {
-                if let Some(left) = kept.await {
-                    let (sent, outcome) = (Sent::default(), Outcome::NotSent);
-                    drop(landed.send(Landed { signal, attempt, target, sent, outcome, verdict: None, left }));
-                }
-            });
-            *self.flights.get_mut(signal) = Some(task);
-            return;
-        };
+        let way = self.way(signal, target);
         let flight = Flight {
-            way,
             protocol: self.protocol,
             content_type: self.content_type,
             jobs: self.jobs.clone(),
@@ -109,7 +97,7 @@ impl Executor {
         };
         let landed = self.landed.clone();
         let task = tokio::spawn(async move {
-            if let Some((sent, outcome, verdict, left)) = flight.fly().await {
+            if let Some((sent, outcome, verdict, left)) = flight.fly(way.as_ref()).await {
                 drop(landed.send(Landed { signal, attempt, target, sent, outcome, verdict, left }));
             }
         });
@@ -152,7 +140,6 @@ enum Way {
 
 /// One request on its way.
 struct Flight {
-    way: Way,
     protocol: Protocol,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
@@ -163,8 +150,12 @@ struct Flight {
 
 impl Flight {
     /// `None` if the keeper is gone, and the process with it.
-    async fn fly(self) -> Option<(Sent, Outcome, Option<Verdict>, Level)> {
-        let Some(request) = self.assemble().await? else {
+    async fn fly(self, way: Option<&Way>) -> Option<(Sent, Outcome, Option<Verdict>, Level)> {
+        let assembled = match way {
+            Some(way) => self.assemble().await?.map(|request| (way, request)),
+            None => None,
+        };
+        let Some((way, request)) = assembled else {
             return Some((Sent::default(), Outcome::NotSent, None, self.land(Fate::Kept).await?));
         };
         let sent = Sent {
@@ -172,21 +163,21 @@ impl Flight {
             blocks: u64::from(request.blocks),
             records: u64::from(request.records),
             plain_bytes: request.plain_bytes,
-            wire_bytes: match &self.way {
+            wire_bytes: match way {
                 Way::Primary(..) => request.body.len() as u64,
                 Way::Fallback(fallback) => fallback.wire_bytes(request.body.len()),
             },
         };
         let to = request.to;
         let (records, reports) = (u64::from(request.records), u64::from(request.reports));
-        let verdict = self.post(request).await;
+        let verdict = self.post(way, request).await;
         let outcome = outcome(&verdict);
         let fate = match &verdict {
             // Marked by the settlement that follows.
             _ if self.portion == Portion::Alibi => Fate::Kept,
             Verdict::Delivered { rejected, .. } => {
                 let rejected = *rejected;
-                match self.way {
+                match way {
                     Way::Primary(..) => Fate::Delivered { to, records, reports, rejected },
                     Way::Fallback(_) => Fate::HandedOver { to, records, reports, rejected },
                 }
@@ -204,11 +195,11 @@ impl Flight {
         answer.await.ok()
     }
 
-    async fn post(&self, request: Request) -> Verdict {
+    async fn post(&self, way: &Way, request: Request) -> Verdict {
         // The same blocks make the same body, so a repeat has the same key.
         let key = format!("{:032x}", xxh3_128(&request.body));
         let gzip = request.encoding == Encoding::Gzip;
-        match &self.way {
+        match way {
             Way::Primary(client, address) => {
                 client
                     .send(Outgoing {
