@@ -14,8 +14,8 @@ use xxhash_rust::xxh3::xxh3_128;
 /// A record that came again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeat {
-    /// The request that brought it first.
-    pub(crate) first: u64,
+    /// The latest of the requests that had brought it.
+    pub(crate) before: u64,
     /// The request that brought it again.
     pub(crate) again: u64,
 }
@@ -35,8 +35,8 @@ pub(crate) struct Balance {
     pub(crate) unacknowledged: u64,
     /// Events that Lambda could not deliver, most of them because an environment ended.
     pub(crate) undelivered: u64,
-    /// Records that arrived once, in a request of unknown fate: what is dropped before it is sent again has both arrived
-    /// and been counted as dropped.
+    /// Records that arrived in requests of unknown fate only: what is dropped before it is sent once more has both arrived,
+    /// perhaps several times, and been counted as dropped.
     pub(crate) unconfirmed: u64,
     /// Pairs of neighbours that changed places.
     pub(crate) swapped: u64,
@@ -138,11 +138,10 @@ pub(crate) struct Account {
     pairs: Vec<(u64, Place, Key)>,
     acknowledged: u64,
     arrived: u64,
-    /// The request that brought each uid first, for the whole run.
+    /// The latest request that brought each uid, for the whole run.
     uids: HashMap<u128, u64>,
-    /// Records that a request brought first, and that have not come again.
+    /// Records of the function's and the platform's that no later request brought again.
     brought: HashMap<u64, u64>,
-    again: HashSet<u128>,
     repeats: Vec<Repeat>,
     reported: BTreeMap<String, u64>,
     /// A line that is waited for, until it comes.
@@ -185,17 +184,21 @@ impl Account {
 
     /// Whether it is new. `None` for a record of the extension's own.
     fn receive_key(&mut self, key: Option<Key>, uid: u128, request: u64) -> bool {
-        if let Some(first) = self.uids.get(&uid) {
-            self.repeats.push(Repeat { first: *first, again: request });
-            if self.again.insert(uid)
-                && let Some(brought) = self.brought.get_mut(first)
-            {
-                *brought -= 1;
+        if let Some(latest) = self.uids.get_mut(&uid) {
+            let before = *latest;
+            self.repeats.push(Repeat { before, again: request });
+            // One that was given up may come after the one that followed it.
+            if request > before {
+                *latest = request;
+                self.bring(key, request);
+                if let Some(brought) = self.brought.get_mut(&before).filter(|_| key.is_some()) {
+                    *brought -= 1;
+                }
             }
             return false;
         }
         self.uids.insert(uid, request);
-        *self.brought.entry(request).or_default() += 1;
+        self.bring(key, request);
         let Some(key) = key else { return true };
         self.awaited = self.awaited.filter(|awaited| *awaited != key);
         if !self.came.insert(key) {
@@ -208,6 +211,10 @@ impl Account {
             None => self.early.entry(key).or_default().push_back(arrival),
         }
         true
+    }
+
+    fn bring(&mut self, key: Option<Key>, request: u64) {
+        *self.brought.entry(request).or_default() += u64::from(key.is_some());
     }
 
     fn pair(&mut self, key: Key, place: u64, arrival: Place) {
@@ -265,10 +272,9 @@ impl Account {
             misordered,
         };
         let uids = std::mem::take(&mut self.uids);
-        let again = std::mem::take(&mut self.again);
         let reported = std::mem::take(&mut self.reported);
         let repeats = std::mem::take(&mut self.repeats);
-        *self = Self { uids, again, repeats, reported, ..Self::default() };
+        *self = Self { uids, repeats, reported, ..Self::default() };
         balance
     }
 }
@@ -368,8 +374,30 @@ mod tests {
     fn a_uid_that_comes_again_is_a_repeat_and_no_delivery() {
         let mut account = account(&[1, 1], &[1]);
         assert!(!account.receive_key(Some(1), 0, 7));
-        assert_eq!(account.take_repeats(), [Repeat { first: 0, again: 7 }]);
+        assert_eq!(account.take_repeats(), [Repeat { before: 0, again: 7 }]);
         assert_eq!(account.close(0, 0, |_| false).missing, 1);
+    }
+
+    #[test]
+    fn what_came_in_requests_of_unknown_fate_only_may_be_counted_as_dropped_however_often_it_came() {
+        let problems = |unknown: &'static [u64]| {
+            let mut account = account(&[1], &[1]);
+            account.receive_key(Some(1), 0, 7);
+            account.receive_key(Some(1), 0, 3);
+            account.close(1, 0, |request| unknown.contains(&request)).problems(false)
+        };
+        assert_eq!(problems(&[0, 3, 7]), Vec::<String>::new());
+        assert_eq!(problems(&[0, 3]), ["1 records counted as dropped, 0 missing"], "the last one arrived");
+    }
+
+    #[test]
+    fn a_repeat_is_judged_by_the_request_before_it() {
+        let mut account = account(&[1], &[1]);
+        for request in [5, 2, 9] {
+            account.receive_key(Some(1), 0, request);
+        }
+        let expected = [(0, 5), (5, 2), (5, 9)].map(|(before, again)| Repeat { before, again });
+        assert_eq!(account.take_repeats(), expected);
     }
 
     #[test]

@@ -366,11 +366,11 @@ impl Stage {
         let mut needless: BTreeMap<(u64, u64), u64> = BTreeMap::new();
         for repeat in repeats {
             // The one that began first may have been taken last.
-            let first = repeat.first.min(repeat.again);
+            let first = repeat.before.min(repeat.again);
             if is_unknown(first, &requests, &books.disruptions, environment.request_timeout) {
                 books.explained_repeats += 1;
             } else {
-                *needless.entry((repeat.first, repeat.again)).or_default() += 1;
+                *needless.entry((repeat.before, repeat.again)).or_default() += 1;
             }
         }
         for ((first, again), records) in needless {
