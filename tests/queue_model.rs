@@ -7,10 +7,10 @@ mod common;
 use common::{Lines, batch, block, numbers};
 use outlast::Signal;
 use outlast::queue::{
-    Appended, Deflater, Encoding, Limits, Mark, Overflow, Queue, RealDisk, Reason, Waiting,
+    Appended, Deflater, Encoding, Kind, Limits, Mark, Overflow, Queue, RealDisk, Reason, Tally, Waiting,
 };
 use proptest::prelude::*;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
 #[derive(Clone, Debug)]
@@ -18,6 +18,7 @@ enum Action {
     Append { blocks: Vec<(u8, u8)>, padding: u16 },
     Send { signal: u8, max_bytes: u16, max_blocks: u8, gzip: bool, fate: Fate },
     SendPart { signal: u8, records: u8, fate: Fate },
+    Report,
     Reopen,
     Count,
 }
@@ -29,6 +30,8 @@ enum Fate {
     Refused,
     /// More is appended, and perhaps dropped, while the request is under way.
     DoneAfterAppend,
+    /// The same, and the request is not answered.
+    KeptAfterAppend,
     /// The process ends before the fate is known.
     Killed,
 }
@@ -39,6 +42,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         2 => Just(Fate::Kept),
         1 => Just(Fate::Refused),
         2 => Just(Fate::DoneAfterAppend),
+        1 => Just(Fate::KeptAfterAppend),
         1 => Just(Fate::Killed),
     ]
 }
@@ -50,6 +54,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => (0u8..3, 1u16.., 1u8..20, any::<bool>(), fate())
             .prop_map(|(signal, max_bytes, max_blocks, gzip, fate)| Action::Send { signal, max_bytes, max_blocks, gzip, fate }),
         2 => (0u8..3, 1u8..4, fate()).prop_map(|(signal, records, fate)| Action::SendPart { signal, records, fate }),
+        2 => Just(Action::Report),
         1 => Just(Action::Reopen),
         1 => Just(Action::Count),
     ]
@@ -61,6 +66,10 @@ struct Model {
     dropped: [u64; 3],
     next: u64,
     deliveries: u128,
+    /// Reports by number: what each of them says.
+    reports: HashMap<u64, Tally>,
+    /// Reports that the backend has. A request that is not answered has arrived.
+    told: HashSet<u64>,
 }
 
 struct Lockstep {
@@ -88,7 +97,14 @@ impl Lockstep {
         let max_bytes = (96 << 10) + index_bytes;
         let limits = Limits { max_bytes, segment_bytes: 12 << 10, memory_max_bytes: 1 << 20, overflow };
         let queue = open(dir.path(), limits);
-        let model = Model { waiting: Default::default(), dropped: [0; 3], next: 0, deliveries: 0 };
+        let model = Model {
+            waiting: Default::default(),
+            dropped: [0; 3],
+            next: 0,
+            deliveries: 0,
+            reports: HashMap::new(),
+            told: HashSet::new(),
+        };
         Self { dir, limits, queue, deflater: Deflater::default(), model }
     }
 
@@ -143,8 +159,19 @@ impl Lockstep {
             assert!(self.model.waiting[at].is_empty(), "records wait but nothing is sent");
             return;
         };
-        let sent = numbers(&request);
-        assert_eq!(sent.len(), request.records as usize);
+        let all = numbers(&request);
+        assert_eq!(all.len(), request.records as usize);
+        let (reports, sent): (Vec<u64>, Vec<u64>) =
+            all.into_iter().partition(|id| self.model.reports.contains_key(id));
+        assert_eq!(reports.len(), request.reports as usize);
+        // What it took once it does not refuse.
+        let fate = match fate {
+            Fate::Refused if reports.iter().any(|id| self.model.told.contains(id)) => Fate::Done,
+            fate => fate,
+        };
+        if !matches!(fate, Fate::Refused) {
+            self.model.told.extend(reports);
+        }
         let expected: Vec<u64> = self.model.waiting[at].iter().take(sent.len()).copied().collect();
         assert_eq!(sent, expected, "not the oldest records in order");
         match fate {
@@ -153,6 +180,12 @@ impl Lockstep {
                 self.model.waiting[at].drain(..sent.len());
             }
             Fate::DoneAfterAppend => self.done_after_append(signal, request.to, &sent),
+            Fate::KeptAfterAppend => {
+                self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
+                self.report();
+                self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
+                self.queue.keep(signal);
+            }
             Fate::Kept => self.queue.keep(signal),
             Fate::Refused => {
                 self.queue.refuse(signal, request.to, Reason::Refused);
@@ -166,6 +199,7 @@ impl Lockstep {
         let at = signal.index();
         let before = self.queue.ledger().dropped(signal);
         self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
+        self.report();
         self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
         let counted = self.queue.ledger().dropped(signal);
         self.queue.done(signal, to);
@@ -176,6 +210,21 @@ impl Lockstep {
         self.model.dropped[at] = after;
         while self.model.waiting[at].front().is_some_and(|id| sent.contains(id)) {
             self.model.waiting[at].pop_front();
+        }
+    }
+
+    /// Queues a report of each drop that was not reported yet.
+    fn report(&mut self) {
+        for tally in self.queue.unreported() {
+            let id = self.model.next;
+            self.model.next += 1;
+            self.model.deliveries += 1;
+            let mut report = block(&mut self.deflater, Signal::Logs, &[id], 0);
+            report.kind = Kind::Report(tally);
+            if self.queue.append(&batch(self.model.deliveries, vec![report])).unwrap() == Appended::OnDisk {
+                self.model.reports.insert(id, tally);
+            }
+            self.follow_drops();
         }
     }
 
@@ -199,6 +248,7 @@ impl Lockstep {
                 let request = self.queue.assemble_part(of, &Lines, Encoding::Gzip, 0..u32::from(records));
                 self.send(signal, request, fate);
             }
+            Action::Report => self.report(),
             Action::Reopen => {
                 self.reopen();
                 if self.model.next.is_multiple_of(2) {
@@ -211,6 +261,12 @@ impl Lockstep {
         }
     }
 
+    fn deliver(&mut self, signal: Signal) {
+        while let Some(request) = self.queue.assemble(signal, &Lines, Encoding::Gzip, 10_000, 100) {
+            self.send(signal.index() as u8, Some(request), Fate::Done);
+        }
+    }
+
     fn drain(&mut self) {
         while self.queue.count_one() {}
         for signal in Signal::ALL {
@@ -220,12 +276,17 @@ impl Lockstep {
                 self.model.waiting[at].len() as u64,
                 "{signal} waiting"
             );
-            while !self.model.waiting[at].is_empty() {
-                let request = self.queue.assemble(signal, &Lines, Encoding::Gzip, 10_000, 100);
-                self.send(signal.index() as u8, request, Fate::Done);
-            }
-            assert!(self.queue.assemble(signal, &Lines, Encoding::Gzip, 10_000, 100).is_none());
+            self.deliver(signal);
+            assert!(self.model.waiting[at].is_empty());
             assert_eq!(self.queue.waiting(signal), Waiting::default());
+        }
+        self.report();
+        self.deliver(Signal::Logs);
+        assert_eq!(self.queue.unreported(), []);
+        for signal in Signal::ALL {
+            let told = self.model.told.iter().map(|id| self.model.reports[id]);
+            let told: u64 = told.filter(|tally| tally.signal == signal).map(|tally| tally.records).sum();
+            assert_eq!(told, self.model.dropped[signal.index()], "{signal} reported");
         }
         let left: u64 = std::fs::read_dir(self.dir.path())
             .unwrap()

@@ -307,14 +307,12 @@ impl Intake {
 
     /// Whether there are drops to report to a backend that takes anything.
     pub(super) fn owes_reports(&self) -> bool {
-        self.backend_takes
-            && self.pipeline.makes(Signal::Logs)
-            && !self.queue.ledger().unreported().is_empty()
+        self.backend_takes && self.pipeline.makes(Signal::Logs) && !self.queue.unreported().is_empty()
     }
 
     /// Queues reports of what was dropped.
     pub(super) fn report_drops_now(&mut self) {
-        let tallies = self.queue.ledger().unreported();
+        let tallies = self.queue.unreported();
         // A report is a log record.
         if tallies.is_empty() || !self.pipeline.makes(Signal::Logs) {
             return;

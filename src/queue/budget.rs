@@ -1,6 +1,7 @@
 //! Keeping to the byte budget: what gives way when the queue is full.
 
 use super::frame::{Header, Kind, Seq};
+use super::lane::{Item, Stored};
 use super::ledger::{Reason, Tally};
 use super::scan::walk;
 use super::state::{FRAMES_START, Mark};
@@ -16,11 +17,12 @@ impl Queue {
         if needed > self.limits.max_bytes {
             return false;
         }
+        let begun_since = self.store.next_number();
         while self.disk_bytes() + self.store.memory_bytes() + needed > self.limits.max_bytes {
             if self.limits.overflow == Overflow::DropNewest {
                 return false;
             }
-            if !self.drop_oldest() {
+            if !self.drop_oldest(begun_since) {
                 // Nothing of ours is left to give up, the rest belongs to the index; or it cannot be counted now.
                 break;
             }
@@ -53,8 +55,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Gives up the oldest segment. Returns whether there was one to give up.
-    fn drop_oldest(&mut self) -> bool {
+    /// Gives up the oldest segment, but for the reports in it. Returns whether there was one to give up. Of segments from
+    /// `begun_since` on, which hold what was brought there from others just now, the reports go as well.
+    fn drop_oldest(&mut self, begun_since: u32) -> bool {
         let Some(number) = self.store.first_from(0) else { return false };
         if self.degraded && (self.store.active() == Some(number) || self.store.carries_state(number)) {
             // The last file of a disk that takes no other: the state would be in memory only.
@@ -74,13 +77,17 @@ impl Queue {
         let marks = self.state.marks;
         let mut waiting = Vec::new();
         // If it can be read in part only, its count is known all the same.
-        walk(&mut self.store, number, |header| {
+        walk(&mut self.store, number, |header, payload_offset| {
             if header.kind.is_sent() && header.seq > marks.get(header.signal).seq {
-                waiting.push(*header);
+                waiting.push(Item { header: *header, payload_offset });
             }
         });
+        let mut reports = Vec::new();
+        if number < begun_since {
+            reports = self.reports_among(&waiting);
+        }
         let mut total: u64 =
-            Signal::ALL.into_iter().map(|signal| self.drop_of(signal, number, &waiting)).sum();
+            Signal::ALL.into_iter().map(|signal| self.drop_of(signal, number, &waiting, &mut reports)).sum();
         if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
             let reason = Reason::Overflow;
             self.state.ledger.drop(Tally { signal: Signal::Logs, reason, records: 1 });
@@ -91,21 +98,24 @@ impl Queue {
             // The next delivery brings one.
             self.state.carry = Seq::default();
         }
-        if let Err(error) = self.save_state() {
+        let saved = self.save_state();
+        match &saved {
+            Ok(()) => self.forget(number),
             // It stays until the count of what it held is on disk.
-            self.degrade(&error);
-            return false;
+            Err(error) => self.degrade(error),
         }
-        self.forget(number);
-        if total > 0 {
+        self.report_again(reports);
+        if saved.is_ok() && total > 0 {
             log::warn!("queue full: the oldest {total} records dropped");
         }
-        true
+        saved.is_ok()
     }
 
-    /// Moves `signal`'s mark past segment `number` and counts what is given up by that.
-    fn drop_of(&mut self, signal: Signal, number: u32, waiting: &[Header]) -> u64 {
-        let waiting: Vec<&Header> = waiting.iter().filter(|header| header.signal == signal).collect();
+    /// Moves `signal`'s mark past segment `number` and counts what is given up by that. `reports` were taken out of it:
+    /// those under way are left to their request.
+    fn drop_of(&mut self, signal: Signal, number: u32, waiting: &[Item], reports: &mut Vec<Stored>) -> u64 {
+        let waiting: Vec<&Header> =
+            waiting.iter().map(|item| &item.header).filter(|header| header.signal == signal).collect();
         let held = self.remaining.get_mut(&number).map(|remaining| std::mem::take(remaining.get_mut(signal)));
         let held = held.unwrap_or_default();
         if held.blocks == 0 {
@@ -129,6 +139,9 @@ impl Queue {
             // They are in this segment, and in no other.
             let in_part = if sent_in_part { std::mem::take(&mut flight.to.records) } else { 0 };
             flight.orphaned += (whole + u64::from(in_part)).saturating_sub(done);
+            let to = flight.to.seq;
+            let under_way = |header: &Header| header.signal == signal && header.seq <= to;
+            flight.reports.extend(reports.extract_if(.., |(header, _)| under_way(header)));
         }
         lane.leave(number);
         *self.state.marks.get_mut(signal) = Mark { seq: Seq::new(number, u32::MAX), records: 0 };

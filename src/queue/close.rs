@@ -23,7 +23,7 @@ impl Queue {
         let Some(number) = self.store.active() else { return 0 };
         let marks = self.state.marks;
         let mut reports = Vec::new();
-        walk(&mut self.store, number, |header| match header.kind {
+        walk(&mut self.store, number, |header, _| match header.kind {
             Kind::Report(tally) if *marks.get(header.signal) < (Mark { seq: header.seq, records: 0 }) => {
                 reports.push(tally);
             }

@@ -44,15 +44,15 @@ impl Queue {
 
     /// The request in flight was not taken, or nobody knows: its records stay.
     pub fn keep(&mut self, signal: Signal) {
-        self.lanes.get_mut(signal).flight = None;
+        if let Some(flight) = self.lanes.get_mut(signal).flight.take() {
+            self.report_again(flight.reports);
+        }
     }
 
     /// Ends the flight; what was dropped meanwhile has arrived after all.
     fn land(&mut self, signal: Signal) {
-        if let Some(flight) = self.lanes.get_mut(signal).flight.take()
-            && flight.orphaned > 0
-        {
-            self.state.ledger.undrop(Tally { signal, reason: Reason::Overflow, records: flight.orphaned });
+        if let Some(flight) = self.lanes.get_mut(signal).flight.take() {
+            flight.arrive(signal, &mut self.state.ledger);
         }
     }
 

@@ -35,13 +35,25 @@ impl Item {
     }
 }
 
+/// A frame, taken out of its segment.
+pub(super) type Stored = (Header, Vec<u8>);
+
 /// Blocks being sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Flight {
     /// What will be done once they are taken.
     pub to: Mark,
     /// Records among them that were dropped from the queue meanwhile to make room.
     pub orphaned: u64,
+    /// Drop reports among them whose segment went meanwhile: they are queued again unless they arrive.
+    pub reports: Vec<Stored>,
+}
+
+impl Flight {
+    /// A request up to `to`.
+    pub(super) fn new(to: Mark) -> Self {
+        Self { to, orphaned: 0, reports: Vec::new() }
+    }
 }
 
 /// How far a look ahead came.

@@ -49,6 +49,7 @@ mod ledger;
 mod notes;
 mod open;
 mod reading;
+mod reports;
 mod scan;
 mod segments;
 mod send;

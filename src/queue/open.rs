@@ -3,7 +3,7 @@
 use super::deliveries::Deliveries;
 use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
-use super::lane::Lane;
+use super::lane::{Lane, Stored};
 use super::notes::{Entry, Index};
 use super::scan::{Position, Step, step, walk};
 use super::segments::{Segments, StoreError};
@@ -24,9 +24,6 @@ const INDEX_DIRECTORY: &str = "index";
 const INDEX_ASKED_MAX: u32 = 4;
 /// How often a directory is looked at before segments in it that cannot be read are left out.
 const LOOKS_MAX: u32 = 20;
-
-/// A frame, taken out of its segment.
-type Stored = (Header, Vec<u8>);
 
 impl Queue {
     /// Opens the queue in `dir`. Never fails: see [`Opened::problem`]. `queue_id` is used if there is none yet.
@@ -83,7 +80,7 @@ impl Queue {
         let mut joins = Vec::new();
         for number in newest {
             let Self { store, state, deliveries, .. } = self;
-            walk(store, number, |header| {
+            walk(store, number, |header, _| {
                 deliveries.note(header);
                 match header.kind {
                     Kind::Report(tally) if header.seq > state.reported => {
@@ -110,7 +107,7 @@ impl Queue {
         let mut last = None;
         let mut missing = 0;
         let Self { store, state, deliveries, .. } = self;
-        let whole = walk(store, number, |header| {
+        let whole = walk(store, number, |header, _| {
             deliveries.note_older(header);
             // A frame that is missing is counted with the one after it, as the record it held at least.
             missing += u64::from(missing_between(last, header.seq));

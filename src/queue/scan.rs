@@ -60,15 +60,16 @@ pub(super) fn step(store: &mut Segments, position: &mut Position) -> Step {
     }
 }
 
-/// Visits the intact frames of segment `number` in order. Returns whether all of it could be read.
-pub(super) fn walk(store: &mut Segments, number: u32, mut visit: impl FnMut(&Header)) -> bool {
+/// Visits the intact frames of segment `number` in order, each with the place of its payload. Returns whether all of it
+/// could be read.
+pub(super) fn walk(store: &mut Segments, number: u32, mut visit: impl FnMut(&Header, u64)) -> bool {
     let mut position = Position::start_of(number);
     let mut last = None;
     loop {
         match step(store, &mut position) {
-            Step::Frame(header, _) if follows(header.seq, last) => {
+            Step::Frame(header, payload_offset) if follows(header.seq, last) => {
                 last = Some(header.seq);
-                visit(&header);
+                visit(&header, payload_offset);
             }
             Step::Frame(..) | Step::Damage(_) => {}
             Step::End => return true,

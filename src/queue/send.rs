@@ -2,6 +2,7 @@
 
 use super::block::{self, BlockError, GzipAssembler};
 use super::bytes::crc32;
+use super::frame::Kind;
 use super::lane::{Flight, Item};
 use super::ledger::{Reason, Tally};
 use super::segments::StoreError;
@@ -71,7 +72,7 @@ impl Queue {
             };
             self.lanes.get_mut(signal).payload_read();
             let to = Mark { seq: last.header.seq, records: 0 };
-            self.lanes.get_mut(signal).flight = Some(Flight { to, orphaned: 0 });
+            self.lanes.get_mut(signal).flight = Some(Flight::new(to));
             return Some(Request {
                 signal,
                 body,
@@ -216,7 +217,7 @@ impl Queue {
         if end < head.header.records {
             request.to = Mark { seq: mark.seq, records: end };
         }
-        self.lanes.get_mut(signal).flight = Some(Flight { to: request.to, orphaned: 0 });
+        self.lanes.get_mut(signal).flight = Some(Flight::new(request.to));
         Some(request)
     }
 
@@ -308,6 +309,9 @@ impl Queue {
         let done = u64::from(self.state.marks.get(signal).records);
         let records = head.header.user_records().saturating_sub(done);
         self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
+        if let Kind::Report(tally) = head.header.kind {
+            self.state.ledger.unreport(tally);
+        }
         self.advance(signal, Mark { seq: head.header.seq, records: 0 });
         records
     }

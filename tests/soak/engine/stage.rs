@@ -65,6 +65,8 @@ pub(crate) struct Books {
     unaccepted_since: Option<Instant>,
     /// What the queue's ledger said at the last balance.
     ledger: u64,
+    /// By how much reports said more than was dropped, at the last balance.
+    over_told: u64,
 }
 
 /// See the module.
@@ -419,6 +421,13 @@ impl Stage {
         }
         *seen = crashes.len();
         books.sum.add(&balance);
+        let told: u64 = books.account.reported().values().sum();
+        let over_told = told.saturating_sub(books.sum.dropped);
+        if over_told > books.over_told {
+            let problem = format!("reports speak of {told} records, {} were dropped", books.sum.dropped);
+            books.problems.push(problem);
+            books.over_told = over_told;
+        }
         balance
     }
 
