@@ -84,6 +84,9 @@ fn making(config: &Config, concurrent: bool) -> Making {
         signals: PerSignal::from_fn(|signal| config.is_made(signal)),
         rules: Rules { sampler: config.sampler, price: config.price, concurrent },
         silenced: config.silenced.clone(),
+        emf: config.emf,
+        reads_json_lines: config.reads_json_lines,
+        joins_lines: config.joins_lines,
     }
 }
 

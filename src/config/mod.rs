@@ -39,7 +39,7 @@ use reqwest::header::HeaderMap;
 
 use crate::encode::Protocol;
 use crate::lambda::TelemetryType;
-use crate::observe::{Price, Sampler};
+use crate::observe::{Emf, Price, Sampler};
 use crate::queue::Overflow;
 use crate::{PerSignal, Signal};
 
@@ -86,6 +86,12 @@ pub struct Config {
     pub price: Option<Price>,
     /// Types of platform events that become no log record unless they tell of a problem.
     pub silenced: Vec<String>,
+    /// What becomes of metrics that are embedded in log lines.
+    pub emf: Emf,
+    /// Whether a line that is the text of an object is read as that object.
+    pub reads_json_lines: bool,
+    /// Whether a stack trace that comes line by line becomes one record.
+    pub joins_lines: bool,
     /// What to subscribe to; never empty, no repeats.
     pub telemetry: Vec<TelemetryType>,
     /// Where OTLP is taken from the function; none if it is not.
@@ -155,6 +161,9 @@ impl Config {
             sampler_takes_ratio: false,
             price: None,
             silenced: Vec::new(),
+            emf: Emf::Off,
+            reads_json_lines: false,
+            joins_lines: false,
             telemetry: Vec::new(),
             otlp_receiver: None,
             completes_resources: false,

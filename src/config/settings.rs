@@ -7,6 +7,7 @@ use log::LevelFilter;
 use super::kind::{Choice, Kind, Range, Setting, Standard};
 use super::{Overflow, apply, fallback, headers, signals};
 use crate::encode::Protocol;
+use crate::observe::Emf;
 
 /// Base URL of the backend.
 pub(super) const ENDPOINT: &str = "OUTLAST_ENDPOINT";
@@ -228,6 +229,40 @@ pub(super) const SETTINGS: &[Setting] = &[
         meaning: "Platform events that are not sent as log records, by type. One that tells of a problem is sent all the same, and so is every type that this version does not know. Metrics and spans are made of them in either case.",
         example: "platform.start,platform.runtimeDone,platform.report",
         kind: Kind::Other(signals::SILENCE_ACCEPTED, signals::silence),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_EMF",
+        default: "metrics",
+        meaning: "What becomes of metrics that the function embeds in its log lines (CloudWatch's embedded metric format, [as in signals.md](signals.md#embedded-metrics)). `metrics` makes data points of them, and a log record of what else the line says; `keep` makes the points and keeps the line whole as well; `off` leaves such lines as they are. Where no metrics are sent they are left as they are in any case.",
+        example: "keep",
+        kind: Kind::Choice(&[
+            Choice { word: "metrics", apply: Some(|config| config.emf = Emf::Metrics) },
+            Choice { word: "keep", apply: Some(|config| config.emf = Emf::Keep) },
+            Choice { word: "off", apply: Some(|config| config.emf = Emf::Off) },
+        ]),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_JSON_LINES",
+        default: "fields",
+        meaning: "How a log line is read that is a JSON object, which is what loggers write while Lambda's log format is `Text`. `fields` reads it as Lambda would in the log format `JSON`: message, level and time go to their places, the rest become attributes ([signals.md](signals.md#loggers)); one without a message stays text. `text` leaves all of them text.",
+        example: "text",
+        kind: Kind::Choice(&[
+            Choice { word: "fields", apply: Some(|config| config.reads_json_lines = true) },
+            Choice { word: "text", apply: Some(|config| config.reads_json_lines = false) },
+        ]),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_JOIN_LINES",
+        default: "off",
+        meaning: "Whether a stack trace that Lambda delivers line by line, which it does for what custom runtimes print, becomes one log record: `on` joins lines that plainly continue the one before ([signals.md](signals.md#lines-that-are-joined)).",
+        example: "on",
+        kind: Kind::Choice(&[
+            Choice { word: "off", apply: Some(|config| config.joins_lines = false) },
+            Choice { word: "on", apply: Some(|config| config.joins_lines = true) },
+        ]),
         standard: &[],
     },
     Setting {

@@ -110,8 +110,8 @@ pub(super) struct Encoded<'e> {
     pub(super) count: u32,
     /// Earliest and latest, Unix nanoseconds.
     pub(super) times: (u64, u64),
-    /// The place of their event in the delivery, from 1.
-    pub(super) event: u32,
+    /// The places of their events in the delivery, from 1: the first and the last.
+    pub(super) events: (u32, u32),
 }
 
 impl<'p> Blocks<'p> {
@@ -130,7 +130,7 @@ impl<'p> Blocks<'p> {
         }
     }
 
-    /// Takes in records of one event, which stay in one block.
+    /// Takes in records of one event, or of events that have them in common. They stay in one block.
     pub(super) fn push(
         &mut self,
         signal: Signal,
@@ -143,11 +143,11 @@ impl<'p> Blocks<'p> {
         let is_full = open.records.len() + encoded.bytes.len() > BLOCK_MAX_PLAIN_BYTES
             || open.count.saturating_add(encoded.count) > records_max;
         if open.count > 0 && is_full {
-            open.events_end = encoded.event.saturating_sub(1);
+            open.events_end = encoded.events.0.saturating_sub(1);
             self.close(signal, resource)?;
         }
         let open = self.open.get_mut(signal);
-        open.events_end = encoded.event;
+        open.events_end = encoded.events.1;
         open.push(encoded, separator);
         Ok(())
     }

@@ -8,10 +8,14 @@ use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, token};
 use super::{inputs, tmp};
 use crate::deliver::fallback::is_echo;
 use crate::encode::WireFormat;
-use crate::observe::{Around, Ending, Link, Observer, Seen, Space};
+use crate::observe::{Around, Embedded, Emf, Ending, Link, Observer, Seen, Space};
 use crate::queue::BlockError;
 use crate::record::log::INVOCATION_ID;
-use crate::record::{Context, Event, Fact, Kind, LogRecord, Platform, Resource, severity};
+use crate::record::stack::LINES;
+use crate::record::{
+    Context, Event, Fact, Joined, Kind, LogRecord, Piece, Platform, Reading, Resource, Value, join_lines,
+    json_line, severity,
+};
 use crate::{Signal, clock};
 use std::time::Duration;
 
@@ -31,7 +35,19 @@ pub(super) struct Delivery<'p> {
     event: u32,
     uid: String,
     encoded: Vec<u8>,
+    measured: Measured,
     tmp: Option<Space>,
+}
+
+/// Data points that one event brought, encoded. They are held back until it is clear that it brings no more, for what
+/// one event brings must stay in one block.
+#[derive(Default)]
+struct Measured {
+    encoded: Vec<u8>,
+    count: u32,
+    times: (u64, u64),
+    /// The event, by its place from 1.
+    event: u32,
 }
 
 impl<'p> Delivery<'p> {
@@ -51,6 +67,7 @@ impl<'p> Delivery<'p> {
             event: 0,
             uid: format!("{:032x}", origin.uid_seed),
             encoded: Vec::new(),
+            measured: Measured::default(),
             tmp: None,
         }
     }
@@ -86,10 +103,22 @@ impl<'p> Delivery<'p> {
         }
     }
 
-    /// Takes in the event whose place is `event`.
-    pub(super) fn take(&mut self, event: &Event<'_>, index: u32) -> Result<(), BlockError> {
-        self.event = index;
-        self.blocks.reach(index);
+    /// The lines of `after` that go on with the line of `event`, if they are wanted in one record. Where several
+    /// invocations run at once, lines next to one another need not be of the same.
+    pub(super) fn join(&self, event: &Event<'_>, after: &[Piece<'_>]) -> Option<Joined> {
+        let joins = self.making.joins_lines && self.makes(Signal::Logs) && !self.making.rules.concurrent;
+        if joins { join_lines(event, after) } else { None }
+    }
+
+    /// Takes in the event whose place is `index`, and those that are `joined` with it.
+    pub(super) fn take(
+        &mut self,
+        event: &Event<'_>,
+        index: u32,
+        joined: Option<&Joined>,
+    ) -> Result<(), BlockError> {
+        self.event = index + joined.map_or(0, |joined| joined.lines - 1);
+        self.blocks.reach(self.event);
         if self.observes() && matches!(event.kind, Kind::Platform(_)) {
             if matches!(event.kind, Kind::Platform(Platform::RuntimeDone | Platform::Report)) {
                 self.tmp = self.tmp.or_else(tmp::space);
@@ -97,25 +126,50 @@ impl<'p> Delivery<'p> {
             self.observe(|observer, around, seen| observer.see(event, around, seen));
             self.spans(index)?;
         }
-        self.log(event, index)
+        self.log(event, index, joined)
     }
 
-    fn log(&mut self, event: &Event<'_>, index: u32) -> Result<(), BlockError> {
+    fn log(&mut self, event: &Event<'_>, index: u32, joined: Option<&Joined>) -> Result<(), BlockError> {
         let from_function = event.kind == Kind::Function;
         if event.kind == Kind::Extension && is_echo(event.record) {
             return Ok(());
         }
-        let wanted = self.makes(Signal::Logs) && index > *self.origin.skip.get(Signal::Logs);
+        let wanted = self.makes(Signal::Logs) && self.event > *self.origin.skip.get(Signal::Logs);
+        let embeds = self.making.emf != Emf::Off
+            && self.makes(Signal::Metrics)
+            && matches!(event.kind, Kind::Function | Kind::Extension);
         // A line of the function's may tell its invocation's trace.
-        let is_read = wanted || from_function && self.makes(Signal::Traces);
-        if !is_read {
+        let correlates = from_function && self.makes(Signal::Traces);
+        if !wanted && !embeds && !correlates {
             return Ok(());
+        }
+        let line = if embeds || self.making.reads_json_lines { json_line(event) } else { None };
+        let mut reading = match joined {
+            Some(joined) => Reading::text(&joined.text),
+            None => Reading::of(event, line.as_deref()),
+        };
+        if embeds && let Some(embedded) = Embedded::read(reading.members()) {
+            let logged = event.time_unix_nanos.unwrap_or(self.origin.received);
+            self.embedded(&embedded, logged, index)?;
+            if self.making.emf == Emf::Metrics && !embedded.take_from(&mut reading) && event.extra.is_empty()
+            {
+                return Ok(());
+            }
+        }
+        if !wanted && !correlates {
+            return Ok(());
+        }
+        if !self.making.reads_json_lines {
+            reading = reading.as_written();
         }
         let concurrent = self.making.rules.concurrent;
         let context = Context { request_id: self.running.as_deref().filter(|_| !concurrent) };
         let uid = format!("{}-{index:x}", self.uid);
-        let mut record = LogRecord::from_event(event, &context, self.origin.received, &uid);
-        if from_function && self.makes(Signal::Traces) {
+        let mut record = LogRecord::from_reading(event, reading, &context, self.origin.received, &uid);
+        if let Some(joined) = joined {
+            record.attributes.push((LINES.into(), Value::Int(joined.lines.into())));
+        }
+        if correlates {
             correlate(&mut record, &mut self.observer);
         }
         if !wanted || self.is_silenced(event, &record) {
@@ -124,8 +178,37 @@ impl<'p> Delivery<'p> {
         self.encoded.clear();
         self.blocks.wire().log(self.resource, &record, &mut self.encoded);
         let time = record.time_unix_nanos;
-        let encoded = Encoded { bytes: &self.encoded, count: 1, times: (time, time), event: index };
+        let events = (index, self.event);
+        let encoded = Encoded { bytes: &self.encoded, count: 1, times: (time, time), events };
         self.blocks.push(Signal::Logs, self.resource, &encoded)
+    }
+
+    /// Encodes the data points that are embedded in what event `index` logged at `logged`, Unix nanoseconds.
+    fn embedded(&mut self, embedded: &Embedded<'_>, logged: u64, index: u32) -> Result<(), BlockError> {
+        if index <= *self.origin.skip.get(Signal::Metrics) {
+            return Ok(());
+        }
+        self.push_measured()?;
+        let (wire, measured) = (self.blocks.wire(), &mut self.measured);
+        let (count, time) = embedded.write(logged, index, |metric| {
+            separate(wire, &mut measured.encoded);
+            wire.metric(metric, &mut measured.encoded);
+        });
+        (measured.count, measured.times, measured.event) = (count, (time, time), index);
+        Ok(())
+    }
+
+    /// Hands over the data points that were held back.
+    fn push_measured(&mut self) -> Result<(), BlockError> {
+        let Measured { encoded, count, times, event } = &mut self.measured;
+        if *count > 0 {
+            let events = (*event, *event);
+            let encoded = Encoded { bytes: encoded, count: *count, times: *times, events };
+            self.blocks.push(Signal::Metrics, self.resource, &encoded)?;
+        }
+        encoded.clear();
+        *count = 0;
+        Ok(())
     }
 
     fn is_silenced(&self, event: &Event<'_>, record: &LogRecord<'_>) -> bool {
@@ -151,28 +234,30 @@ impl<'p> Delivery<'p> {
         let first = spans.iter().map(|span| span.start_unix_nanos).min().unwrap_or_default();
         let last = spans.iter().map(|span| span.end_unix_nanos).max().unwrap_or_default();
         let count = u32::try_from(spans.len()).unwrap_or(u32::MAX);
-        let encoded = Encoded { bytes: &self.encoded, count, times: (first, last), event: index };
+        let encoded = Encoded { bytes: &self.encoded, count, times: (first, last), events: (index, index) };
         self.blocks.push(Signal::Traces, self.resource, &encoded)
     }
 
     /// Encodes what was measured so far.
     fn points(&mut self) -> Result<(), BlockError> {
-        if self.seen.points.is_empty() {
-            return Ok(());
+        if self.measured.event != self.event {
+            self.push_measured()?;
         }
-        self.encoded.clear();
-        let mut count = 0;
-        let (wire, encoded) = (self.blocks.wire(), &mut self.encoded);
-        let time = self.observer.write_points(&mut self.seen, |metric| {
-            separate(wire, encoded);
-            wire.metric(metric, encoded);
-            count += 1;
-        });
-        if !self.makes(Signal::Metrics) || self.event <= *self.origin.skip.get(Signal::Metrics) {
-            return Ok(());
+        if !self.seen.points.is_empty() {
+            let wanted = self.makes(Signal::Metrics) && self.event > *self.origin.skip.get(Signal::Metrics);
+            let (wire, measured) = (self.blocks.wire(), &mut self.measured);
+            let before = measured.count;
+            let time = self.observer.write_points(&mut self.seen, |metric| {
+                if wanted {
+                    separate(wire, &mut measured.encoded);
+                    wire.metric(metric, &mut measured.encoded);
+                    measured.count += 1;
+                }
+            });
+            let (first, last) = if before == 0 { (time, time) } else { measured.times };
+            (measured.times, measured.event) = ((first.min(time), last.max(time)), self.event);
         }
-        let encoded = Encoded { bytes: &self.encoded, count, times: (time, time), event: self.event };
-        self.blocks.push(Signal::Metrics, self.resource, &encoded)
+        self.push_measured()
     }
 
     /// What comes from here on is about something else.
@@ -257,6 +342,13 @@ fn correlate(record: &mut LogRecord<'_>, observer: &mut Observer) {
                 record.trace_flags = own.trace_flags;
             }
         }
-        _ => {}
+        // Loggers know the trace, and not the span that we make.
+        (Some(trace_id), None) => {
+            if let Some(own) = observer.trace_of(request_id).filter(|own| own.trace_id == trace_id) {
+                record.span_id = Some(own.span_id);
+                record.trace_flags = own.trace_flags;
+            }
+        }
+        (None, Some(_)) => {}
     }
 }

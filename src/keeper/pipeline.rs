@@ -4,7 +4,7 @@ use super::blocks::{Blocks, Encoded, Packer};
 use super::delivery::Delivery;
 use super::inputs;
 use crate::encode::WireFormat;
-use crate::observe::{Ending, Observer, Rules};
+use crate::observe::{Emf, Ending, Observer, Rules};
 use crate::queue::{BlockError, Kind, NewBlock};
 use crate::record::event::Instance;
 use crate::record::{Event, Fact, LogRecord, Piece, Resource};
@@ -60,12 +60,25 @@ pub struct Making {
     pub rules: Rules,
     /// Types of platform events, as Lambda spells them, that become no log record unless they tell of a problem.
     pub silenced: Vec<String>,
+    /// What becomes of metrics that are embedded in log lines.
+    pub emf: Emf,
+    /// Whether a line that is the text of an object is read as that object.
+    pub reads_json_lines: bool,
+    /// Whether a stack trace that comes line by line becomes one record.
+    pub joins_lines: bool,
 }
 
 impl Default for Making {
-    /// Everything.
+    /// Everything, as the settings have it by default.
     fn default() -> Self {
-        Self { signals: PerSignal::from_fn(|_| true), rules: Rules::default(), silenced: Vec::new() }
+        Self {
+            signals: PerSignal::from_fn(|_| true),
+            rules: Rules::default(),
+            silenced: Vec::new(),
+            emf: Emf::default(),
+            reads_json_lines: true,
+            joins_lines: false,
+        }
     }
 }
 
@@ -167,7 +180,9 @@ impl Pipeline {
     pub(super) fn blocks(&mut self, pieces: &[Piece<'_>], origin: &Origin) -> Result<Made, BlockError> {
         let mut noted = Vec::new();
         let mut delivery = Delivery::of(self, origin);
-        for (piece, index) in pieces.iter().zip(1u32..) {
+        let (mut rest, mut index) = (pieces, 0u32);
+        while let Some((piece, after)) = rest.split_first() {
+            index += 1;
             let event = match piece {
                 Piece::Whole(raw) => Event::parse(raw),
                 Piece::Fragment(raw) => Event::cut(raw),
@@ -179,7 +194,12 @@ impl Pipeline {
                 }
                 delivery.learn(fact, &mut noted);
             }
-            delivery.take(&event, index)?;
+            // Lines that go on with this one are taken with it.
+            let joined = delivery.join(&event, after);
+            let more = joined.as_ref().map_or(0, |joined| joined.lines - 1);
+            delivery.take(&event, index, joined.as_ref())?;
+            index += more;
+            rest = after.get(more as usize..).unwrap_or_default();
         }
         delivery.finish(noted)
     }
@@ -218,7 +238,7 @@ impl Pipeline {
         self.packer.wire.log(&self.resource, record, &mut encoded);
         let mut blocks = Blocks::new(&mut self.packer, kind);
         let time = record.time_unix_nanos;
-        let encoded = Encoded { bytes: &encoded, count: 1, times: (time, time), event: 0 };
+        let encoded = Encoded { bytes: &encoded, count: 1, times: (time, time), events: (0, 0) };
         blocks.push(Signal::Logs, &self.resource, &encoded)?;
         blocks.close(Signal::Logs, &self.resource)?;
         Ok(blocks.finish().0)

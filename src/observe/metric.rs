@@ -14,7 +14,7 @@ pub struct Metric<'a> {
     /// The unit in UCUM notation.
     pub unit: Cow<'a, str>,
     /// What sets this point apart from others of the metric. Names are unique.
-    pub attributes: Cow<'a, [Field<'static>]>,
+    pub attributes: Cow<'a, [Field<'a>]>,
     /// Where the interval that the point speaks of begins, in nanoseconds since the Unix epoch; 0 if it speaks of no
     /// interval.
     pub start_unix_nanos: u64,

@@ -22,6 +22,7 @@
 //! another without overlap; the first interval begins with the environment, or its restore from a snapshot.
 
 mod carry;
+mod embedded;
 mod instrument;
 mod invocation;
 mod metric;
@@ -32,6 +33,7 @@ mod span;
 mod startup;
 mod told;
 
+pub use embedded::{Embedded, Emf, NAMESPACE};
 pub use metric::{Data, Histogram, Metric, Number};
 pub use observer::Observer;
 pub use points::Points;

@@ -105,6 +105,10 @@ mod tests {
     use super::*;
     use crate::record::Value;
 
+    fn owned((name, value): &Field<'_>) -> Field<'static> {
+        (name.to_string().into(), Value::Str(value.as_str().unwrap().to_owned().into()))
+    }
+
     fn written(points: &mut Points, since: &mut u64) -> Vec<Metric<'static>> {
         let mut metrics = Vec::new();
         points.write(since, |metric| {
@@ -117,7 +121,7 @@ mod tests {
                 name: metric.name.to_string().into(),
                 description: metric.description.to_string().into(),
                 unit: metric.unit.to_string().into(),
-                attributes: Cow::Owned(metric.attributes.to_vec()),
+                attributes: metric.attributes.iter().map(owned).collect(),
                 start_unix_nanos: metric.start_unix_nanos,
                 time_unix_nanos: metric.time_unix_nanos,
                 data,

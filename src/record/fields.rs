@@ -8,67 +8,210 @@ use super::time;
 use super::trace_context::{TraceParent, XRayHeader};
 use super::value::{Field, Value};
 
+/// A place in a log record that a field may go to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Message,
+    Time,
+    Level,
+    RequestId,
+    TraceId,
+    SpanId,
+    TraceFlags,
+    TraceParent,
+}
+
+/// The names that loggers use, in any case. Of several for one place the first counts whose value can be read as what the
+/// place holds. `docs/signals.md` says who writes which.
+const NAMES: [(&str, Place); 38] = [
+    ("message", Place::Message),
+    ("msg", Place::Message),
+    ("@message", Place::Message),
+    ("@m", Place::Message),
+    ("timestamp", Place::Time),
+    ("time", Place::Time),
+    ("@timestamp", Place::Time),
+    ("ts", Place::Time),
+    ("@t", Place::Time),
+    ("datetime", Place::Time),
+    ("level", Place::Level),
+    ("severity", Place::Level),
+    ("levelname", Place::Level),
+    ("level_name", Place::Level),
+    ("log.level", Place::Level),
+    ("loglevel", Place::Level),
+    ("log_level", Place::Level),
+    ("@level", Place::Level),
+    ("@l", Place::Level),
+    ("requestId", Place::RequestId),
+    ("AWSRequestId", Place::RequestId),
+    ("aws_request_id", Place::RequestId),
+    ("function_request_id", Place::RequestId),
+    ("functionRequestId", Place::RequestId),
+    ("traceId", Place::TraceId),
+    ("trace_id", Place::TraceId),
+    ("trace.id", Place::TraceId),
+    ("@tr", Place::TraceId),
+    ("xray_trace_id", Place::TraceId),
+    ("xRayTraceId", Place::TraceId),
+    ("X-Amzn-Trace-Id", Place::TraceId),
+    ("spanId", Place::SpanId),
+    ("span_id", Place::SpanId),
+    ("span.id", Place::SpanId),
+    ("@sp", Place::SpanId),
+    ("traceFlags", Place::TraceFlags),
+    ("trace_flags", Place::TraceFlags),
+    ("traceparent", Place::TraceParent),
+];
+
+/// Where the message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// The field at this place.
+    At(usize),
+    /// The member `message` of the object in the field at this place (Rust's tracing-subscriber).
+    Within(usize),
+}
+
 /// What a logged object says in the fields that loggers agree on.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
-    /// The name of the field that is the message.
-    pub(super) message: Option<&'static str>,
+    pub(super) message: Option<Message>,
     pub(super) time: Option<u64>,
     pub(super) severity: Option<Severity<'a>>,
     pub(super) request_id: Option<Cow<'a, str>>,
     pub(super) trace_id: Option<[u8; 16]>,
     pub(super) span_id: Option<[u8; 8]>,
     pub(super) trace_flags: Option<u32>,
-    /// The names of the fields that say no more than the above.
-    pub(super) placed: Vec<&'static str>,
+    /// The places of the fields that say no more than the above.
+    pub(super) placed: Vec<usize>,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn read(object: &[Field<'a>]) -> Self {
-        let mut fields = Self { message: name_of(object, &["message", "msg"]), ..Self::default() };
-        fields.time = fields.place(object, &["timestamp", "time"], time::of_value);
-        fields.severity = fields.place(object, &["level", "severity"], |value| match value {
-            Value::Str(word) => Severity::from_word(word.clone()),
+        let known = Known::of(object);
+        let mut fields = Self::default();
+        fields.time = fields.place(&known, Place::Time, |value| {
+            let time = time::of_value(value)?;
+            Some((time, !matches!(value, Value::Double(number) if !time::is_exact(*number, time))))
+        });
+        fields.severity = fields.place(&known, Place::Level, |value| match value {
+            Value::Str(word) => exactly(Severity::from_word(word.clone())),
             _ => None,
         });
         if fields.severity.is_none() {
             fields.severity = pino_level(object);
         }
-        fields.request_id = fields.place(object, &["requestId", "AWSRequestId"], lambda_request_id);
-        fields.trace_id = fields.place(object, &["traceId", "trace_id"], |value| id(value.as_str()?));
-        fields.span_id = fields.place(object, &["spanId", "span_id"], |value| id(value.as_str()?));
-        fields.trace_flags = fields.place(object, &["traceFlags", "trace_flags"], flags);
+        fields.request_id = fields.place(&known, Place::RequestId, |value| exactly(lambda_request_id(value)));
+        let mut x_ray_flags = None;
+        fields.trace_id = fields.place(&known, Place::TraceId, |value| {
+            let text = value.as_str()?;
+            if !text.contains("Root=") {
+                return exactly(id(text));
+            }
+            let header = XRayHeader::parse(text);
+            // An open decision is none.
+            x_ray_flags = header.sampled.map(u32::from);
+            Some((header.trace_id?, false))
+        });
+        fields.span_id = fields.place(&known, Place::SpanId, |value| exactly(id(value.as_str()?)));
+        fields.trace_flags =
+            fields.place(&known, Place::TraceFlags, |value| exactly(flags(value))).or(x_ray_flags);
         if fields.trace_id.is_none()
             && fields.span_id.is_none()
             && let Some(parent) =
-                fields.place(object, &["traceparent"], |value| TraceParent::parse(value.as_str()?))
+                fields.place(&known, Place::TraceParent, |value| exactly(TraceParent::parse(value.as_str()?)))
         {
             fields.trace_id = Some(parent.trace_id);
             fields.span_id = Some(parent.span_id);
             fields.trace_flags = fields.trace_flags.or(Some(parent.flags));
         }
+        fields.message = known.message().or_else(|| fields.unusual_message(object));
+        if let Some(span) = get(object, "span") {
+            fields.read_span(span);
+        }
         fields
     }
 
-    /// The first of `names` that can be read; its field is then placed.
+    /// The message of loggers that name it in a way that many others use for something else. That they say a level shows
+    /// that they are loggers.
+    fn unusual_message(&self, object: &[Field<'a>]) -> Option<Message> {
+        self.severity.as_ref()?;
+        object.iter().enumerate().find_map(|(at, (name, value))| match (name.as_ref(), value) {
+            ("fields", Value::Map(_)) if value.get("message").is_some_and(Value::is_something) => {
+                Some(Message::Within(at))
+            }
+            ("event", Value::Str(_)) => Some(Message::At(at)),
+            _ => None,
+        })
+    }
+
+    /// The span that Rust's Lambda runtime opens around an invocation. What it says stays where it is.
+    fn read_span(&mut self, span: &Value<'a>) {
+        if self.request_id.is_none() {
+            self.request_id = span.get("requestId").and_then(lambda_request_id);
+        }
+        if self.trace_id.is_none()
+            && let Some(header) = span.get("xrayTraceId").and_then(Value::as_str)
+        {
+            let header = XRayHeader::parse(header);
+            self.trace_id = header.trace_id;
+            self.trace_flags = self.trace_flags.or(header.sampled.map(u32::from));
+        }
+    }
+
+    /// What the first field says that can be read as what `place` holds, and whether that is all it says: then it is
+    /// placed.
     fn place<T>(
         &mut self,
-        object: &[Field<'a>],
-        names: &[&'static str],
-        read: impl Fn(&Value<'a>) -> Option<T>,
+        known: &Known<'_, 'a>,
+        place: Place,
+        mut read: impl FnMut(&Value<'a>) -> Option<(T, bool)>,
     ) -> Option<T> {
-        let (name, found) = names.iter().find_map(|name| Some((*name, read(get(object, name)?)?)))?;
-        self.placed.push(name);
+        let (at, (found, is_all)) = known.fields(place).find_map(|(at, value)| Some((at, read(value)?)))?;
+        if is_all {
+            self.placed.push(at);
+        }
         Some(found)
     }
 }
 
-fn get<'o, 'a>(object: &'o [Field<'a>], name: &str) -> Option<&'o Value<'a>> {
-    object.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+fn exactly<T>(found: Option<T>) -> Option<(T, bool)> {
+    found.map(|found| (found, true))
 }
 
-fn name_of(object: &[Field<'_>], names: &[&'static str]) -> Option<&'static str> {
-    names.iter().copied().find(|name| get(object, name).is_some_and(|value| *value != Value::Empty))
+/// The fields of an object whose names mean something.
+struct Known<'o, 'a> {
+    object: &'o [Field<'a>],
+    /// For each of [`NAMES`] the place of the field that has it, if there is one.
+    at: [Option<usize>; NAMES.len()],
+}
+
+impl<'o, 'a> Known<'o, 'a> {
+    fn of(object: &'o [Field<'a>]) -> Self {
+        let mut at = [None; NAMES.len()];
+        for (place, (name, _)) in object.iter().enumerate() {
+            let found = NAMES.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
+            if let Some(at) = found.and_then(|found| at.get_mut(found)) {
+                at.get_or_insert(place);
+            }
+        }
+        Self { object, at }
+    }
+
+    fn fields(&self, wanted: Place) -> impl Iterator<Item = (usize, &'o Value<'a>)> {
+        let places = NAMES.iter().zip(self.at).filter(move |((_, place), _)| *place == wanted);
+        places.filter_map(|(_, at)| Some((at?, &self.object.get(at?)?.1)))
+    }
+
+    fn message(&self) -> Option<Message> {
+        self.fields(Place::Message).find(|(_, value)| value.is_something()).map(|(at, _)| Message::At(at))
+    }
+}
+
+/// The field `name`.
+pub(super) fn get<'o, 'a>(object: &'o [Field<'a>], name: &str) -> Option<&'o Value<'a>> {
+    object.iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// Numbers are levels only in what is certainly a line of pino's or bunyan's: Python's loggers use the same

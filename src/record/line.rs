@@ -9,9 +9,13 @@
 //! | .NET | `TIME⇥REQUEST⇥level⇥text` |
 //! | Python | `[LEVEL]⇥TIME⇥REQUEST⇥text`, `[LEVEL] text` |
 //! | Java (log4j2, the pattern of AWS's documentation) | `DATE TIME REQUEST LEVEL class:line - text` |
+//! | Java (logback) | `DATE TIME [thread] LEVEL class - text`, `TIME [thread] LEVEL class - text` |
 //! | Ruby | `L, [TIME #PID]  LEVEL REQUEST -- name: text` |
-//! | Go (slog) | `time=TIME level=LEVEL msg=…` |
+//! | Python (the logging module's own) | `LEVEL:name:text` |
+//! | Go (slog, logrus) | `time=TIME level=LEVEL msg=…` |
+//! | Go (zap) | `TIME⇥LEVEL⇥caller⇥text` |
 //! | Rust (tracing) | `TIME  LEVEL target: text` |
+//! | Rust (`env_logger`) | `[TIME LEVEL target] text` |
 //! | the platform | `RequestId: REQUEST …`, `START RequestId: …`, `TIME REQUEST Task timed out …` |
 
 use super::event::{is_request_id, request_id_in_line};
@@ -24,6 +28,8 @@ pub(super) struct Line<'a> {
     pub(super) request_id: Option<&'a str>,
     /// The level's word; one that [`number_of`] knows.
     pub(super) level: Option<&'a str>,
+    /// When it was written, if the line says in which zone, in nanoseconds since the Unix epoch.
+    pub(super) time_unix_nanos: Option<u64>,
 }
 
 impl<'a> Line<'a> {
@@ -32,21 +38,28 @@ impl<'a> Line<'a> {
             .or_else(|| ruby(line))
             .or_else(|| logfmt(line))
             .or_else(|| timed(line))
-            .unwrap_or_else(|| Self { request_id: request_id_in_line(line), level: None })
+            .or_else(|| clocked(line))
+            .or_else(|| python(line))
+            .unwrap_or_else(|| Self { request_id: request_id_in_line(line), ..Self::default() })
     }
 }
 
-/// `[LEVEL]`, then a tab and the rest of Python's form, or a space and text.
+/// `[LEVEL]`, then a tab and the rest of Python's form, or a space and text; or `[TIME LEVEL target]`.
 fn bracketed(line: &str) -> Option<Line<'_>> {
     let (word, rest) = line.strip_prefix('[')?.split_once(']')?;
-    let level = upper_case_level(word)?;
+    let Some(level) = upper_case_level(word) else {
+        let (stamp, word) = word.split_once(' ')?;
+        let level = upper_case_level(word.split_ascii_whitespace().next()?)?;
+        let stamped = is_date_time(stamp) && rest.starts_with(' ');
+        return stamped.then(|| Line { level: Some(level), ..at(stamp) });
+    };
     if rest.starts_with(' ') {
-        return Some(Line { level: Some(level), request_id: None });
+        return Some(Line { level: Some(level), ..Line::default() });
     }
     let mut columns = rest.strip_prefix('\t')?.split('\t');
-    let timed = columns.next().is_some_and(is_date_time);
-    let request_id = columns.next().filter(|id| timed && is_request_id(id));
-    Some(Line { level: Some(level), request_id })
+    let stamp = columns.next().filter(|stamp| is_date_time(stamp));
+    let request_id = columns.next().filter(|id| stamp.is_some() && is_request_id(id));
+    Some(Line { level: Some(level), request_id, ..stamp.map(at).unwrap_or_default() })
 }
 
 /// `L, [TIME #PID]  LEVEL -- name: text`, where Lambda puts the request id after the level.
@@ -65,37 +78,79 @@ fn ruby(line: &str) -> Option<Line<'_>> {
     shape.then(|| Line {
         level: Some(level).filter(|level| *level != "ANY"),
         request_id: words.next().filter(|id| is_request_id(id)),
+        ..Line::default()
     })
 }
 
 /// `time=TIME level=LEVEL …`
 fn logfmt(line: &str) -> Option<Line<'_>> {
     let mut words = line.strip_prefix("time=")?.split(' ');
-    let timed = words.next().is_some_and(|stamp| is_date_time(stamp.trim_matches('"')));
+    let stamp = words.next()?.trim_matches('"');
     let level = words.next()?.strip_prefix("level=")?;
-    let known = timed && number_of(level).is_some();
-    known.then_some(Line { level: Some(level), request_id: None })
+    let known = is_date_time(stamp) && number_of(level).is_some();
+    known.then(|| Line { level: Some(level), ..at(stamp) })
 }
 
 /// A time, then a request id, a level, or both.
 fn timed(line: &str) -> Option<Line<'_>> {
-    let (_, rest) = line.split_at_checked(time::date_time_length(line)?)?;
+    let (stamp, rest) = line.split_at_checked(time::date_time_length(line)?)?;
     if let Some(columns) = rest.strip_prefix('\t') {
         let mut columns = columns.split('\t');
         let id = columns.next()?;
+        if let Some(level) = upper_case_level(id) {
+            return Some(Line { level: Some(level), ..at(stamp) });
+        }
         // Node.js writes `undefined` outside an invocation; .NET leaves it empty.
         if !is_request_id(id) && !matches!(id, "undefined" | "") {
             return Some(Line::default());
         }
         let level = columns.next().filter(|word| number_of(word).is_some());
-        return Some(Line { request_id: Some(id).filter(|id| is_request_id(id)), level });
+        let request_id = Some(id).filter(|id| is_request_id(id));
+        let time = if level.is_some() || request_id.is_some() { at(stamp) } else { Line::default() };
+        return Some(Line { request_id, level, ..time });
     }
-    let mut words = rest.strip_prefix(' ')?.split_ascii_whitespace();
-    let first = words.next()?;
+    let rest = rest.strip_prefix(' ')?;
+    let first = rest.split_ascii_whitespace().next()?;
     if is_request_id(first) {
-        return Some(Line { request_id: Some(first), level: words.next().and_then(upper_case_level) });
+        let level = rest.split_ascii_whitespace().nth(1).and_then(upper_case_level);
+        return Some(Line { request_id: Some(first), level, ..at(stamp) });
     }
-    Some(Line { request_id: None, level: upper_case_level(first) })
+    let level = upper_case_level(first).or_else(|| after_thread(rest));
+    Some(level.map_or_else(Line::default, |level| Line { level: Some(level), ..at(stamp) }))
+}
+
+/// `TIME [thread] LEVEL class - text`, the time of day alone.
+fn clocked(line: &str) -> Option<Line<'_>> {
+    let (stamp, rest) = line.split_once(' ')?;
+    let is_time = stamp.len() == "00:00:00.000".len()
+        && stamp.bytes().enumerate().all(|(at, byte)| match at {
+            2 | 5 => byte == b':',
+            8 => matches!(byte, b'.' | b','),
+            _ => byte.is_ascii_digit(),
+        });
+    let level = after_thread(rest).filter(|_| is_time)?;
+    Some(Line { level: Some(level), ..Line::default() })
+}
+
+/// The level in `[thread] LEVEL …`.
+fn after_thread(text: &str) -> Option<&str> {
+    let (_, rest) = text.strip_prefix('[')?.split_once("] ")?;
+    upper_case_level(rest.split_ascii_whitespace().next()?)
+}
+
+/// `LEVEL:name:text`, as Python's logging has it unless it is told otherwise.
+fn python(line: &str) -> Option<Line<'_>> {
+    let (word, rest) = line.split_once(':')?;
+    let (name, _) = rest.split_once(':')?;
+    let is_level = matches!(word, "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL");
+    let is_name = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'));
+    (is_level && is_name).then_some(Line { level: Some(word), ..Line::default() })
+}
+
+/// A line of this time.
+fn at(stamp: &str) -> Line<'static> {
+    Line { time_unix_nanos: time::rfc3339(stamp), ..Line::default() }
 }
 
 /// In running text only a level in capitals is one.
@@ -115,7 +170,36 @@ mod tests {
 
     #[track_caller]
     fn reads(line: &str, request_id: Option<&str>, level: Option<&str>) {
-        assert_eq!(Line::read(line), Line { request_id, level }, "{line:?}");
+        let read = Line::read(line);
+        assert_eq!((read.request_id, read.level), (request_id, level), "{line:?}");
+        if (request_id, level) == (None, None) {
+            assert_eq!(read.time_unix_nanos, None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_lines_own_time_counts_where_it_names_its_zone() {
+        let time = Some(1_791_444_627_768_000_000);
+        for line in [
+            format!("2026-10-08T07:30:27.768Z\t{ID}\tINFO\tfrom Node.js"),
+            format!("[INFO]\t2026-10-08T07:30:27.768Z\t{ID}\tfrom Python"),
+            format!("2026-10-08T07:30:27.768Z {ID} Task timed out after 3.00 seconds"),
+            "2026-10-08T07:30:27.768Z\tINFO\tapp/main.go:7\tfrom zap".to_owned(),
+            "2026-10-08T09:30:27.768+02:00  INFO 8 --- [main] com.example.App : from Spring".to_owned(),
+            "[2026-10-08T07:30:27.768Z INFO  app] from env_logger".to_owned(),
+            "time=2026-10-08T07:30:27.768Z level=INFO msg=x".to_owned(),
+        ] {
+            assert_eq!(Line::read(&line).time_unix_nanos, time, "{line}");
+        }
+        for line in [
+            format!("2026-10-08 07:30:27.768 {ID} INFO  Handler:45 - in some zone"),
+            "[INFO]\tyesterday\t\tx".to_owned(),
+            "12:34:56.789 [main] INFO c.e.App - x".to_owned(),
+            "I, [2026-10-08T07:30:27.768000 #8]  INFO -- : from Ruby".to_owned(),
+            "2026-10-08T07:30:27.768Z\t\tand a column".to_owned(),
+        ] {
+            assert_eq!(Line::read(&line).time_unix_nanos, None, "{line}");
+        }
     }
 
     #[test]
@@ -141,6 +225,13 @@ mod tests {
         reads("time=2024-01-01T00:00:00.000Z level=WARN msg=\"from Go\"", None, Some("WARN"));
         reads("2024-01-01T00:00:00.000000Z  INFO app: from Rust", None, Some("INFO"));
         reads("2024-01-01 00:00:00,123 DEBUG [main] something", None, Some("DEBUG"));
+        reads("2024-01-01 00:00:00,123 [main] WARN  c.example.App - from logback", None, Some("WARN"));
+        reads("12:34:56.789 [http-nio-1] ERROR c.example.App - from logback", None, Some("ERROR"));
+        reads("2024-05-15T23:59:20.159Z\tERROR\tapp/main.go:7\tfrom zap", None, Some("ERROR"));
+        reads("2024-05-15T23:59:20.159+0200\tDEBUG\tfrom zap", None, Some("DEBUG"));
+        reads("time=\"2024-01-01T00:00:00Z\" level=fatal msg=\"from logrus\"", None, Some("fatal"));
+        reads("[2024-01-01T00:00:00Z TRACE app::db] from env_logger", None, Some("TRACE"));
+        reads("WARNING:root:from Python's logging", None, Some("WARNING"));
     }
 
     #[test]
@@ -165,7 +256,14 @@ mod tests {
             "[NOTE] x",
             "2024-05-15T23:59:20.159Z",
             "2024-05-15T23:59:20.159Z error happened",
-            "2024-05-15T23:59:20.159Z\tERROR\tx",
+            "2024-05-15T23:59:20.159Z\terror\tx",
+            "2024-05-15T23:59:20.159Z [main] all is well",
+            "[2024-01-01T00:00:00Z INFO]x",
+            "[2024-01-01T00:00:00Z note] x",
+            "12:34:56.789 ERROR x",
+            "12:34:5x.789 [main] ERROR x",
+            "ERROR: a thing: x",
+            "WARN:root:x",
             "2024-05-15T23:59:20.159Z\tcolumn\tERROR\tx",
             "2009/11/10 23:00:00 ERROR from Go's log",
             "level=ERROR msg=x",

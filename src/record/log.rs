@@ -16,8 +16,10 @@
 use std::borrow::Cow;
 
 use super::event::{Event, Kind, Platform, Status, is_request_id, request_id};
-use super::fields::{self, Fields};
+use super::exception::Exceptions;
+use super::fields::{self, Fields, Message};
 use super::line::Line;
+use super::reading::{Reading, without_newline};
 use super::severity::{self, Severity};
 use super::value::{Field, Value, make_names_unique};
 
@@ -76,13 +78,21 @@ impl<'a> LogRecord<'a> {
         observed_unix_nanos: u64,
         uid: &'a str,
     ) -> Self {
-        let mut record = match &event.kind {
-            Kind::Odd | Kind::Cut => Content::raw(event.record),
-            kind => match Value::parse(event.record) {
-                None => Content::raw(event.record),
-                Some(value) if matches!(kind, Kind::Function | Kind::Extension) => Content::logged(value),
-                Some(value) => Content::platform(value, kind),
-            },
+        Self::from_reading(event, Reading::of(event, None), context, observed_unix_nanos, uid)
+    }
+
+    /// The same, of what the event's record was read as.
+    pub fn from_reading(
+        event: &Event<'a>,
+        reading: Reading<'a>,
+        context: &Context<'a>,
+        observed_unix_nanos: u64,
+        uid: &'a str,
+    ) -> Self {
+        let mut record = match (reading.value, &event.kind) {
+            (None, _) => Content::raw(event.record),
+            (Some(value), Kind::Function | Kind::Extension) => Content::logged(value, reading.line),
+            (Some(value), kind) => Content::platform(value, kind),
         };
         // Only what was logged in the course of an invocation may be taken to belong to the one that runs.
         let running = context
@@ -146,31 +156,32 @@ impl<'a> Content<'a> {
         Self { body: Value::Str(String::from_utf8_lossy(text)), unparsed: true, ..Self::default() }
     }
 
-    fn logged(record: Value<'a>) -> Self {
+    fn logged(record: Value<'a>, line: Option<&'a str>) -> Self {
         match record {
             Value::Str(text) => Self::line(without_newline(text)),
-            Value::Map(fields) => Self::object(fields),
+            Value::Map(fields) => Self::object(fields, line),
             other => Self { body: other, ..Self::default() },
         }
     }
 
     fn line(text: Cow<'a, str>) -> Self {
-        let (request_id, severity) = match &text {
+        let (request_id, severity, time_unix_nanos) = match &text {
             Cow::Borrowed(text) => {
                 let line = Line::read(text);
-                (line.request_id.map(Cow::Borrowed), line.level.map(Cow::Borrowed))
+                (line.request_id.map(Cow::Borrowed), line.level.map(Cow::Borrowed), line.time_unix_nanos)
             }
             Cow::Owned(text) => {
                 let line = Line::read(text);
                 let owned = |part: &str| Cow::Owned(part.to_owned());
-                (line.request_id.map(owned), line.level.map(owned))
+                (line.request_id.map(owned), line.level.map(owned), line.time_unix_nanos)
             }
         };
         let severity = severity.and_then(Severity::from_word).unwrap_or_default();
-        Self { body: Value::Str(text), request_id, severity, ..Self::default() }
+        Self { body: Value::Str(text), request_id, severity, time_unix_nanos, ..Self::default() }
     }
 
-    fn object(object: Vec<Field<'a>>) -> Self {
+    /// `line` is the text that the object was read from: without a message it stays as it is.
+    fn object(object: Vec<Field<'a>>, line: Option<&'a str>) -> Self {
         let Fields { message, time, severity, request_id, trace_id, span_id, trace_flags, placed } =
             Fields::read(&object);
         let mut content = Self {
@@ -183,15 +194,26 @@ impl<'a> Content<'a> {
             ..Self::default()
         };
         let Some(message) = message else {
-            content.body = Value::Map(object);
+            content.body = line.map_or(Value::Map(object), |line| Value::Str(line.into()));
             return content;
         };
+        let mut exceptions = Exceptions::of(&object);
         content.attributes.reserve(object.len());
-        for (name, value) in object {
-            if name == message {
-                content.body = value;
-            } else if !placed.contains(&name.as_ref()) {
-                content.attributes.push((name, value));
+        for (at, (name, value)) in object.into_iter().enumerate() {
+            match (message, value) {
+                (Message::At(message), value) if at == message => content.body = value,
+                (Message::Within(message), Value::Map(mut members)) if at == message => {
+                    if let Some(at) = members.iter().position(|(name, _)| name == "message") {
+                        content.body = members.remove(at).1;
+                    }
+                    if !members.is_empty() {
+                        content.attributes.push((name, Value::Map(members)));
+                    }
+                }
+                (_, value) if !placed.contains(&at) => {
+                    exceptions.push(name, value, &mut content.attributes);
+                }
+                _ => {}
             }
         }
         if let Value::Str(text) = content.body {
@@ -227,19 +249,6 @@ impl<'a> Content<'a> {
     }
 }
 
-fn without_newline(text: Cow<'_, str>) -> Cow<'_, str> {
-    let Some(end) = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text).len()) else {
-        return text;
-    };
-    match text {
-        Cow::Borrowed(text) => Cow::Borrowed(text.get(..end).unwrap_or(text)),
-        Cow::Owned(mut text) => {
-            text.truncate(end);
-            Cow::Owned(text)
-        }
-    }
-}
-
 /// Whether an object's `requestId` is Lambda's: applications have request ids of their own, in other forms.
 pub(super) fn lambda_request_id<'a>(value: &Value<'a>) -> Option<Cow<'a, str>> {
     match value {
@@ -248,5 +257,7 @@ pub(super) fn lambda_request_id<'a>(value: &Value<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
+#[cfg(test)]
+mod loggers;
 #[cfg(test)]
 mod tests;

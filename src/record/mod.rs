@@ -1,7 +1,7 @@
 //! Telemetry records: from the bytes of a delivery to OpenTelemetry log records.
 //!
 //! ```text
-//! body ──split──> raw events ──Event::parse──> envelope + raw record ──LogRecord::from_event──> log record
+//! body ──split──> raw events ──Event::parse──> envelope + raw record ──Reading──> value ──LogRecord──> log record
 //!        │
 //!        └─ half a record? join with the next body, or salvage
 //! ```
@@ -11,13 +11,16 @@
 //! body where it can be.
 
 pub mod event;
+mod exception;
 mod fields;
 mod json;
 mod line;
 pub mod log;
+mod reading;
 pub mod resource;
 pub mod severity;
 pub mod split;
+pub mod stack;
 pub mod time;
 pub mod trace_context;
 pub mod value;
@@ -26,7 +29,9 @@ pub(crate) use fields::id as identifier;
 
 pub use event::{Event, Fact, Kind, Platform};
 pub use log::{Context, LogRecord};
+pub use reading::{Reading, json_line};
 pub use resource::{Resource, ResourceInputs};
 pub use severity::Severity;
 pub use split::{Join, Piece, Split, join, salvage, split};
+pub use stack::{Joined, join_lines};
 pub use value::{Field, Value};

@@ -26,15 +26,19 @@ pub const ERROR: u8 = 17;
 /// The end of a program.
 pub const FATAL: u8 = 21;
 
-/// The words of the loggers in use on Lambda: log4j, Python, .NET (also in its four letters), Ruby, zap,
+/// The words of the loggers in use on Lambda: log4j, java.util.logging, Python, .NET (also in its four letters), Ruby, zap,
 /// slog, tracing, pino, winston.
-const WORDS: [(&str, u8); 23] = [
+const WORDS: [(&str, u8); 27] = [
     ("trace", TRACE),
     ("trce", TRACE),
     ("silly", TRACE),
+    ("finest", TRACE),
+    ("finer", TRACE),
     ("verbose", TRACE),
     ("debug", DEBUG),
     ("dbug", DEBUG),
+    ("fine", DEBUG),
+    ("http", DEBUG),
     ("info", INFO),
     ("information", INFO),
     ("notice", NOTICE),

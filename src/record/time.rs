@@ -64,6 +64,18 @@ pub fn epoch_fraction(number: f64) -> Option<u64> {
     micros.checked_mul(1_000)
 }
 
+/// Whether `number` of seconds or milliseconds can be told from the `nanos` that were made of it, to the last digit.
+#[expect(clippy::cast_precision_loss, reason = "what is lost is what is asked for")]
+pub(super) fn is_exact(number: f64, nanos: u64) -> bool {
+    let micros = (nanos / 1_000) as f64;
+    micros / 1e6 == number || micros / 1e3 == number
+}
+
+/// Takes a whole number of milliseconds since the epoch as a time.
+pub fn epoch_millis(number: i64) -> Option<u64> {
+    epoch(number).filter(|nanos| i64::try_from(nanos / 1_000_000) == Ok(number))
+}
+
 /// Takes a value as a time: text as a date-time, a number by its size.
 pub(super) fn of_value(value: &Value<'_>) -> Option<u64> {
     match value {

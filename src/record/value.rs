@@ -63,6 +63,11 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether this is anything but `null`.
+    pub const fn is_something(&self) -> bool {
+        !matches!(self, Self::Empty)
+    }
+
     /// The number as a double, if this is a number.
     #[expect(clippy::cast_precision_loss, reason = "asked for as a double")]
     pub fn as_f64(&self) -> Option<f64> {

@@ -1,0 +1,122 @@
+//! What an event's record says, as a value that may still be changed before it becomes a log record.
+
+use std::borrow::Cow;
+
+use super::event::{Event, Kind};
+use super::value::{Field, Value};
+
+/// The record of an event, read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading<'a> {
+    /// `None` if the record is no JSON, or the event is no event.
+    pub(super) value: Option<Value<'a>>,
+    /// The line that `value` was read from, if that was a line.
+    pub(super) line: Option<&'a str>,
+}
+
+/// The text of a record that is a line and may be the text of an object: what loggers write while Lambda's log format is
+/// `Text`. `None`, at the cost of a look at a few bytes, for everything else.
+pub fn json_line(event: &Event<'_>) -> Option<String> {
+    let is_logged = matches!(event.kind, Kind::Function | Kind::Extension);
+    let inside = event.record.strip_prefix(b"\"{")?.strip_suffix(b"\"")?;
+    let inside = inside.strip_suffix(br"\n").unwrap_or(inside);
+    let inside = inside.strip_suffix(br"\r").unwrap_or(inside);
+    if !is_logged || !inside.ends_with(b"}") {
+        return None;
+    }
+    match Value::parse(event.record)? {
+        Value::Str(text) => Some(without_newline(text).into_owned()),
+        _ => None,
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// Reads the record of `event`. `line` is its [`json_line`], if that is to be read as the object it may be.
+    pub fn of(event: &Event<'a>, line: Option<&'a str>) -> Self {
+        match (line, &event.kind) {
+            (Some(line), _) => match Value::parse(line.as_bytes()) {
+                Some(object @ Value::Map(_)) => Self { value: Some(object), line: Some(line) },
+                _ => Self::text(line),
+            },
+            (None, Kind::Odd | Kind::Cut) => Self::default(),
+            (None, _) => Self { value: Value::parse(event.record), line: None },
+        }
+    }
+
+    /// A line.
+    pub fn text(line: &'a str) -> Self {
+        Self { value: Some(Value::Str(Cow::Borrowed(line))), line: None }
+    }
+
+    /// The same, but a line stays a line whatever can be read in it.
+    #[must_use]
+    pub fn as_written(self) -> Self {
+        match self.line {
+            Some(line) => Self::text(line),
+            None => self,
+        }
+    }
+
+    /// The members of the object that the record is; none if it is something else.
+    pub fn members(&self) -> &[Field<'a>] {
+        match &self.value {
+            Some(Value::Map(members)) => members,
+            _ => &[],
+        }
+    }
+
+    /// The same, to be changed. What they become is what the record says, and no longer the line they were read from.
+    pub fn members_mut(&mut self) -> Option<&mut Vec<Field<'a>>> {
+        self.line = None;
+        match &mut self.value {
+            Some(Value::Map(members)) => Some(members),
+            _ => None,
+        }
+    }
+}
+
+/// A line without the newline at its end.
+pub(super) fn without_newline(text: Cow<'_, str>) -> Cow<'_, str> {
+    let Some(end) = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text).len()) else {
+        return text;
+    };
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.get(..end).unwrap_or(text)),
+        Cow::Owned(mut text) => {
+            text.truncate(end);
+            Cow::Owned(text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line_of(record: &str) -> Option<String> {
+        json_line(&Event::parse(format!(r#"{{"type":"function","record":{record}}}"#).as_bytes()))
+    }
+
+    #[test]
+    fn only_a_line_that_may_be_an_object_is_looked_into() {
+        let text = r#"{"a":"b"}"#;
+        for end in ["", r"\n", r"\r\n"] {
+            assert_eq!(line_of(&format!(r#""{{\"a\":\"b\"}}{end}""#)).as_deref(), Some(text), "{end}");
+        }
+        for record in
+            [r#""a {}""#, r#""{} a""#, r#"" {}""#, r#"{"a":"{}"}"#, "{}", r#""[1]""#, r#""""#, r#""{\n""#]
+        {
+            assert_eq!(line_of(record), None, "{record}");
+        }
+        assert_eq!(json_line(&Event::parse(br#"{"type":"platform.end","record":"{}"}"#)), None);
+        assert_eq!(json_line(&Event::cut(br#""{}""#)), None);
+    }
+
+    #[test]
+    fn what_only_looks_like_an_object_stays_a_line() {
+        let event = Event::parse(br#"{"type":"function","record":"{a}"}"#);
+        let line = json_line(&event).unwrap();
+        assert_eq!(Reading::of(&event, Some(&line)), Reading::text("{a}"));
+        assert_eq!(Reading::of(&event, None), Reading::text("{a}"));
+    }
+}
