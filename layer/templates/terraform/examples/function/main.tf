@@ -1,0 +1,98 @@
+# A function with the layer: layer/package.sh x86_64, then in this folder
+#   terraform init
+#   terraform apply -var endpoint=https://…
+
+terraform {
+  required_version = ">= 1.5"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.0"
+    }
+  }
+}
+
+variable "endpoint" {
+  description = "Base URL of the backend"
+  type        = string
+}
+
+variable "headers" {
+  description = "Headers of each request, usually the credentials"
+  type        = string
+  default     = ""
+  sensitive   = true
+}
+
+variable "function_zip" {
+  description = "The function's code, src/app.py in a zip"
+  type        = string
+  default     = "function.zip"
+}
+
+module "outlast" {
+  source = "../.."
+
+  layer_zip           = "${path.module}/../../../../../target/layer/outlast-x86_64.zip"
+  endpoint            = var.endpoint
+  headers             = var.headers
+  function_log_groups = { orders = aws_cloudwatch_log_group.orders.name }
+}
+
+resource "aws_cloudwatch_log_group" "orders" {
+  name              = "/aws/lambda/orders"
+  retention_in_days = 14
+}
+
+data "aws_iam_policy_document" "assume" {
+  statement {
+    actions = ["sts:AssumeRole"]
+    principals {
+      type        = "Service"
+      identifiers = ["lambda.amazonaws.com"]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "logs" {
+  statement {
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.orders.arn}:*"]
+  }
+}
+
+resource "aws_iam_role" "orders" {
+  name               = "orders"
+  assume_role_policy = data.aws_iam_policy_document.assume.json
+}
+
+resource "aws_iam_role_policy" "logs" {
+  name   = "logs"
+  role   = aws_iam_role.orders.id
+  policy = data.aws_iam_policy_document.logs.json
+}
+
+resource "aws_lambda_function" "orders" {
+  function_name = "orders"
+  role          = aws_iam_role.orders.arn
+  runtime       = "python3.13"
+  architectures = ["x86_64"]
+  handler       = "app.handler"
+  filename      = var.function_zip
+  memory_size   = 256
+  timeout       = 10
+  layers        = [module.outlast.layer_arn]
+
+  logging_config {
+    log_format = "Text"
+    log_group  = aws_cloudwatch_log_group.orders.name
+  }
+
+  environment {
+    variables = module.outlast.environment
+  }
+}
+
+output "alarms" {
+  value = module.outlast.alarm_arns
+}
