@@ -142,7 +142,6 @@ pub fn check(data: &[u8]) {
         Some(b'{' | b' ') | None => data.to_vec(),
         Some(_) => recipe(&mut Unstructured::new(data)).unwrap_or_default().into_bytes(),
     };
-    eprintln!("DEBUGEVENT {}", String::from_utf8_lossy(&event));
     one(&event, None);
     one(&event, Some(REQUEST_ID));
     let cut = otlp_of(&Event::cut(&event), None);
