@@ -7,10 +7,13 @@ use outlast_simulator::{Invocation, LogFormat, Sandbox};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// A line with the metric `Booked` and these members.
+/// When the first of the metrics was taken, Unix milliseconds.
+const BEGUN: u64 = 1_791_444_627_700;
+
+/// A line with the metric `Booked`, each value a millisecond later, and these members.
 fn emf(value: u64, members: &Value) -> String {
     let mut line = members.clone();
-    line["_aws"] = json!({"Timestamp": 1_791_444_627_700_u64, "CloudWatchMetrics": [
+    line["_aws"] = json!({"Timestamp": BEGUN + value, "CloudWatchMetrics": [
         {"Namespace": "shop", "Dimensions": [["service"]], "Metrics": [{"Name": "Booked", "Unit": "Count"}]}]});
     line["service"] = "booking".into();
     line["Booked"] = value.into();
@@ -61,13 +64,15 @@ async fn an_embedded_metric_arrives_as_a_point_and_the_rest_as_a_record() {
         let found = points(&world.backend).into_iter().filter(|point| point.text == "Booked");
         let found: Vec<Record> = found.collect();
         assert_eq!(found.len(), 2);
-        for (point, value) in found.iter().zip([3.0, 4.0]) {
+        for (point, value) in found.iter().zip([3, 4]) {
+            assert_eq!(point.time_unix_nano / 1_000_000, BEGUN + value);
+            #[allow(clippy::cast_precision_loss)] // small numbers
+            let value = value as f64;
             let spread =
                 json!({"count": 1, "sum": value, "min": value, "max": value, "buckets": [1], "bounds": []});
             assert_eq!(point.body, json!({"kind": "histogram", "unit": "{count}", "value": spread}));
             let dimensions = json!({"service": "booking", "aws.cloudwatch.namespace": "shop"});
             assert_eq!(Value::Object(point.attributes.clone()), dimensions);
-            assert_eq!(point.time_unix_nano / 1_000_000, 1_791_444_627_700);
         }
     }
 }
