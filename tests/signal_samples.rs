@@ -5,10 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 use outlast::observe::{
-    Around, Data, Ending, Link, Metric, Number, Observer, Price, Rules, Seen, Space, Span, SpanStatus,
+    Around, Data, Embedded, Ending, Link, Metric, Number, Observer, Price, Rules, Seen, Space, Span,
+    SpanStatus,
 };
 use outlast::record::log::INVOCATION_ID;
-use outlast::record::{Context, Event, Fact, Field, LogRecord, Split, Value, split};
+use outlast::record::{
+    Context, Event, Fact, Field, Kind, LogRecord, Reading, Split, Value, json_line, split,
+};
 use serde_json::{Map, Value as Json, json};
 use std::fmt::Write;
 
@@ -146,10 +149,10 @@ fn told(body: &[u8], concurrent: bool) -> String {
         invoked_arn: Some("arn:of:invoke"),
         tmp: Some(Space { used: 1_000, free: 2_000 }),
     };
-    let (mut logs, mut seen) = (String::new(), Seen::default());
+    let (mut logs, mut metrics, mut seen) = (String::new(), String::new(), Seen::default());
     let Split::Events(events) = split(body) else { panic!("not a delivery") };
     let mut running = None;
-    for raw in events {
+    for (raw, place) in events.into_iter().zip(1..) {
         let event = Event::parse(raw);
         match event.fact() {
             Some(Fact::Start { request_id: Some(id) }) if !concurrent => running = Some(id.into_owned()),
@@ -158,7 +161,18 @@ fn told(body: &[u8], concurrent: bool) -> String {
         }
         observer.see(&event, &around, &mut seen);
         let context = Context { request_id: running.as_deref() };
-        let record = LogRecord::from_event(&event, &context, RECEIVED, "uid");
+        let line = json_line(&event);
+        let mut reading = Reading::of(&event, line.as_deref());
+        let embedded = Embedded::read(reading.members())
+            .filter(|_| matches!(event.kind, Kind::Function | Kind::Extension));
+        if let Some(embedded) = embedded {
+            let logged = event.time_unix_nanos.unwrap_or(RECEIVED);
+            embedded.write(logged, place, |metric| writeln!(metrics, "{}", metric_line(metric)).unwrap());
+            if !embedded.take_from(&mut reading) {
+                continue;
+            }
+        }
+        let record = LogRecord::from_reading(&event, reading, &context, RECEIVED, "uid");
         let request = record.attributes.iter().find(|(name, _)| name == INVOCATION_ID);
         if let (Some((_, Value::Str(request))), Some(trace_id), Some(span_id)) =
             (request, record.trace_id, record.span_id)
@@ -170,7 +184,6 @@ fn told(body: &[u8], concurrent: bool) -> String {
     }
     observer.end(Ending::Other, &around, &mut seen);
     let spans: String = seen.spans.iter().fold(String::new(), |text, span| text + &span_line(span) + "\n");
-    let mut metrics = String::new();
     observer.write_points(&mut seen, |metric| writeln!(metrics, "{}", metric_line(metric)).unwrap());
     format!("=== logs\n{logs}\n=== metrics\n{metrics}\n=== spans\n{spans}")
 }
@@ -194,4 +207,5 @@ sample!(managed_instances, "08-managed-instances", true);
 sample!(the_older_logs_api, "10-logs-api-legacy-batch-2022", false);
 sample!(records_that_are_lines, "11-legacy-string-records", false);
 sample!(forms_of_function_records, "12-function-record-forms", false);
+sample!(embedded_metrics_and_loggers, "16-embedded-metrics-and-loggers", false);
 sample!(a_record_that_was_cut, "15-split-payload-joined", false);

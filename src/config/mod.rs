@@ -54,6 +54,7 @@ use settings::SETTINGS;
 /// Every setting, checked and in range. `docs/configuration.md` tells what each is for.
 ///
 /// `Debug` shows no secret.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How the backend is spoken to.

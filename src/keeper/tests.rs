@@ -353,6 +353,7 @@ fn copies_of_a_snapshot_name_their_records_apart() {
     assert_ne!(uid("a"), uid("b"));
 }
 
+mod lines;
 mod signals;
 
 /// OTLP, but for a bug: it panics at records of a type, or at every record.

@@ -294,7 +294,7 @@ impl Statistics {
 }
 
 /// A number that a double holds to its last digit, as far as it was written with as many.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "this is what is asked")]
+#[expect(clippy::cast_precision_loss, reason = "this is what is asked")]
 fn number(value: &Value<'_>) -> Option<f64> {
     match value {
         Value::Int(number) => Some(*number as f64).filter(|double| *double as i64 == *number),
@@ -304,7 +304,7 @@ fn number(value: &Value<'_>) -> Option<f64> {
 }
 
 /// A whole number of at least zero, also if it is written with a fraction of zero.
-#[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "within the bounds before it")]
+#[expect(clippy::cast_sign_loss, reason = "within the bounds before it")]
 fn whole(value: &Value<'_>) -> Option<u64> {
     match value {
         Value::Double(number) if number.fract() == 0.0 && (0.0..1e15).contains(number) => {

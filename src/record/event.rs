@@ -176,8 +176,9 @@ impl<'a> Event<'a> {
                         event.extra.push((name, value));
                     }
                 }
+                // A number that is too long for one is text as well, but no type.
                 name if name == "type" && kind.is_none() => match Value::parse(value) {
-                    Some(Value::Str(text)) => kind = Some(Kind::from_name(text)),
+                    Some(Value::Str(text)) if value.starts_with(b"\"") => kind = Some(Kind::from_name(text)),
                     _ => event.extra.push((name, value)),
                 },
                 name if name == "record" && record.is_none() => record = Some(value),
@@ -409,6 +410,7 @@ mod tests {
             r#"{"type":"function"}"#,
             r#"{"record":1}"#,
             r#"{"type":1,"record":2}"#,
+            r#"{"type":9223372036854775808,"record":2}"#,
             r#"{"type":"function","record":}"#,
             "{",
             "",

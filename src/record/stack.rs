@@ -100,6 +100,8 @@ enum Whose {
     PythonsEnd,
     Gos,
     Rusts,
+    /// The next line is the message, whatever it looks like.
+    RustsHead,
 }
 
 struct Trace {
@@ -108,8 +110,6 @@ struct Trace {
     gap: bool,
     /// A line ended with an opening bracket.
     is_open: bool,
-    /// The next line is the message, whatever it looks like.
-    awaits_message: bool,
     /// A line came last that belongs to the trace only if an indented one follows.
     awaits_indent: bool,
 }
@@ -130,29 +130,25 @@ impl Trace {
         if head.trim().is_empty() || is_whole_object {
             return None;
         }
-        let is_rusts = head.starts_with("thread '") && head.contains(" panicked at ");
         let whose = if head.ends_with(TRACEBACK) {
             Whose::Pythons
         } else if head.starts_with("panic: ") || head.starts_with("fatal error: ") {
             Whose::Gos
-        } else if is_rusts {
-            Whose::Rusts
+        } else if head.starts_with("thread '") && head.contains(" panicked at ") {
+            if head.ends_with(':') { Whose::RustsHead } else { Whose::Rusts }
         } else {
             Whose::Anybodys
         };
-        Some(Self {
-            whose,
-            gap: false,
-            is_open: is_opening(head),
-            awaits_message: is_rusts && head.ends_with(':'),
-            awaits_indent: false,
-        })
+        Some(Self { whose, gap: false, is_open: is_opening(head), awaits_indent: false })
     }
 
     fn goes(&mut self, line: &str) -> Goes {
+        let was_head = self.whose == Whose::RustsHead;
         let goes = self.judge(line);
+        if was_head {
+            self.whose = Whose::Rusts;
+        }
         self.gap = line.trim().is_empty();
-        self.awaits_message = false;
         self.awaits_indent = goes == Goes::Maybe && !self.gap;
         self.is_open |= goes == Goes::On && is_opening(line);
         goes
@@ -167,7 +163,7 @@ impl Trace {
         if self.awaits_indent || is_indented {
             return on(is_indented && (!self.gap || self.whose == Whose::Rusts));
         }
-        if line == TRACEBACK {
+        if line == TRACEBACK && self.whose != Whose::RustsHead {
             let is_next = self.whose == Whose::Pythons || !self.gap && self.whose == Whose::Anybodys;
             self.whose = Whose::Pythons;
             return on(is_next);
@@ -183,11 +179,8 @@ impl Trace {
             }
             Whose::Gos if is_goroutine(line) || line.starts_with("[signal ") => return Goes::On,
             Whose::Gos if is_call(line) => return Goes::Maybe,
-            Whose::Rusts
-                if self.awaits_message || line == "stack backtrace:" || line.starts_with("note: ") =>
-            {
-                return Goes::On;
-            }
+            Whose::RustsHead => return Goes::On,
+            Whose::Rusts if line == "stack backtrace:" || line.starts_with("note: ") => return Goes::On,
             _ => {}
         }
         on(!self.gap

@@ -65,7 +65,7 @@ pub fn epoch_fraction(number: f64) -> Option<u64> {
 }
 
 /// Whether `number` of seconds or milliseconds can be told from the `nanos` that were made of it, to the last digit.
-#[expect(clippy::cast_precision_loss, reason = "what is lost is what is asked for")]
+#[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "what is lost is what is asked for")]
 pub(super) fn is_exact(number: f64, nanos: u64) -> bool {
     let micros = (nanos / 1_000) as f64;
     micros / 1e6 == number || micros / 1e3 == number

@@ -20,6 +20,7 @@ mod fallback;
 mod freeze;
 mod healthy;
 mod hostile;
+mod lines;
 mod modes;
 mod names;
 mod outage;

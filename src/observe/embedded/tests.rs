@@ -1,3 +1,5 @@
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // small numbers
+
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -29,7 +31,6 @@ fn fields_of(fields: &[Field<'_>]) -> Json {
 
 const LOGGED: u64 = 1_791_444_627_768_000_000;
 
-#[allow(clippy::cast_precision_loss)] // few
 fn became(object: &Json) -> Option<Became> {
     let raw = json!({"type": "function", "record": object}).to_string();
     let mut reading = Reading::of(&Event::parse(raw.as_bytes()), None);

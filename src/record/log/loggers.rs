@@ -239,7 +239,9 @@ fn zap() {
     // More digits than a time in microseconds has.
     reads(
         r#"{"level":"dpanic","ts":1715817560.1591234,"msg":"x"}"#,
-        &Became::new("x", 21, "dpanic").at(1_715_817_560_159).with(json!({"ts": 1_715_817_560.159_123_4})),
+        &Became::new("x", 21, "dpanic")
+            .at(1_715_817_560_159)
+            .with(serde_json::from_str(r#"{"ts":1715817560.1591234}"#).unwrap()),
     );
 }
 

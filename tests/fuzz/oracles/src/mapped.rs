@@ -13,21 +13,33 @@ use time::format_description::well_known::Rfc3339;
 use crate::json::{self, Json, Kind};
 use crate::otlp::text;
 
-/// Fields of a logged object that have places of their own in a log record.
-const PLACED: [&str; 12] = [
-    "timestamp",
-    "time",
-    "level",
-    "severity",
-    "requestId",
-    "AWSRequestId",
-    "traceId",
-    "trace_id",
-    "spanId",
-    "span_id",
-    "traceFlags",
-    "trace_flags",
+/// Names of the message, in any case; the first that says something counts.
+const MESSAGES: [&str; 4] = ["message", "msg", "@message", "@m"];
+/// Fields of a logged object that have places of their own in a log record, in any case.
+const TIMES: [&str; 6] = ["timestamp", "time", "@timestamp", "ts", "@t", "datetime"];
+const LEVELS: [&str; 9] =
+    ["level", "severity", "levelname", "level_name", "log.level", "loglevel", "log_level", "@level", "@l"];
+const REQUESTS: [&str; 5] =
+    ["requestid", "awsrequestid", "aws_request_id", "function_request_id", "functionrequestid"];
+const TRACES: [&str; 7] =
+    ["traceid", "trace_id", "trace.id", "@tr", "xray_trace_id", "xraytraceid", "x-amzn-trace-id"];
+const SPANS: [&str; 4] = ["spanid", "span_id", "span.id", "@sp"];
+const FLAGS: [&str; 2] = ["traceflags", "trace_flags"];
+
+/// Members of an exception, and the attributes that they become.
+const EXCEPTION: [(&str, &str); 7] = [
+    ("type", "exception.type"),
+    ("name", "exception.type"),
+    ("message", "exception.message"),
+    ("stack", "exception.stacktrace"),
+    ("stack_trace", "exception.stacktrace"),
+    ("stacktrace", "exception.stacktrace"),
+    ("stackTrace", "exception.stacktrace"),
 ];
+
+fn is_one_of(names: &[&str], name: &str) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
 
 /// What holds for every record, whatever it was made of.
 pub(crate) fn sound(record: &LogRecord) {
@@ -70,24 +82,31 @@ pub(crate) fn check(event: &[u8], record: &LogRecord, running: Option<&str>) {
 
     let mut own_time = false;
     match (&envelope.record.kind, logged) {
-        (Kind::Object(fields), true) if message_of(fields).is_some() => {
-            let message = message_of(fields).expect("just seen");
-            for (at, (name, value)) in fields.iter().enumerate() {
-                if at == message {
-                    body(value, record, 1);
-                } else if !takes(&mut attributes, name, value, 1) {
-                    placed(name, value, record, invocation);
-                    own_time |= matches!(name.as_str(), "timestamp" | "time");
-                }
+        (Kind::Object(fields), true) => {
+            if !object(fields, record, &mut attributes, invocation, &mut own_time) {
+                body(envelope.record, record, 0);
             }
         }
-        (Kind::Object(fields), true) => {
-            body(envelope.record, record, 0);
-            own_time = fields.iter().any(|(name, _)| matches!(name.as_str(), "timestamp" | "time"));
-        }
         (Kind::Text(line), true) => {
-            body(envelope.record, record, 0);
-            assert!(line.contains(&record.severity_text), "a severity from nowhere: {record:?}");
+            let inside = without_newline(line);
+            match json::read(inside.as_bytes()).map(|json| json.kind) {
+                Some(Kind::Object(fields)) if text(record.body.as_ref()) != Some(inside) => {
+                    let opened = object(&fields, record, &mut attributes, invocation, &mut own_time);
+                    assert!(opened, "{line:?} without a message is no line: {record:?}");
+                }
+                Some(Kind::Object(fields)) => {
+                    own_time = fields.iter().any(|(name, _)| is_one_of(&TIMES, name));
+                }
+                // What only we take for JSON.
+                None if text(record.body.as_ref()) != Some(inside) => {
+                    assert!(inside.starts_with('{'), "{line:?} became {record:?}");
+                    return;
+                }
+                _ => {
+                    assert!(line.contains(&record.severity_text), "a severity from nowhere: {record:?}");
+                    own_time = tells_time(line, record.time_unix_nano);
+                }
+            }
         }
         _ => body(envelope.record, record, 0),
     }
@@ -146,19 +165,151 @@ impl<'e, 'a> Envelope<'e, 'a> {
     }
 }
 
-/// Which of a logged object's fields is its message.
-fn message_of(fields: &[(String, Json<'_>)]) -> Option<usize> {
-    ["message", "msg"].iter().find_map(|wanted| {
-        let at = fields.iter().position(|(name, _)| name == wanted)?;
+/// Whether a line can say that it is of this second.
+fn tells_time(line: &str, nanos: u64) -> bool {
+    line.contains(&format!(":{:02}", nanos / 1_000_000_000 % 60)) || line.contains(":60")
+}
+
+fn without_newline(line: &str) -> &str {
+    line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line))
+}
+
+/// Whether a logged object has a message; then each of its fields must be where it belongs.
+fn object(
+    fields: &[(String, Json<'_>)],
+    record: &LogRecord,
+    attributes: &mut Iter<'_, KeyValue>,
+    invocation: Option<&str>,
+    own_time: &mut bool,
+) -> bool {
+    *own_time = fields.iter().any(|(name, _)| is_one_of(&TIMES, name));
+    let Some(message) = message_of(fields, record) else { return false };
+    let keeps = fields.iter().any(|(name, _)| name.starts_with("exception."));
+    for (at, (name, value)) in fields.iter().enumerate() {
+        if at == message {
+            within(name, value, record, attributes);
+        } else if !takes(attributes, name, value, 1) && (keeps || !renamed(name, value, attributes)) {
+            placed(name, value, record, invocation);
+        }
+    }
+    true
+}
+
+/// The message itself, or the object that it is in.
+fn within(name: &str, value: &Json<'_>, record: &LogRecord, attributes: &mut Iter<'_, KeyValue>) {
+    let Kind::Object(members) = &value.kind else { return body(value, record, 1) };
+    if is_one_of(&MESSAGES, name) {
+        return body(value, record, 1);
+    }
+    let at = members.iter().position(|(name, _)| name == "message").expect("a message");
+    body(&members[at].1, record, 2);
+    let rest: Vec<_> =
+        members.iter().enumerate().filter(|(place, _)| *place != at).map(|(_, it)| it).collect();
+    remains(name, &rest, attributes);
+}
+
+/// What is left of an object is the next attribute, if anything is.
+fn remains(name: &str, rest: &[&(String, Json<'_>)], attributes: &mut Iter<'_, KeyValue>) {
+    if rest.is_empty() {
+        return;
+    }
+    let next = attributes.next().expect("the rest of an object");
+    let Some(Value::KvlistValue(found)) = next.value.as_ref().and_then(|value| value.value.as_ref()) else {
+        panic!("{next:?} is not what is left of {name}");
+    };
+    let all = rest.len() == found.values.len()
+        && rest
+            .iter()
+            .zip(&found.values)
+            .all(|((name, said), found)| is_name(&found.key, name) && same(said, found.value.as_ref(), 2));
+    assert!(is_name(&next.key, name) && all, "{next:?} is not what is left of {name}");
+}
+
+/// Whether a field became attributes that are named as the conventions name what exceptions say.
+fn renamed(name: &str, value: &Json<'_>, attributes: &mut Iter<'_, KeyValue>) -> bool {
+    let mut takes_text = |place: Option<&str>, said: &str| {
+        let next = attributes.clone().next();
+        let found = next.is_some_and(|next| {
+            next.key.starts_with("exception.")
+                && place.is_none_or(|place| next.key == place)
+                && text(next.value.as_ref()) == Some(said)
+        });
+        if found {
+            attributes.next();
+        }
+        found
+    };
+    match &value.kind {
+        Kind::Text(said) => {
+            let names =
+                ["errorType", "errorMessage", "exception", "exception_name", "stack", "error.stack_trace"];
+            (names.contains(&name) || name.starts_with("stack")) && takes_text(None, said)
+        }
+        Kind::Array(items) => {
+            let lines: Option<Vec<&str>> = items
+                .iter()
+                .map(|item| match &item.kind {
+                    Kind::Text(line) if !line.contains('\n') => Some(line.as_str()),
+                    _ => None,
+                })
+                .collect();
+            lines.is_some_and(|lines| takes_text(Some("exception.stacktrace"), &lines.join("\n")))
+        }
+        Kind::Object(members) if ["err", "error", "exception"].contains(&name) => {
+            let has_type =
+                members.iter().any(|(name, value)| name == "type" && matches!(value.kind, Kind::Text(_)));
+            let mut rest = Vec::new();
+            for member in members {
+                let place = EXCEPTION.iter().find(|(known, _)| *known == member.0);
+                let place = place.filter(|(known, _)| !(has_type && *known == "name"));
+                let taken = match (&member.1.kind, place) {
+                    (Kind::Text(said), Some((_, place))) => takes_text(Some(place), said),
+                    _ => false,
+                };
+                if !taken {
+                    rest.push(member);
+                }
+            }
+            let some = rest.len() < members.len();
+            if some {
+                remains(name, &rest, attributes);
+            }
+            some
+        }
+        _ => false,
+    }
+}
+
+/// Which of a logged object's fields is its message, or holds it.
+fn message_of(fields: &[(String, Json<'_>)], record: &LogRecord) -> Option<usize> {
+    let usual = MESSAGES.iter().find_map(|wanted| {
+        let at = fields.iter().position(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
         (!matches!(fields[at].1.kind, Kind::Null)).then_some(at)
+    });
+    let says = |value: &Json<'_>| match &value.kind {
+        Kind::Object(members) => members
+            .iter()
+            .find(|(name, _)| name == "message")
+            .is_some_and(|(_, message)| !matches!(message.kind, Kind::Null)),
+        _ => false,
+    };
+    let mut seen = HashSet::new();
+    usual.or_else(|| {
+        fields.iter().filter(|_| record.severity_number > 0).position(|(name, value)| {
+            // A name that comes again has a number.
+            seen.insert(name)
+                && match name.as_str() {
+                    "fields" => says(value),
+                    "event" => matches!(value.kind, Kind::Text(_)),
+                    _ => false,
+                }
+        })
     })
 }
 
 fn body(json: &Json<'_>, record: &LogRecord, depth: usize) {
     if let Kind::Text(said) = &json.kind {
-        let line =
-            said.strip_suffix('\n').map_or(said.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-        assert_eq!(text(record.body.as_ref()), Some(line));
+        assert_eq!(text(record.body.as_ref()), Some(without_newline(said)));
         return;
     }
     assert!(same(json, record.body.as_ref(), depth), "{json:?} became {:?}", record.body);
@@ -185,27 +336,30 @@ fn is_name(found: &str, name: &str) -> bool {
 
 /// Whether a field that is no attribute is in its place.
 fn placed(name: &str, value: &Json<'_>, record: &LogRecord, invocation: Option<&str>) {
-    assert!(PLACED.contains(&name), "{name} is lost: {record:?}");
     let word = match &value.kind {
         Kind::Text(text) => text.as_str(),
         _ => value.raw,
     };
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let in_place = match name {
-        "timestamp" | "time" => is_time(value, record.time_unix_nano),
-        "level" | "severity" => record.severity_text == word && record.severity_number > 0,
-        "requestId" | "AWSRequestId" => invocation == Some(word),
-        "traceId" | "trace_id" => {
+        name if is_one_of(&TIMES, name) => is_time(value, record.time_unix_nano),
+        name if is_one_of(&LEVELS, name) => record.severity_text == word && record.severity_number > 0,
+        name if is_one_of(&REQUESTS, name) => invocation == Some(word),
+        name if is_one_of(&TRACES, name) => {
             let plain = word.strip_prefix("1-").unwrap_or(word).replace('-', "");
             hex(&record.trace_id) == plain.to_ascii_lowercase()
         }
-        "spanId" | "span_id" => hex(&record.span_id) == word.to_ascii_lowercase(),
-        _ => match value.kind {
+        name if is_one_of(&SPANS, name) => hex(&record.span_id) == word.to_ascii_lowercase(),
+        name if is_one_of(&FLAGS, name) => match value.kind {
             Kind::Number => word.parse() == Ok(record.flags),
             _ => u32::from_str_radix(word, 16) == Ok(record.flags),
         },
+        name if name.eq_ignore_ascii_case("traceparent") => {
+            word.contains(&hex(&record.trace_id)) && word.contains(&hex(&record.span_id))
+        }
+        _ => false,
     };
-    assert!(in_place, "{name} is not in its place: {value:?} {record:?}");
+    assert!(in_place, "{name} is lost or not in its place: {value:?} {record:?}");
 }
 
 /// Whether `nanos` can be what `value` says. Where only we read a form, any time will do.

@@ -8,9 +8,10 @@ use std::fmt::Write;
 use arbitrary::{Result, Unstructured};
 use outlast::Signal;
 use outlast::encode::{Otlp, WireFormat};
-use outlast::record::{Context, Event, LogRecord, Resource, ResourceInputs};
+use outlast::observe::Embedded;
+use outlast::record::{Context, Event, Kind, LogRecord, Reading, Resource, ResourceInputs, json_line};
 
-use crate::{mapped, otlp};
+use crate::{json, mapped, otlp};
 
 /// When the event is said to arrive: 2027-01-15, in nanoseconds.
 const OBSERVED_UNIX_NANOS: u64 = 1_800_000_000_000_000_000;
@@ -39,7 +40,7 @@ const TYPES: [&str; 18] = [
     "",
 ];
 /// Names that mean something in a record or an envelope.
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 48] = [
     "message",
     "msg",
     "timestamp",
@@ -70,9 +71,27 @@ const NAMES: [&str; 30] = [
     "a",
     "a.2",
     "log.record.uid",
+    "@timestamp",
+    "ts",
+    "log.level",
+    "Level",
+    "function_request_id",
+    "xray_trace_id",
+    "traceparent",
+    "fields",
+    "event",
+    "err",
+    "error",
+    "exception",
+    "exception_name",
+    "stack",
+    "stack_trace",
+    "stackTrace",
+    "errorMessage",
+    "_aws",
 ];
 /// Values, as they stand, that mean something.
-const VALUES: [&str; 34] = [
+const VALUES: [&str; 42] = [
     "\"2026-10-08T07:30:27.768Z\"",
     "\"2016-12-31T23:59:60Z\"",
     "\"2026-10-08 07:30:27,768+0200\"",
@@ -107,6 +126,14 @@ const VALUES: [&str; 34] = [
     "\"line\\r\\n\"",
     "\"\\ud83d\\ude00 \\u00e9\\\\ \\\"\"",
     "{}",
+    "\"00-6352a70e1e2c502e358361800241fd45-35465b3a9e2f7c6a-01\"",
+    "1791444627.7681234",
+    "\"Error: x\\n    at y\"",
+    "[\"at x\",\"at y\"]",
+    "{\"name\":\"E\",\"message\":\"m\",\"stack\":\"s\",\"code\":7}",
+    "{\"message\":\"m\",\"a\":1}",
+    "{\"Timestamp\":1791444627700,\"CloudWatchMetrics\":[{\"Namespace\":\"n\",\"Dimensions\":[[\"a\"],[]],\"Metrics\":[{\"Name\":\"value\",\"Unit\":\"Count\"},{\"Name\":\"durationMs\"}]}]}",
+    "[1,2.5,1]",
 ];
 
 /// Checks one event.
@@ -127,13 +154,60 @@ fn one(raw: &[u8], running: Option<&str>) {
     // What the lifecycle is told must not depend on the record being well-formed.
     let _ = event.fact();
     mapped::check(raw, &otlp_of(&event, running), running);
+    opened(raw, &event, running);
+    embedded(&event);
+    if event.kind == Kind::Function && event.record.starts_with(b"{") {
+        // The same record, as it comes in the log format `Text`.
+        let line = serde_json::json!({"type": "function", "record": String::from_utf8_lossy(event.record)});
+        let line = line.to_string();
+        opened(line.as_bytes(), &Event::parse(line.as_bytes()), running);
+    }
+}
+
+/// A line that is an object is read as one.
+fn opened(raw: &[u8], event: &Event<'_>, running: Option<&str>) {
+    let line = json_line(event);
+    let reading = Reading::of(event, line.as_deref());
+    let context = Context { request_id: running };
+    let record = LogRecord::from_reading(event, reading.clone(), &context, OBSERVED_UNIX_NANOS, "uid");
+    mapped::check(raw, &encoded(&record), running);
+    let record = LogRecord::from_reading(event, reading.as_written(), &context, OBSERVED_UNIX_NANOS, "uid");
+    let plain = LogRecord::from_event(event, &context, OBSERVED_UNIX_NANOS, "uid");
+    assert_eq!((record.body, record.attributes), (plain.body, plain.attributes), "a line stays a line");
+}
+
+/// What is embedded in an object and what is left of it are all of it.
+fn embedded(event: &Event<'_>) {
+    let mut reading = Reading::of(event, None);
+    let before = reading.clone();
+    let Some(embedded) = Embedded::read(reading.members()) else { return };
+    let mut told = Vec::new();
+    let (count, time) = embedded.write(OBSERVED_UNIX_NANOS, 1, |metric| {
+        assert!(metric.start_unix_nanos < metric.time_unix_nanos);
+        told.push(metric.name.to_string());
+        told.extend(metric.attributes.iter().map(|(name, _)| name.to_string()));
+    });
+    assert!(count > 0 && time > 0);
+    let is_left = embedded.take_from(&mut reading);
+    for (name, value) in before.members() {
+        let rest = reading.members().iter().find(|(left, _)| left == name);
+        let is_there = is_left && rest.is_some_and(|(_, left)| left == value || name == "_aws");
+        assert!(is_there || name == "_aws" || told.iter().any(|told| told == name), "{name} is lost");
+    }
+    if let Some(json::Kind::Object(members)) = json::read(event.record).map(|json| json.kind) {
+        assert_eq!(members.len(), before.members().len());
+    }
 }
 
 fn otlp_of(event: &Event<'_>, running: Option<&str>) -> opentelemetry_proto::tonic::logs::v1::LogRecord {
-    let record = LogRecord::from_event(event, &Context { request_id: running }, OBSERVED_UNIX_NANOS, "uid");
+    let context = Context { request_id: running };
+    encoded(&LogRecord::from_event(event, &context, OBSERVED_UNIX_NANOS, "uid"))
+}
+
+fn encoded(record: &LogRecord<'_>) -> opentelemetry_proto::tonic::logs::v1::LogRecord {
     let resource = Resource::build(&ResourceInputs::default());
     let mut encoded = Vec::new();
-    Otlp.log(&resource, &record, &mut encoded);
+    Otlp.log(&resource, record, &mut encoded);
     let mut block = Vec::new();
     Otlp.block_head(Signal::Logs, &resource, encoded.len(), &mut block);
     block.extend_from_slice(&encoded);
