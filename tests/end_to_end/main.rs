@@ -38,3 +38,4 @@ mod shutdown;
 mod signals;
 mod support;
 mod tls;
+mod versions;
