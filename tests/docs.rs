@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const ARCHITECTURE_MAX_LINES: usize = 300;
 const MAIN_MAX_LINES: usize = 120;
@@ -182,11 +183,32 @@ fn every_row_of_the_decision_table_names_tests_that_exist() {
     }
 }
 
-/// The documents: those at the top and those in `docs/`.
+/// The documents: those at the top and those in `docs/`, in every language.
 fn documents() -> Vec<PathBuf> {
     let below = |dir: &str| fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
-    let found = below("").chain(below("docs"));
+    let found = below("").chain(below("docs")).chain(below("docs/pt-BR"));
     found.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+}
+
+/// Files of `layer/` that people read, copy or run.
+fn layer_files() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![root().join("layer")];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir()
+                && !["node_modules", "built", "__pycache__"].contains(&name.as_str())
+                && !name.starts_with('.')
+            {
+                left.push(path);
+            } else if path.is_file() {
+                found.push(path);
+            }
+        }
+    }
+    found
 }
 
 /// The anchor of a heading, as GitHub makes it.
@@ -258,4 +280,140 @@ fn every_dependency_is_accounted_for_and_used() {
 #[test]
 fn the_readme_names_the_test_command() {
     assert!(read("README.md").contains("\ncargo test --workspace\n"));
+}
+
+/// Variables of the tests, which are no settings.
+const TEST_VARIABLES: [&str; 2] = ["OUTLAST_BLESS", "OUTLAST_REQUIRE_PARTS"];
+
+/// Names of variables of ours and of OpenTelemetry in `text`, and whether it is only their beginning.
+fn variables(text: &str) -> Vec<(&str, bool)> {
+    let mut found = Vec::new();
+    for prefix in ["OUTLAST_", "OTEL_"] {
+        for (at, _) in text.match_indices(prefix) {
+            let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+            if text[..at].chars().next_back().is_some_and(is_name) {
+                continue;
+            }
+            let rest = &text[at..];
+            let name = &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())];
+            found.push((name, name.ends_with('_')));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_variable_that_a_document_or_a_template_names_is_a_setting() {
+    // Written from the table of settings, which another test sees to.
+    let reference = read("docs/configuration.md");
+    let settings: BTreeSet<&str> =
+        variables(&reference).into_iter().filter(|(_, begun)| !begun).map(|(name, _)| name).collect();
+    let mut checked = 0;
+    for path in documents().into_iter().chain(layer_files()) {
+        let text = read(&path);
+        for (name, begun) in variables(&text) {
+            let known = settings.contains(name) || TEST_VARIABLES.contains(&name);
+            let begins = begun && settings.iter().any(|setting| setting.starts_with(name));
+            assert!(known || begins, "{}: {name} is no setting", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 200, "only {checked} names were found");
+}
+
+/// Commands of documents that something runs: how they begin, and the file and words that show it.
+const RUN_BY: [(&str, &str, &str); 4] = [
+    ("cargo run --release --example demo", ".ci/run", "cargo run --release --example demo"),
+    ("cargo test --workspace", ".ci/run", "cargo test --workspace"),
+    ("layer/package.sh ", ".ci/run", "step 'layer' layer/package.sh"),
+    ("layer/try.sh", "layer/check.sh", "layer/try.sh"),
+];
+
+/// Words that a command for an account has.
+const ACCOUNT: [&str; 4] = ["aws ", "layer/publish.sh ", "sam deploy", "terraform apply"];
+
+/// Blocks of code in `text`: what stands behind the fence, and the content.
+fn blocks(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in text.lines() {
+        match (line.trim_start().strip_prefix("```"), &mut open) {
+            (Some(info), None) => open = Some((info.trim().to_owned(), String::new())),
+            (Some(_), Some(_)) => found.extend(open.take()),
+            (None, Some((_, content))) => {
+                content.push_str(line);
+                content.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block without an end");
+    found
+}
+
+/// A dry run, in a folder with the scripts and a layer that is none.
+fn runs_dry(command: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(root().join("layer"), folder.path().join("layer")).unwrap();
+    let built = folder.path().join("target/layer");
+    fs::create_dir_all(&built).unwrap();
+    let make =
+        "printf layer > outlast-x86_64.zip && sha256sum outlast-x86_64.zip > outlast-x86_64.zip.sha256";
+    let made = Command::new("bash").args(["-ec", make]).current_dir(&built).status().unwrap();
+    assert!(made.success());
+    let output = Command::new("bash").args(["-ec", command]).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn every_command_in_a_document_is_run_somewhere_or_needs_an_account() {
+    let mut ran = 0;
+    for document in documents() {
+        for (info, content) in blocks(&read(&document)) {
+            let at = format!("{}: ```{info}\n{content}", document.display());
+            let lines = || {
+                content
+                    .lines()
+                    .map(|line| line.split('#').next().unwrap().trim())
+                    .filter(|line| !line.is_empty())
+            };
+            match info.as_str() {
+                // Settings, a line each.
+                "sh" => assert!(
+                    lines().all(|line| line.split('=').next().is_some_and(|name| variables(name).len() == 1)),
+                    "{at}"
+                ),
+                "sh account" => assert!(ACCOUNT.iter().any(|word| content.contains(word)), "{at}"),
+                "sh run" => {
+                    for command in lines() {
+                        if command.contains("--dry-run") {
+                            runs_dry(command);
+                        } else {
+                            let shown = |(begins, file, words): &(&str, &str, &str)| {
+                                command.starts_with(begins) && read(file).contains(words)
+                            };
+                            assert!(RUN_BY.iter().any(shown), "nothing runs {command}: {at}");
+                        }
+                        ran += 1;
+                    }
+                }
+                other => assert!(
+                    !["bash", "shell", "console", "zsh"].contains(&other.split(' ').next().unwrap()),
+                    "{at}"
+                ),
+            }
+        }
+    }
+    assert!(ran >= 5, "only {ran} commands were found");
+}
+
+#[test]
+fn the_book_has_every_document() {
+    let summary = read("docs/SUMMARY.md");
+    for document in documents() {
+        let inside = document.strip_prefix(root().join("docs")).ok().and_then(Path::to_str);
+        if let Some(name) = inside.filter(|name| *name != "SUMMARY.md") {
+            assert!(summary.contains(&format!("]({name})")), "docs/SUMMARY.md lacks {name}");
+        }
+    }
 }

@@ -39,3 +39,4 @@ mod shutdown;
 mod signals;
 mod support;
 mod tls;
+mod versions;
