@@ -87,6 +87,7 @@ fn making(config: &Config, concurrent: bool) -> Making {
         emf: config.emf,
         reads_json_lines: config.reads_json_lines,
         joins_lines: config.joins_lines,
+        own_every: config.self_metrics,
     }
 }
 

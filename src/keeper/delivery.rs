@@ -37,6 +37,8 @@ pub(super) struct Delivery<'p> {
     encoded: Vec<u8>,
     measured: Measured,
     tmp: Option<Space>,
+    /// What Lambda says it dropped: records and bytes.
+    lost: (u64, u64),
 }
 
 /// Data points that one event brought, encoded. They are held back until it is clear that it brings no more, for what
@@ -69,6 +71,7 @@ impl<'p> Delivery<'p> {
             encoded: Vec::new(),
             measured: Measured::default(),
             tmp: None,
+            lost: (0, 0),
         }
     }
 
@@ -276,7 +279,7 @@ impl<'p> Delivery<'p> {
             self.blocks.carry(self.observer.carry(), self.origin.received)?;
         }
         let (blocks, records) = self.blocks.finish();
-        Ok(Made { blocks, noted, records, observer: self.observer })
+        Ok(Made { blocks, noted, records, lost: self.lost, observer: self.observer })
     }
 
     pub(super) fn learn(&mut self, fact: Fact<'_>, noted: &mut Vec<Noted>) {
@@ -309,11 +312,9 @@ impl<'p> Delivery<'p> {
                 *self.resource = Resource::build(&inputs(self.about));
             }
             Fact::LogsDropped { records, bytes } => {
-                log::warn!(
-                    "Lambda dropped {} records ({} bytes) before we got them",
-                    records.unwrap_or_default(),
-                    bytes.unwrap_or_default()
-                );
+                let (records, bytes) = (records.unwrap_or_default(), bytes.unwrap_or_default());
+                self.lost = (self.lost.0.saturating_add(records), self.lost.1.saturating_add(bytes));
+                log::warn!("Lambda dropped {records} records ({bytes} bytes) before we got them");
             }
             _ => {}
         }
@@ -321,7 +322,7 @@ impl<'p> Delivery<'p> {
 }
 
 /// Sets what is appended to records apart from them.
-fn separate(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
+pub(super) fn separate(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
     if !encoded.is_empty() {
         encoded.extend_from_slice(wire.separator());
     }

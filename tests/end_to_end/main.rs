@@ -25,6 +25,7 @@ mod modes;
 mod names;
 mod outage;
 mod overflow;
+mod own;
 mod parts;
 mod protocols;
 mod quiet;
