@@ -120,6 +120,7 @@ fn about(config: &Config, registration: &Registration) -> About {
         memory_mb: env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse().ok()),
         invoked_function_arn: None,
         instance_id: None,
+        tenant: None,
         service_name: config.service_name.clone(),
         resource_attributes: config.resource_attributes.clone(),
     }

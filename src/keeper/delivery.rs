@@ -8,7 +8,7 @@ use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, token};
 use super::{inputs, tmp};
 use crate::deliver::fallback::is_echo;
 use crate::encode::WireFormat;
-use crate::observe::{Around, Embedded, Emf, Ending, Link, Observer, Seen, Space};
+use crate::observe::{Around, Embedded, Emf, Ending, Link, Observer, Seen, Space, TENANT_ID};
 use crate::queue::BlockError;
 use crate::record::log::INVOCATION_ID;
 use crate::record::stack::LINES;
@@ -175,6 +175,11 @@ impl<'p> Delivery<'p> {
         if correlates {
             correlate(&mut record, &mut self.observer);
         }
+        if let Some(tenant) = &self.about.tenant
+            && !record.attributes.iter().any(|(name, _)| name == TENANT_ID)
+        {
+            record.attributes.push((TENANT_ID.into(), Value::Str(tenant.clone().into())));
+        }
         if !wanted || self.is_silenced(event, &record) {
             return Ok(());
         }
@@ -282,6 +287,12 @@ impl<'p> Delivery<'p> {
         Ok(Made { blocks, noted, records, lost: self.lost, observer: self.observer })
     }
 
+    pub(super) fn learn_tenant(&mut self, event: &Event<'_>) {
+        if let Some(tenant) = event.tenant() {
+            self.about.tenant = Some(tenant);
+        }
+    }
+
     pub(super) fn learn(&mut self, fact: Fact<'_>, noted: &mut Vec<Noted>) {
         match fact {
             Fact::Start { request_id: Some(id) } => {
@@ -303,6 +314,7 @@ impl<'p> Delivery<'p> {
                 *self.resource = Resource::build(&inputs(self.about));
             }
             Fact::RestoreStart(instance) => {
+                self.about.tenant = None;
                 // Another environment may go on from the same snapshot, in which the generator's state is.
                 let id = token(instance.id.as_deref().unwrap_or_default());
                 fastrand::seed(fastrand::u64(..) ^ clock::unix_now_nanos() ^ id);

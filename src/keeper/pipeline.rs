@@ -29,6 +29,8 @@ pub struct About {
     pub invoked_function_arn: Option<String>,
     /// The environment: the name of its log stream.
     pub instance_id: Option<String>,
+    /// The tenant that the environment serves: one alone, if the function isolates tenants.
+    pub tenant: Option<String>,
     /// `OTEL_SERVICE_NAME`
     pub service_name: Option<String>,
     /// `OTEL_RESOURCE_ATTRIBUTES`
@@ -198,6 +200,7 @@ impl Pipeline {
                     delivery.close()?;
                 }
                 delivery.learn(fact, &mut noted);
+                delivery.learn_tenant(&event);
             }
             // Lines that go on with this one are taken with it.
             let joined = delivery.join(&event, after);

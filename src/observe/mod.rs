@@ -36,6 +36,7 @@ mod told;
 
 pub use embedded::{Embedded, Emf, NAMESPACE};
 pub use instrument::Instrument;
+pub use invocation::TENANT_ID;
 pub use metric::{Data, Histogram, Metric, Number};
 pub use observer::Observer;
 pub use points::Points;

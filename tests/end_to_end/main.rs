@@ -21,6 +21,7 @@ mod freeze;
 mod healthy;
 mod hostile;
 mod lines;
+mod models;
 mod modes;
 mod names;
 mod outage;
