@@ -10,6 +10,9 @@ use crate::{PerSignal, Signal};
 /// per record; where our own lines are telemetry too (`OUTLAST_TELEMETRY=extension`), each would beget the next.
 const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(10);
 
+/// So many failures in a row are no accident: as many open the breaker.
+const ATTEMPTS_TO_BE_SURE: u64 = 3;
+
 /// What the backend is doing, as far as its answers tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Condition {
@@ -113,6 +116,13 @@ impl Health {
         }
     }
 
+    /// How long the backend has taken nothing by `now`, unless that is too little to be sure of: a request and its retry may
+    /// fail for a connection that a freeze cost. Refusals of content are no outage.
+    pub fn outage(&self, now: Time) -> Option<Duration> {
+        let is_out = matches!(self.condition, Condition::Away | Condition::Denies);
+        (is_out && self.attempts >= ATTEMPTS_TO_BE_SURE).then(|| now.saturating_sub(self.since))
+    }
+
     /// Tells what is untold, at the end.
     pub fn end(&mut self) {
         self.tell_given_up();
@@ -176,6 +186,27 @@ mod tests {
         assert_eq!(health.since, Duration::from_secs(1));
         health.note(Duration::from_secs(9), &Verdict::Delivered { rejected: 0, message: None }, 0);
         assert_eq!(health.condition, Condition::Takes);
+    }
+
+    #[test]
+    fn an_outage_is_sure_after_three_attempts_and_over_with_a_delivery() {
+        let mut health = Health::default();
+        let away = Verdict::Retry { cause: Cause::TimedOut, after: None };
+        let denied = Verdict::Denied { status: 403 };
+        for (second, verdict, outage) in
+            [(10, &away, None), (3_610, &away, None), (3_611, &denied, Some(3_601))]
+        {
+            let now = Duration::from_secs(second);
+            health.note(now, verdict, 1);
+            assert_eq!(health.outage(now), outage.map(Duration::from_secs));
+        }
+        let now = Duration::from_secs(3_612);
+        health.note(now, &Verdict::Delivered { rejected: 0, message: None }, 0);
+        assert_eq!(health.outage(now), None);
+        for _ in 0..5 {
+            health.note(now, &Verdict::Refused { status: 400, message: "no".to_owned() }, 1);
+        }
+        assert_eq!(health.outage(now), None, "it answers");
     }
 
     #[test]

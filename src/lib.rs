@@ -27,7 +27,7 @@
 //! be held; its executor joins stored blocks to requests, and [`deliver`] makes one attempt at a time. [`lambda`]
 //! speaks to the Extensions API, [`start`] brings keeper, listener and subscription up after registration, and the
 //! [`lifecycle`] connects all of these in one select loop. Beside them: [`config`] is the table of settings,
-//! [`clock`] the only place that reads a clock, [`health`] what the user is told about the backend, [`fallback`] the
+//! [`clock`] the only place that reads a clock, [`health`] what the user is told about the backend, [`outage`] the alert about one that is away for long, [`fallback`] the
 //! place for what the backend does not take, [`logging`] the lines on stderr.
 //!
 //! The whole map and the format on disk are in `docs/architecture.md`, the table of decisions in `docs/decisions.md`.
@@ -45,6 +45,7 @@ pub mod lifecycle;
 pub mod listen;
 pub mod logging;
 pub mod observe;
+pub mod outage;
 pub mod queue;
 pub mod record;
 mod signal;

@@ -16,9 +16,10 @@ use crate::drain::executor::{Executor, Landed};
 use crate::drain::policy::{Action, Event, Outcome, Policy, Settings, Target};
 use crate::encode::WireFormat;
 use crate::health::Health;
-use crate::keeper::{Fate, Job, Keeper, Level, Levels, Noted, Notice, Summary, land, token};
+use crate::keeper::{Fate, Job, Keeper, Level, Levels, Noted, Notice, Summary, Vital, land, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::observe::Ending;
+use crate::outage::{self, Alert};
 use crate::{PerSignal, Signal, fallback, logging};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,9 @@ const SUMMARY_WAIT: Duration = Duration::from_millis(50);
 /// SHUTDOWN begins so much later, at most, for what the keeper held back. It takes a millisecond; longer only if
 /// the keeper is busy, which will be noticed later, or its disk hangs.
 const FINISH_WAIT: Duration = Duration::from_millis(30);
+
+/// How a request ended that was given up, in metrics.
+const TIMED_OUT: &str = "timed_out";
 
 /// What the lifecycle is made of.
 pub struct Parts<'a> {
@@ -85,6 +89,7 @@ pub async fn run(parts: Parts<'_>) {
         health: Health::default(),
         fallback_health: Health::of(fallback_name.unwrap_or_default()),
         hands_over: false,
+        alert: Alert::after(config.outage_alert_after),
         arn: String::new(),
         continuous,
     };
@@ -137,6 +142,7 @@ struct Conductor<'a> {
     has_fallback: bool,
     /// That the fallback gets something was told, and nothing was delivered since.
     hands_over: bool,
+    alert: Alert,
     arn: String,
     continuous: bool,
 }
@@ -261,6 +267,7 @@ impl Conductor<'_> {
         let Landed { signal, attempt, target, sent, outcome, verdict, left } = landed;
         let left = self.levels.newest(signal, left);
         let now = self.clock.now();
+        let took = self.policy.under_way(now, signal);
         if let Some(verdict) = verdict {
             self.health_of(target).note(now, &verdict, left.blocks);
         }
@@ -277,11 +284,36 @@ impl Conductor<'_> {
             _ => {}
         }
         self.policy.on(now, Event::Answer { signal, attempt, sent, outcome, left });
+        if outcome != Outcome::NotSent {
+            self.ended(signal, target, outcome.name(), took);
+        }
+    }
+
+    /// A request ended: metrics and alerts may want to know.
+    fn ended(&mut self, signal: Signal, target: Target, result: &'static str, took: Option<Duration>) {
+        let breaker_open = self.policy.is_open();
+        self.keeper.ask(Job::Vital(Vital::Request { signal, target, result, took, breaker_open }));
+        let now = self.clock.now();
+        let Some(said) = self.alert.ended(now, self.health.outage(now)) else { return };
+        let (reply, standing) = oneshot::channel();
+        self.keeper.ask(Job::Standing(reply));
+        tokio::spawn(async move {
+            if let Ok(standing) = standing.await {
+                let line = outage::line(said, &standing, clock::unix_now());
+                // Nobody may read stdout.
+                tokio::task::spawn_blocking(move || outage::write(&line));
+            }
+        });
     }
 
     fn apply(&mut self, action: Action) -> Option<()> {
         match action {
-            Action::Next => self.poller.ask(),
+            Action::Next => {
+                self.poller.ask();
+                if let Some(held) = self.policy.since_done(self.clock.now()) {
+                    self.keeper.ask(Job::Vital(Vital::Held(held)));
+                }
+            }
             Action::Send { signal, attempt, portion, gzip, target } => {
                 self.executor.send(signal, attempt, portion, gzip, target);
             }
@@ -289,6 +321,7 @@ impl Conductor<'_> {
                 self.executor.abort(signal);
                 let now = self.clock.now();
                 self.health_of(target).timed_out(now);
+                self.ended(signal, target, TIMED_OUT, None);
             }
             Action::RenewConnections(target) => self.executor.renew_connections(target),
             Action::Settle { signal, head, refused, delivered } => {

@@ -87,6 +87,7 @@ fn making(config: &Config, concurrent: bool) -> Making {
         emf: config.emf,
         reads_json_lines: config.reads_json_lines,
         joins_lines: config.joins_lines,
+        own_every: config.self_metrics,
     }
 }
 
@@ -119,6 +120,7 @@ fn about(config: &Config, registration: &Registration) -> About {
         memory_mb: env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse().ok()),
         invoked_function_arn: None,
         instance_id: None,
+        tenant: None,
         service_name: config.service_name.clone(),
         resource_attributes: config.resource_attributes.clone(),
     }

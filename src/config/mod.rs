@@ -93,6 +93,10 @@ pub struct Config {
     pub reads_json_lines: bool,
     /// Whether a stack trace that comes line by line becomes one record.
     pub joins_lines: bool,
+    /// How often metrics about the extension itself are made, at most; none if never.
+    pub self_metrics: Option<Duration>,
+    /// How long an outage lasts before CloudWatch is told; none if it never is.
+    pub outage_alert_after: Option<Duration>,
     /// What to subscribe to; never empty, no repeats.
     pub telemetry: Vec<TelemetryType>,
     /// Where OTLP is taken from the function; none if it is not.
@@ -165,6 +169,8 @@ impl Config {
             emf: Emf::Off,
             reads_json_lines: false,
             joins_lines: false,
+            self_metrics: None,
+            outage_alert_after: None,
             telemetry: Vec::new(),
             otlp_receiver: None,
             completes_resources: false,

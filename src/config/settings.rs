@@ -266,6 +266,22 @@ pub(super) const SETTINGS: &[Setting] = &[
         standard: &[],
     },
     Setting {
+        name: "OUTLAST_SELF_METRICS",
+        default: "1m",
+        meaning: "How often metrics about the extension itself are made, at most ([signals.md](signals.md#about-the-extension)): some 500 bytes on the wire, along with metrics of the function, and once more at SHUTDOWN. `off` makes none.",
+        example: "5m",
+        kind: Kind::Other(signals::OFF_OR_DURATION_ACCEPTED, signals::self_metrics),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_OUTAGE_ALERT_AFTER",
+        default: "1m",
+        meaning: "How long the backend is away before a line on stdout tells CloudWatch, which makes metrics of it that an alarm can watch ([signals.md](signals.md#the-outage-alert)): one line a minute at most, and one when the backend is back. `off` writes none.",
+        example: "10m",
+        kind: Kind::Other(signals::OFF_OR_DURATION_ACCEPTED, signals::outage_alert_after),
+        standard: &[],
+    },
+    Setting {
         name: "OUTLAST_TELEMETRY",
         default: "platform,function",
         meaning: "What to take from the Lambda Telemetry API: `platform` events, what the `function` writes, what every `extension` writes (this one included).",

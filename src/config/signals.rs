@@ -1,7 +1,11 @@
-//! What is made of telemetry and what is left out: signals, samplers, prices, silenced events.
+//! What is made of telemetry and what is left out: signals, samplers, prices, silenced events. And what is told about the
+//! extension itself.
 
-use super::Config;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use super::kind::{Flaw, shown};
+use super::{Config, units};
 use crate::observe::Price;
 use crate::record::Platform;
 use crate::{PerSignal, Signal};
@@ -18,8 +22,35 @@ pub(super) const SAMPLER_ACCEPTED: &str = "`always_on`, `always_off`, `traceidra
 /// What a share must be.
 pub(super) const RATIO_ACCEPTED: &str = "a number from 0 to 1";
 
+/// What a duration that may be off must be.
+pub(super) const OFF_OR_DURATION_ACCEPTED: &str =
+    "`off`, or a duration with a unit (ms, s, m, h) from 1s to 24h";
+
+/// Nothing is done more often than this, nor waited for longer: no environment lives for a day.
+const OFF_OR_DURATION: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
 fn refused(value: &str, accepted: &str) -> Vec<Flaw> {
     vec![Flaw { value: Some(shown(value)), accepted: format!("accepts {accepted}"), consequence: None }]
+}
+
+fn off_or_duration(setting: &mut Option<Duration>, value: &str) -> Vec<Flaw> {
+    if value.eq_ignore_ascii_case("off") || value == "0" {
+        *setting = None;
+        return Vec::new();
+    }
+    match units::parse_duration(value) {
+        Some(duration) if OFF_OR_DURATION.contains(&duration) => *setting = Some(duration),
+        _ => return refused(value, OFF_OR_DURATION_ACCEPTED),
+    }
+    Vec::new()
+}
+
+pub(super) fn self_metrics(config: &mut Config, value: &str) -> Vec<Flaw> {
+    off_or_duration(&mut config.self_metrics, value)
+}
+
+pub(super) fn outage_alert_after(config: &mut Config, value: &str) -> Vec<Flaw> {
+    off_or_duration(&mut config.outage_alert_after, value)
 }
 
 fn words(value: &str) -> impl Iterator<Item = &str> {

@@ -535,3 +535,21 @@ fn only_known_platform_events_are_silenced() {
     assert!(line.ends_with("; not silenced"), "{line}");
     assert_eq!(config.silenced, ["platform.start"]);
 }
+
+#[test]
+fn what_is_told_of_the_extension_itself_may_be_off() {
+    let told = |variables: &[(&str, &str)]| {
+        let loaded = load(variables.iter().copied().chain([("OUTLAST_ENDPOINT", "http://c")]));
+        (loaded.config.self_metrics, loaded.config.outage_alert_after, loaded.problems.len())
+    };
+    let (minute, hour) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(3600)));
+    assert_eq!(told(&[]), (minute, minute, 0));
+    for off in ["off", "OFF", "0"] {
+        let both = [("OUTLAST_SELF_METRICS", off), ("OUTLAST_OUTAGE_ALERT_AFTER", off)];
+        assert_eq!(told(&both), (None, None, 0));
+    }
+    assert_eq!(told(&[("OUTLAST_SELF_METRICS", "1h")]), (hour, minute, 0));
+    for wrong in ["on", "999ms", "25h", "60"] {
+        assert_eq!(told(&[("OUTLAST_OUTAGE_ALERT_AFTER", wrong)]), (minute, minute, 1), "{wrong}");
+    }
+}

@@ -135,6 +135,32 @@ pub enum Outcome {
     NotSent,
 }
 
+impl Outcome {
+    /// The name used in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retry { .. } => "unavailable",
+            Self::TooLarge => "too_large",
+            Self::ServerError { .. } => "server_error",
+            Self::Denied => "denied",
+            Self::Refused => "refused",
+            Self::GzipRefused => "gzip_refused",
+            Self::NotSent => "not_sent",
+        }
+    }
+}
+
+impl Target {
+    /// The name used in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "backend",
+            Self::Fallback => "fallback",
+        }
+    }
+}
+
 /// What the policy is told. Each is reported once, as soon as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

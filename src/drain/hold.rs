@@ -168,6 +168,11 @@ impl Invocations {
         }
     }
 
+    /// When the end of the present invocation was taken in.
+    pub(super) fn done_at(&self) -> Option<Time> {
+        self.current.and_then(|current| current.done)
+    }
+
     pub(super) fn is_held(&self) -> bool {
         self.held
     }

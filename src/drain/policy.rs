@@ -221,6 +221,25 @@ impl Policy {
         wake.at
     }
 
+    // === What is told of it
+
+    /// How long the request of `signal` has been under way, freezes not counted.
+    pub fn under_way(&mut self, now: Time, signal: Signal) -> Option<Duration> {
+        let now = self.observe(now);
+        self.lane(signal).flight.map(|flight| flight.age(now))
+    }
+
+    /// Whether the breaker is open: the backend gets single probes only.
+    pub fn is_open(&self) -> bool {
+        self.destination.is_open()
+    }
+
+    /// How long ago the function of the present invocation was done, if its end was taken in: when the next event is
+    /// asked for, what it was held for.
+    pub fn since_done(&self, now: Time) -> Option<Duration> {
+        self.invocations.done_at().map(|done| now.saturating_sub(done))
+    }
+
     fn decide(&mut self, now: Time) -> Option<Action> {
         if self.stage != Stage::Running {
             return None;

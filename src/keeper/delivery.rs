@@ -8,7 +8,7 @@ use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, token};
 use super::{inputs, tmp};
 use crate::deliver::fallback::is_echo;
 use crate::encode::WireFormat;
-use crate::observe::{Around, Embedded, Emf, Ending, Link, Observer, Seen, Space};
+use crate::observe::{Around, Embedded, Emf, Ending, Link, Observer, Seen, Space, TENANT_ID};
 use crate::queue::BlockError;
 use crate::record::log::INVOCATION_ID;
 use crate::record::stack::LINES;
@@ -37,6 +37,8 @@ pub(super) struct Delivery<'p> {
     encoded: Vec<u8>,
     measured: Measured,
     tmp: Option<Space>,
+    /// What Lambda says it dropped: records and bytes.
+    lost: (u64, u64),
 }
 
 /// Data points that one event brought, encoded. They are held back until it is clear that it brings no more, for what
@@ -69,6 +71,7 @@ impl<'p> Delivery<'p> {
             encoded: Vec::new(),
             measured: Measured::default(),
             tmp: None,
+            lost: (0, 0),
         }
     }
 
@@ -171,6 +174,11 @@ impl<'p> Delivery<'p> {
         }
         if correlates {
             correlate(&mut record, &mut self.observer);
+        }
+        if let Some(tenant) = &self.about.tenant
+            && !record.attributes.iter().any(|(name, _)| name == TENANT_ID)
+        {
+            record.attributes.push((TENANT_ID.into(), Value::Str(tenant.clone().into())));
         }
         if !wanted || self.is_silenced(event, &record) {
             return Ok(());
@@ -276,7 +284,13 @@ impl<'p> Delivery<'p> {
             self.blocks.carry(self.observer.carry(), self.origin.received)?;
         }
         let (blocks, records) = self.blocks.finish();
-        Ok(Made { blocks, noted, records, observer: self.observer })
+        Ok(Made { blocks, noted, records, lost: self.lost, observer: self.observer })
+    }
+
+    pub(super) fn learn_tenant(&mut self, event: &Event<'_>) {
+        if let Some(tenant) = event.tenant() {
+            self.about.tenant = Some(tenant);
+        }
     }
 
     pub(super) fn learn(&mut self, fact: Fact<'_>, noted: &mut Vec<Noted>) {
@@ -300,6 +314,7 @@ impl<'p> Delivery<'p> {
                 *self.resource = Resource::build(&inputs(self.about));
             }
             Fact::RestoreStart(instance) => {
+                self.about.tenant = None;
                 // Another environment may go on from the same snapshot, in which the generator's state is.
                 let id = token(instance.id.as_deref().unwrap_or_default());
                 fastrand::seed(fastrand::u64(..) ^ clock::unix_now_nanos() ^ id);
@@ -309,11 +324,9 @@ impl<'p> Delivery<'p> {
                 *self.resource = Resource::build(&inputs(self.about));
             }
             Fact::LogsDropped { records, bytes } => {
-                log::warn!(
-                    "Lambda dropped {} records ({} bytes) before we got them",
-                    records.unwrap_or_default(),
-                    bytes.unwrap_or_default()
-                );
+                let (records, bytes) = (records.unwrap_or_default(), bytes.unwrap_or_default());
+                self.lost = (self.lost.0.saturating_add(records), self.lost.1.saturating_add(bytes));
+                log::warn!("Lambda dropped {records} records ({bytes} bytes) before we got them");
             }
             _ => {}
         }
@@ -321,7 +334,7 @@ impl<'p> Delivery<'p> {
 }
 
 /// Sets what is appended to records apart from them.
-fn separate(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
+pub(super) fn separate(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
     if !encoded.is_empty() {
         encoded.extend_from_slice(wire.separator());
     }

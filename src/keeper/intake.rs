@@ -1,8 +1,9 @@
 //! What becomes of a delivery: known already, kept, half a record, or not telemetry at all.
 
+use super::own::Own;
 use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline};
 use super::report;
-use super::{Fate, Summary};
+use super::{Fate, Standing, Summary};
 use crate::drain::policy::Portion;
 use crate::encode::WireFormat;
 use crate::listen::Receipt;
@@ -33,7 +34,7 @@ const LAST_REPORTS_MAX: u32 = 16;
 pub(super) struct Intake {
     pub(super) queue: Queue,
     pub(super) pipeline: Pipeline,
-    clock: clock::Clock,
+    pub(super) clock: clock::Clock,
     /// When drops may be reported again.
     report_from: Duration,
     /// Reports that may still be made without waiting, once the end has come.
@@ -47,6 +48,9 @@ pub(super) struct Intake {
     pub(super) indistinct: u64,
     received: u64,
     delivered: u64,
+    /// Records that were given up before [`Intake::standing`] was asked last, or this process began.
+    dropped_before: u64,
+    pub(super) own: Own,
 }
 
 /// What became of a delivery.
@@ -83,9 +87,13 @@ impl From<BlockError> for Lost {
 impl Intake {
     pub(super) fn new(mut queue: Queue, wire: Box<dyn WireFormat>, about: About, making: Making) -> Self {
         let carry = queue.carry();
+        let own_every = making.own_every;
+        let pipeline = Pipeline::new(wire, about, making, carry.as_deref());
         Self {
+            own: Own::every(own_every, pipeline.nonce),
+            dropped_before: dropped(&queue),
             queue,
-            pipeline: Pipeline::new(wire, about, making, carry.as_deref()),
+            pipeline,
             clock: clock::Clock::start(),
             report_from: Duration::ZERO,
             last_reports: 0,
@@ -154,7 +162,7 @@ impl Intake {
             kind: Kind::Block { joins },
         };
         let Some(made) = self.digest(&pieces, &origin)? else { return Ok(self.unreadable(body, delivery)) };
-        let Made { blocks, noted, records, observer } = made;
+        let Made { blocks, noted, records, lost, observer } = made;
         let parts_before = known.map_or(0, |progress| progress.frames());
         if let (true, Some(seq)) = (blocks.is_empty(), joins) {
             // Nothing is made of it, so there is no frame to say that it came.
@@ -162,6 +170,7 @@ impl Intake {
         }
         self.append(&Batch { delivery, received, parts_before, blocks }, records)?;
         self.pipeline.commit(observer);
+        self.own.lost(lost);
         Ok(Taken { receipt: Receipt::Kept, noted })
     }
 
@@ -178,6 +187,7 @@ impl Intake {
     }
 
     pub(super) fn append(&mut self, batch: &Batch, records: u64) -> Result<(), Lost> {
+        self.tell_own_with(&batch.blocks);
         match self.queue.append(batch)? {
             Appended::OnDisk | Appended::InMemory => self.received += records,
             Appended::Dropped => {}
@@ -273,7 +283,10 @@ impl Intake {
                 let records = records.saturating_sub(reports);
                 let rejected = rejected.min(records);
                 self.delivered += records - rejected;
-                self.queue.done_but(signal, to, rejected);
+                if let Some(oldest) = self.queue.oldest(signal) {
+                    self.own.flushed(signal, oldest.received);
+                }
+                self.queue.delivered(signal, to, records - rejected, rejected);
             }
             Fate::HandedOver { to, records, reports, rejected } => {
                 let records = records.saturating_sub(reports);
@@ -336,13 +349,35 @@ impl Intake {
         }
     }
 
+    pub(super) fn standing(&mut self) -> Standing {
+        let now = clock::unix_now_nanos();
+        let dropped = dropped(&self.queue);
+        let dropped_before = std::mem::replace(&mut self.dropped_before, dropped);
+        Standing {
+            function: self.pipeline.about.function_name.clone().unwrap_or_default(),
+            records: Signal::ALL.iter().map(|signal| self.queue.waiting(*signal).records).sum(),
+            bytes: self.queue.disk_bytes(),
+            oldest_age: Signal::ALL
+                .map(|signal| self.oldest_age(signal, now))
+                .into_iter()
+                .max()
+                .unwrap_or_default(),
+            dropped: dropped.saturating_sub(dropped_before),
+        }
+    }
+
     pub(super) fn summary(&self) -> Summary {
         Summary {
             received: self.received,
             delivered: self.delivered,
             handed: Signal::ALL.iter().map(|signal| self.queue.ledger().handed(*signal)).sum(),
-            dropped: Signal::ALL.iter().map(|signal| self.queue.ledger().dropped(*signal)).sum(),
+            dropped: dropped(&self.queue),
             waiting: PerSignal::from_fn(|signal| self.queue.waiting(signal)),
         }
     }
+}
+
+/// Records given up since `queue` was made.
+fn dropped(queue: &Queue) -> u64 {
+    Signal::ALL.iter().map(|signal| queue.ledger().dropped(*signal)).sum()
 }

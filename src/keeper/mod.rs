@@ -25,6 +25,7 @@ mod exports;
 pub mod fuzzing;
 mod intake;
 mod level;
+mod own;
 mod pipeline;
 mod report;
 #[cfg(test)]
@@ -48,6 +49,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use level::{Level, Levels};
+pub use own::Vital;
 pub use pipeline::{About, Making, Noted, token};
 
 /// Deliveries waiting for the keeper. Lambda sends one at a time; more only come from repeats and strangers,
@@ -119,6 +121,10 @@ pub enum Job {
     End(Ending),
     /// SHUTDOWN has come: what waits for a second half waits no longer, and every drop is reported.
     Finish(oneshot::Sender<()>),
+    /// What metrics tell about the extension.
+    Vital(Vital),
+    /// What an alert says; asked for once for each.
+    Standing(oneshot::Sender<Standing>),
     /// What there is to say at the end.
     Summary(oneshot::Sender<Summary>),
 }
@@ -183,6 +189,21 @@ pub struct Summary {
     pub dropped: u64,
     /// What waits.
     pub waiting: PerSignal<Waiting>,
+}
+
+/// How the queue stands, for an alert.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Name of the function.
+    pub function: String,
+    /// Records that wait.
+    pub records: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// How long the oldest record has waited.
+    pub oldest_age: Duration,
+    /// Records that this process gave up since it was asked last.
+    pub dropped: u64,
 }
 
 /// The lifecycle's end of the keeper.
@@ -471,9 +492,12 @@ impl Worker {
             Job::Finish(reply) => {
                 self.intake.finish();
                 self.intake.report_drops_now();
+                self.intake.tell_own_at_end();
                 self.tell_levels();
                 answer(reply, ());
             }
+            Job::Vital(vital) => self.intake.own.note(vital),
+            Job::Standing(reply) => answer(reply, self.intake.standing()),
             Job::Summary(reply) => {
                 self.close();
                 while self.intake.queue.count_one() {}

@@ -1,10 +1,10 @@
 //! From the events of a delivery to blocks: parse, enrich, encode, deflate.
 
 use super::blocks::{Blocks, Encoded, Packer};
-use super::delivery::Delivery;
+use super::delivery::{Delivery, separate};
 use super::inputs;
 use crate::encode::WireFormat;
-use crate::observe::{Emf, Ending, Observer, Rules};
+use crate::observe::{Emf, Ending, Observer, Points, Rules};
 use crate::queue::{BlockError, Kind, NewBlock};
 use crate::record::event::Instance;
 use crate::record::{Event, Fact, LogRecord, Piece, Resource};
@@ -29,6 +29,8 @@ pub struct About {
     pub invoked_function_arn: Option<String>,
     /// The environment: the name of its log stream.
     pub instance_id: Option<String>,
+    /// The tenant that the environment serves: one alone, if the function isolates tenants.
+    pub tenant: Option<String>,
     /// `OTEL_SERVICE_NAME`
     pub service_name: Option<String>,
     /// `OTEL_RESOURCE_ATTRIBUTES`
@@ -66,10 +68,12 @@ pub struct Making {
     pub reads_json_lines: bool,
     /// Whether a stack trace that comes line by line becomes one record.
     pub joins_lines: bool,
+    /// How often metrics about the extension itself are made, at most; `None`: never.
+    pub own_every: Option<Duration>,
 }
 
 impl Default for Making {
-    /// Everything, as the settings have it by default.
+    /// Everything that deliveries say, as the settings have it by default.
     fn default() -> Self {
         Self {
             signals: PerSignal::from_fn(|_| true),
@@ -78,6 +82,7 @@ impl Default for Making {
             emf: Emf::default(),
             reads_json_lines: true,
             joins_lines: false,
+            own_every: None,
         }
     }
 }
@@ -101,6 +106,8 @@ pub(super) struct Made {
     pub(super) blocks: Vec<NewBlock>,
     pub(super) noted: Vec<Noted>,
     pub(super) records: u64,
+    /// What Lambda says it dropped before we got it: records and bytes.
+    pub(super) lost: (u64, u64),
     /// To be handed to [`Pipeline::commit`] once the blocks are kept.
     pub(super) observer: Observer,
 }
@@ -193,6 +200,7 @@ impl Pipeline {
                     delivery.close()?;
                 }
                 delivery.learn(fact, &mut noted);
+                delivery.learn_tenant(&event);
             }
             // Lines that go on with this one are taken with it.
             let joined = delivery.join(&event, after);
@@ -236,11 +244,38 @@ impl Pipeline {
     ) -> Result<Vec<NewBlock>, BlockError> {
         let mut encoded = Vec::new();
         self.packer.wire.log(&self.resource, record, &mut encoded);
-        let mut blocks = Blocks::new(&mut self.packer, kind);
         let time = record.time_unix_nanos;
         let encoded = Encoded { bytes: &encoded, count: 1, times: (time, time), events: (0, 0) };
-        blocks.push(Signal::Logs, &self.resource, &encoded)?;
-        blocks.close(Signal::Logs, &self.resource)?;
+        self.own_block(Signal::Logs, &encoded, kind)
+    }
+
+    /// A block of data points of our own; `since` is where their interval begins (Unix nanoseconds).
+    pub(super) fn own_points(
+        &mut self,
+        mut points: Points,
+        mut since: u64,
+        kind: Kind,
+    ) -> Result<Vec<NewBlock>, BlockError> {
+        let wire = self.packer.wire.as_ref();
+        let (mut encoded, mut count) = (Vec::new(), 0);
+        let time = points.write(&mut since, |metric| {
+            separate(wire, &mut encoded);
+            wire.metric(metric, &mut encoded);
+            count += 1;
+        });
+        let encoded = Encoded { bytes: &encoded, count, times: (time, time), events: (0, 0) };
+        self.own_block(Signal::Metrics, &encoded, kind)
+    }
+
+    fn own_block(
+        &mut self,
+        signal: Signal,
+        encoded: &Encoded<'_>,
+        kind: Kind,
+    ) -> Result<Vec<NewBlock>, BlockError> {
+        let mut blocks = Blocks::new(&mut self.packer, kind);
+        blocks.push(signal, &self.resource, encoded)?;
+        blocks.close(signal, &self.resource)?;
         Ok(blocks.finish().0)
     }
 

@@ -14,8 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(super) const COLDSTART: &str = "faas.coldstart";
 /// Attribute, of the conventions: the ARN as it was invoked.
 const INVOKED_ARN: &str = "aws.lambda.invoked_arn";
-/// Attribute: `tenantId` of the platform's records.
-pub(super) const TENANT_ID: &str = "aws.lambda.tenant_id";
+/// Attribute: `tenantId` of the platform's records, the tenant that an invocation is for.
+pub const TENANT_ID: &str = "aws.lambda.tenant_id";
 /// Attribute, `true`: neither the end of the invocation nor its report ever came, so the span's end is a guess.
 const INCOMPLETE: &str = "outlast.incomplete";
 

@@ -27,6 +27,7 @@ mod instrument;
 mod invocation;
 mod metric;
 mod observer;
+pub mod own;
 mod points;
 mod sampler;
 mod span;
@@ -34,6 +35,8 @@ mod startup;
 mod told;
 
 pub use embedded::{Embedded, Emf, NAMESPACE};
+pub use instrument::Instrument;
+pub use invocation::TENANT_ID;
 pub use metric::{Data, Histogram, Metric, Number};
 pub use observer::Observer;
 pub use points::Points;

@@ -158,11 +158,17 @@ impl Observer {
     /// Makes spans of what the environment did so far: parts of `root` if they belong to it.
     fn release_startup(&mut self, root: Option<&Span>, time: u64, seen: &mut Seen) {
         let start = root.map_or(time, |root| root.start_unix_nanos);
-        // They follow one another: if the last is part of it, so are those before.
-        let last = self.startup.last();
-        let root = root.filter(|_| last.is_some_and(|last| last.is_part_of_invocation(start)));
-        for startup in std::mem::take(&mut self.startup) {
-            match root {
+        let steps = std::mem::take(&mut self.startup);
+        // They follow one another: what is part of it came without a long pause before the next.
+        let mut next = start;
+        let is_near = |step: &&Startup| {
+            let until = std::mem::replace(&mut next, step.start_unix_nanos);
+            step.is_part_of_invocation(until)
+        };
+        let near = steps.iter().rev().take_while(is_near).count();
+        let apart = steps.len() - near;
+        for (at, startup) in steps.into_iter().enumerate() {
+            match root.filter(|_| at >= apart) {
                 Some(root) => seen.spans.push(startup.span(Some(root), start)),
                 None => seen.spans.extend(self.stray(&startup, start)),
             }

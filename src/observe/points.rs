@@ -73,7 +73,7 @@ impl Points {
     ///
     /// Intervals follow one another without overlap, whatever the order of events: a point that would end before the
     /// last one did ends a nanosecond after it.
-    pub(super) fn write(&mut self, since: &mut u64, mut write: impl FnMut(&Metric<'_>)) -> u64 {
+    pub fn write(&mut self, since: &mut u64, mut write: impl FnMut(&Metric<'_>)) -> u64 {
         let time = self.latest.max(since.saturating_add(1));
         for Series { instrument, attributes, value } in &self.series {
             let data = match value {

@@ -433,6 +433,8 @@ fn a_restore_is_part_of_the_first_invocation() {
     );
     stream.told(hours + 101, "report", &record);
     assert_eq!(stream.names(), ["f", "init", "restore", "responseLatency"]);
+    assert_eq!(stream.spans[1].parent, None, "that was hours ago, at publishing");
+    assert_ne!(stream.spans[1].trace_id, stream.spans[0].trace_id);
     assert_eq!(stream.spans[2].parent.map(|parent| parent.span_id), Some(stream.spans[0].span_id));
     assert_eq!(stream.outcomes(), [1, 0, 0, 1]);
     assert_eq!(stream.total("aws.lambda.restore_duration"), 0.06);

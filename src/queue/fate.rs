@@ -8,7 +8,8 @@ use super::scan::{Position, Step, step};
 use super::segments::StoreError;
 use super::state::Mark;
 use super::store::{Queue, Remaining};
-use crate::Signal;
+use super::totals::Totals;
+use crate::{PerSignal, Signal};
 
 /// Once everything is done, a newest segment larger than this is replaced by an empty one.
 const DRAINED_SEGMENT_MAX_BYTES: u64 = 128 << 10;
@@ -24,6 +25,12 @@ impl Queue {
     pub fn done_but(&mut self, signal: Signal, to: Mark, rejected: u64) {
         self.state.ledger.drop(Tally { signal, reason: Reason::Rejected, records: rejected });
         self.done(signal, to);
+    }
+
+    /// The request up to `to` was taken by the backend: `records` of the user's; `rejected` more of them were not.
+    pub fn delivered(&mut self, signal: Signal, to: Mark, records: u64, rejected: u64) {
+        self.state.ledger.deliver(signal, records);
+        self.done_but(signal, to, rejected);
     }
 
     /// The request up to `to` was taken by the fallback: `records` of the user's; `rejected` more of them were not.
@@ -280,10 +287,34 @@ impl Queue {
         let refused_to = self.mark_after(signal, refused);
         let to = self.mark_after(signal, refused.saturating_add(delivered));
         let records = self.user_records_until(signal, refused_to);
+        let arrived = self.user_records_until(signal, to).saturating_sub(records);
         self.state.ledger.drop(Tally { signal, reason: Reason::Refused, records });
+        self.state.ledger.deliver(signal, arrived);
         self.unreport_until(signal, refused_to);
         self.keep(signal);
         self.advance(signal, to);
+    }
+
+    // === Telling ===
+
+    /// What became of records and was not told yet.
+    pub fn untold(&self) -> PerSignal<Totals> {
+        PerSignal::from_fn(|signal| self.state.ledger.untold(signal, self.waiting(signal).records))
+    }
+
+    /// Whether what was told last still waits to be sent.
+    pub fn is_telling(&self) -> bool {
+        self.state.told > self.state.marks.get(Signal::Metrics).seq
+    }
+
+    /// The report that was appended last tells `totals`, up to `now` (Unix nanoseconds).
+    pub fn told(&mut self, totals: &PerSignal<Totals>, now: u64) {
+        for (signal, totals) in totals.iter() {
+            self.state.ledger.tell(signal, totals);
+        }
+        self.state.told = self.state.reported;
+        self.state.told_at = now;
+        drop(self.save_state());
     }
 
     /// What reports up to `to` said is to be said again: they are given up.
@@ -307,6 +338,8 @@ impl Queue {
             .iter()
             .find(|i| i.header.seq > to.seq)
             .map_or(0, |item| u64::from(to.records).min(item.header.user_records()));
-        (whole + in_part).saturating_sub(u64::from(mark.records))
+        // A report has records of ours alone.
+        let done = items.first().map_or(0, |item| u64::from(mark.records).min(item.header.user_records()));
+        (whole + in_part).saturating_sub(done)
     }
 }

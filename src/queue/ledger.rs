@@ -3,6 +3,7 @@
 //! fallback has instead is counted apart, and is no drop.
 
 use super::bytes::Fields;
+use super::totals::Totals;
 use crate::{PerSignal, Signal};
 use std::fmt;
 
@@ -98,11 +99,14 @@ struct Account {
     reported: [u64; Reason::ALL.len()],
 }
 
-/// All drops since the queue was made, and what was handed to the fallback.
+/// All drops since the queue was made, what was handed to the fallback, and what the backend has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     accounts: PerSignal<Account>,
     handed: PerSignal<u64>,
+    delivered: PerSignal<u64>,
+    /// Of all these, what metrics have told.
+    told: PerSignal<Totals>,
 }
 
 impl Ledger {
@@ -110,6 +114,8 @@ impl Ledger {
     pub(super) const BYTES: usize = 3 * 2 * Reason::ALL.len() * 8;
     /// Bytes of what was handed over on disk.
     pub(super) const HANDED_BYTES: usize = 3 * 8;
+    /// Bytes of what was delivered, and of what was told, on disk.
+    pub(super) const TOLD_BYTES: usize = 3 * 8 + 3 * Totals::BYTES;
 
     /// Counts records as given up.
     pub fn drop(&mut self, tally: Tally) {
@@ -150,10 +156,40 @@ impl Ledger {
         *self.handed.get(signal)
     }
 
+    /// Counts records that the backend has.
+    pub fn deliver(&mut self, signal: Signal, records: u64) {
+        let count = self.delivered.get_mut(signal);
+        *count = count.saturating_add(records);
+    }
+
+    /// Records of `signal` that the backend has.
+    pub fn delivered(&self, signal: Signal) -> u64 {
+        *self.delivered.get(signal)
+    }
+
+    /// What became of records of `signal` and was not told yet, while `waiting` of them wait. What was received is what
+    /// became of all of them: that needs no counter, and is right after any crash.
+    pub fn untold(&self, signal: Signal, waiting: u64) -> Totals {
+        let dropped = self.accounts.get(signal).dropped;
+        let (delivered, handed) = (self.delivered(signal), self.handed(signal));
+        let known = [delivered, handed, waiting].into_iter().chain(dropped);
+        let received = known.fold(0, u64::saturating_add);
+        Totals { received, delivered, handed, dropped }.less(self.told.get(signal))
+    }
+
+    /// `totals` are told.
+    pub fn tell(&mut self, signal: Signal, totals: &Totals) {
+        self.told.get_mut(signal).add(totals);
+    }
+
     /// Takes over the counts of another ledger.
     pub(super) fn add(&mut self, other: &Self) {
         for (signal, records) in other.handed.iter() {
             self.hand_over(signal, *records);
+        }
+        for signal in Signal::ALL {
+            self.deliver(signal, other.delivered(signal));
+            self.tell(signal, other.told.get(signal));
         }
         for (signal, account) in other.accounts.iter() {
             let ours = self.accounts.get_mut(signal);
@@ -201,6 +237,27 @@ impl Ledger {
     pub(super) fn decode_handed(&mut self, fields: &mut Fields<'_>) -> Option<()> {
         for signal in Signal::ALL {
             *self.handed.get_mut(signal) = fields.u64()?;
+        }
+        Some(())
+    }
+
+    /// Appends what was delivered and told, which stands behind what an earlier version knows.
+    pub(super) fn encode_told(&self, out: &mut Vec<u8>) {
+        for (_, records) in self.delivered.iter() {
+            out.extend_from_slice(&records.to_le_bytes());
+        }
+        for (_, totals) in self.told.iter() {
+            totals.encode(out);
+        }
+    }
+
+    /// Reads what [`Ledger::encode_told`] wrote.
+    pub(super) fn decode_told(&mut self, fields: &mut Fields<'_>) -> Option<()> {
+        for signal in Signal::ALL {
+            *self.delivered.get_mut(signal) = fields.u64()?;
+        }
+        for signal in Signal::ALL {
+            *self.told.get_mut(signal) = Totals::decode(fields)?;
         }
         Some(())
     }
@@ -268,6 +325,35 @@ mod tests {
         assert_eq!(ledger.handed(Signal::Metrics), u64::MAX);
         assert_eq!((ledger.handed(Signal::Logs), ledger.dropped(Signal::Logs)), (0, 2));
         assert_eq!(ledger.dropped(Signal::Metrics), 0);
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again_and_what_came_in_is_what_became_of_it() {
+        let mut ledger = Ledger::default();
+        ledger.deliver(Signal::Logs, 5);
+        ledger.hand_over(Signal::Logs, 1);
+        ledger.drop(tally(2));
+        let first = ledger.untold(Signal::Logs, 10);
+        assert_eq!((first.received, first.delivered, first.handed), (18, 5, 1));
+        assert_eq!(first.dropped.iter().sum::<u64>(), 2);
+        ledger.tell(Signal::Logs, &first);
+        assert_eq!(ledger.untold(Signal::Logs, 10), Totals::default());
+        ledger.deliver(Signal::Logs, 10);
+        let second = ledger.untold(Signal::Logs, 4);
+        assert_eq!((second.received, second.delivered), (4, 10));
+    }
+
+    #[test]
+    fn a_drop_that_is_taken_back_is_made_up_for_by_the_next() {
+        let mut ledger = Ledger::default();
+        ledger.drop(tally(5));
+        let told = ledger.untold(Signal::Logs, 0);
+        ledger.tell(Signal::Logs, &told);
+        ledger.undrop(tally(3));
+        assert_eq!(ledger.untold(Signal::Logs, 3), Totals::default());
+        ledger.drop(tally(4));
+        let more = ledger.untold(Signal::Logs, 0);
+        assert_eq!((more.dropped.iter().sum::<u64>(), more.received), (1, 1), "six in all, five told");
     }
 
     #[test]

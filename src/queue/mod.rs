@@ -55,6 +55,7 @@ mod segments;
 mod send;
 mod state;
 mod store;
+mod totals;
 mod types;
 
 pub use block::{BlockError, Deflater, GzipAssembler, gzip, inflate};
@@ -67,6 +68,7 @@ pub use notes::{Entry, Found, Index, SegmentRow};
 pub use segments::StoreError;
 pub use state::{Mark, State};
 pub use store::Queue;
+pub use totals::Totals;
 pub use types::{
     AppendError, Appended, Batch, Encoding, Limits, NewBlock, Oldest, Opened, Overflow, Request, Waiting,
 };

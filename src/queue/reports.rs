@@ -42,11 +42,15 @@ impl Queue {
     pub(super) fn report_again(&mut self, reports: Vec<Stored>) {
         for (mut header, payload) in reports {
             let Kind::Report(tally) = header.kind else { continue };
+            let before = header.seq;
             if self.put(&mut header, &payload).is_err() {
                 return;
             }
             self.state.ledger.report(tally);
             self.state.reported = header.seq;
+            if self.state.told == before {
+                self.state.told = header.seq;
+            }
         }
     }
 }

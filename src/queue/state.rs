@@ -10,7 +10,7 @@ use super::frame::Seq;
 use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
-/// Length of one slot in bytes: the state takes 460, the rest is zero and room for later versions.
+/// Length of one slot in bytes: the state takes 740, the rest is zero and room for later versions.
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
 pub(super) const SLOTS: u64 = 2;
@@ -49,6 +49,10 @@ pub struct State {
     pub fragment: Seq,
     /// The newest carry frame; zero if there is none.
     pub carry: Seq,
+    /// The last frame that told what the ledger says was told; zero if there was none.
+    pub told: Seq,
+    /// When that was, Unix nanoseconds.
+    pub told_at: u64,
 }
 
 impl State {
@@ -69,6 +73,9 @@ impl State {
         slot.extend_from_slice(&self.carry.0.to_le_bytes());
         // An earlier version left zeros here, and leaves alone what it does not know.
         self.ledger.encode_handed(&mut slot);
+        self.ledger.encode_told(&mut slot);
+        slot.extend_from_slice(&self.told.0.to_le_bytes());
+        slot.extend_from_slice(&self.told_at.to_le_bytes());
         slot.resize(SLOT_BYTES - 4, 0);
         let crc = crc32(&slot);
         slot.extend_from_slice(&crc.to_le_bytes());
@@ -94,7 +101,10 @@ impl State {
         state.fragment = Seq(fields.u64()?);
         state.carry = Seq(fields.u64()?);
         state.ledger.decode_handed(&mut fields)?;
-        let own = [state.reported, state.fragment, state.carry];
+        state.ledger.decode_told(&mut fields)?;
+        state.told = Seq(fields.u64()?);
+        state.told_at = fields.u64()?;
+        let own = [state.reported, state.fragment, state.carry, state.told];
         let mut named = state.marks.iter().map(|(_, mark)| mark.seq).chain(own);
         let plausible = named.all(|seq| seq.segment() <= SEGMENT_MAX) && state.generation <= GENERATION_MAX;
         plausible.then_some(state)
@@ -109,7 +119,10 @@ pub(super) fn is_newer(slot: &[u8]) -> bool {
         .is_some_and(|found| found > version.first().unwrap_or(found))
 }
 
-const _: () = assert!(8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 24 + Ledger::HANDED_BYTES + 4 <= SLOT_BYTES);
+const _: () = assert!(
+    8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 24 + Ledger::HANDED_BYTES + Ledger::TOLD_BYTES + 16 + 4
+        <= SLOT_BYTES
+);
 
 #[cfg(test)]
 mod tests {
@@ -123,11 +136,16 @@ mod tests {
             reported: Seq(8),
             fragment: Seq(9),
             carry: Seq(10),
+            told: Seq(11),
+            told_at: 12,
             ..State::default()
         };
         *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };
         state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Damaged, records: 3 });
         state.ledger.hand_over(Signal::Traces, 4);
+        state.ledger.deliver(Signal::Metrics, 5);
+        let totals = state.ledger.untold(Signal::Metrics, 6);
+        state.ledger.tell(Signal::Metrics, &totals);
         state
     }
 
@@ -144,6 +162,7 @@ mod tests {
         assert_eq!(read.ledger.handed(Signal::Traces), 0);
         assert_eq!(read.ledger.dropped(Signal::Logs), 3);
         assert_eq!((read.carry, read.marks), (state().carry, state().marks));
+        assert_eq!((read.told, read.ledger.delivered(Signal::Metrics)), (Seq::default(), 0));
     }
 
     #[test]

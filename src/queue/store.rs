@@ -4,7 +4,7 @@
 
 use super::deliveries::{Deliveries, Progress};
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
-use super::lane::{Filled, Lane};
+use super::lane::{Filled, Item, Lane};
 use super::ledger::Ledger;
 use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::segments::{Segments, StoreError};
@@ -99,8 +99,10 @@ impl Queue {
             sum.records += waiting.records;
             sum.plain_bytes += waiting.plain_bytes;
         }
-        // Of the block that is sent in parts, some records are done.
-        sum.records = sum.records.saturating_sub(u64::from(self.state.marks.get(signal).records));
+        // Of the block that is sent in parts, some records are done. Those of a report are not the user's.
+        let is_report = self.lanes.get(signal).head().is_some_and(Item::is_report);
+        let done = if is_report { 0 } else { self.state.marks.get(signal).records };
+        sum.records = sum.records.saturating_sub(u64::from(done));
         sum
     }
 

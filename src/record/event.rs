@@ -223,6 +223,17 @@ impl<'a> Event<'a> {
     }
 }
 
+impl Event<'_> {
+    /// The tenant that an invocation begins for, if this is its `platform.start` and the function isolates tenants.
+    pub fn tenant(&self) -> Option<String> {
+        if self.kind != Kind::Platform(Platform::Start) {
+            return None;
+        }
+        let tenant = Value::parse(self.record)?.get("tenantId")?.as_str()?.to_owned();
+        (!tenant.is_empty()).then_some(tenant)
+    }
+}
+
 /// What the lifecycle needs to know of the platform's events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact<'a> {
@@ -384,6 +395,26 @@ mod tests {
         assert_eq!(event.record, br#"{"a": 1}"#);
         assert_eq!(event.extra, [("added".into(), &b"[true]"[..])]);
         assert_eq!(event.raw, raw);
+    }
+
+    #[test]
+    fn a_start_tells_its_tenant() {
+        let tenant = |kind: &str, record: &str| {
+            Event::parse(format!(r#"{{"type":"{kind}","record":{record}}}"#).as_bytes()).tenant()
+        };
+        assert_eq!(
+            tenant("platform.start", r#"{"requestId":"r","tenantId":"blue"}"#).as_deref(),
+            Some("blue")
+        );
+        for (kind, record) in [
+            ("platform.start", r#"{"requestId":"r"}"#),
+            ("platform.start", r#"{"tenantId":""}"#),
+            ("platform.start", r#"{"tenantId":7}"#),
+            ("platform.start", r#""text""#),
+            ("function", r#"{"tenantId":"blue"}"#),
+        ] {
+            assert_eq!(tenant(kind, record), None, "{kind} {record}");
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@
 #![allow(clippy::disallowed_methods, reason = "the demo is the world: it keeps real time")]
 
 mod chart;
+mod collector;
 mod extension;
+mod invocation;
 mod ledger;
 mod live;
 mod options;
@@ -93,7 +95,8 @@ async fn run() -> Result<bool, Failure> {
         }
     };
     view.end(&stage)?;
-    let story = telling::tell(&stage, &extension, variables, &end);
+    let collected = collector::told(&extension).await;
+    let story = Story { collected, ..telling::tell(&stage, &extension, variables, &end) };
     report(&story, &stage.options)?;
     Ok(story.problems.is_empty())
 }

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     chart::{self, escape, join},
+    invocation::{Shown, Span},
     spread::{mib, ms, thousands},
     story::{PhaseRow, Story},
     summary,
@@ -50,6 +51,11 @@ rect { stroke: var(--paper); } .outage { fill: var(--outage); } .fine { fill: va
 .dot { fill: var(--dot); opacity: .55; } .first { fill: none; stroke: var(--dot); opacity: .8; }
 .mark { stroke: var(--mark); stroke-dasharray: 4 3; } svg .mark-text { fill: var(--mark); }
 pre { overflow-x: auto; font-size: .8rem; color: var(--soft); }
+.one { display: grid; grid-template-columns: 3fr 2fr; gap: 1.5rem; } .one td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.one tr:last-child td { font-weight: 400; } .one td:first-child { white-space: nowrap; }
+.span { display: grid; grid-template-columns: 12rem 1fr; font-size: .86rem; padding: .1rem 0; }
+.span i { display: block; height: .8rem; margin-top: .3rem; min-width: 2px; background: var(--done); } .span i.failed { background: var(--bad); }
+.part { padding-left: 1rem; color: var(--soft); }
 ";
 
 fn html(story: &Story) -> String {
@@ -63,7 +69,7 @@ fn html(story: &Story) -> String {
          <meta name=viewport content=\"width=device-width, initial-scale=1\">\n\
          <title>outlast: telemetry through an outage</title>\n<style>{STYLE}</style>\n\
          <h1>Telemetry through an outage</h1>\n{verdict}\n<p class=soft>{}.</p>\n\
-         {}\n{}\n<h2>Phase by phase</h2>\n{}\n{}\n<h2>How it was measured</h2>\n{}\n{}</html>\n",
+         {}\n{}\n<h2>Phase by phase</h2>\n{}\n{}\n{}{}<h2>How it was measured</h2>\n{}\n{}</html>\n",
         escape(&story.headline()),
         tiles(story),
         chart::svg(story),
@@ -72,8 +78,79 @@ fn html(story: &Story) -> String {
          milliseconds; 0 where it had asked before. The first ten invocations of every environment, that is after the \
          start, the time-out and the SIGKILL, are counted apart. Lines belong to the phase of the invocation that logged \
          them; delivered, repeated, lost and misordered are as of the end.</p>",
+        story.shown.as_ref().map(one).unwrap_or_default(),
+        collected(story),
         method(story),
         said(story),
+    )
+}
+
+/// Logs, metrics and trace of one invocation.
+fn one(shown: &Shown) -> String {
+    let logs = join(shown.logs.iter().map(|log| {
+        let linked = if log.linked { " title=\"in its trace\"" } else { "" };
+        format!(
+            "<tr{linked}><td>{} ms<td>{}<td>{}\n",
+            millis(log.at_us),
+            escape(&log.kind),
+            escape(&log.text)
+        )
+    }));
+    let points = join(shown.points.iter().map(|point| {
+        format!("<tr><td>{}<td>{} {}\n", escape(&point.name), escape(&point.value), escape(&point.unit))
+    }));
+    let more =
+        if shown.more > 0 { format!(" {} more records are not shown.", shown.more) } else { String::new() };
+    format!(
+        "<h2>One invocation as the backend has it</h2>\n<p>Request <code>{}</code>, in the phase {}, trace <code>{}</code>, \
+         decoded with opentelemetry-proto. Times are from its start. A data point is for a delivery: it may hold the \
+         invocation before.{more}</p>\n{}<div class=\"one scroll\"><table>\n<tr><th>log record<th>type<th>body\n{logs}</table>\
+         <table>\n<tr><th>data point<th>value\n{points}</table></div>\n",
+        escape(&shown.request_id),
+        escape(&shown.phase),
+        escape(&shown.trace_id),
+        trace(&shown.spans),
+    )
+}
+
+/// Spans as bars on one axis.
+fn trace(spans: &[Span]) -> String {
+    let end_us = |span: &Span| span.from_us.saturating_add_unsigned(span.took_us);
+    let from = spans.iter().map(|span| span.from_us).min().unwrap_or_default();
+    let until = spans.iter().map(end_us).max().unwrap_or_default();
+    let whole = until.saturating_sub(from).max(1);
+    let percent = |us: i64| us.saturating_mul(1000).saturating_div(whole).clamp(0, 1000);
+    join(spans.iter().map(|span| {
+        let (at, long) =
+            (percent(span.from_us.saturating_sub(from)), percent(end_us(span).saturating_sub(span.from_us)));
+        let part = if span.root { "" } else { " class=part" };
+        let failed = if span.failed { " class=failed" } else { "" };
+        format!(
+            "<div class=span title=\"{} ms, from {} ms on\"><span{part}>{}</span>\
+             <i{failed} style=\"margin-left:{}.{}%;width:{}.{}%\"></i></div>\n",
+            ms(span.took_us),
+            millis(span.from_us),
+            escape(&span.name),
+            at / 10,
+            at % 10,
+            long / 10,
+            long % 10,
+        )
+    }))
+}
+
+/// Microseconds as milliseconds, which may be before the start.
+fn millis(us: i64) -> String {
+    let sign = if us < 0 { "-" } else { "" };
+    format!("{sign}{}", ms(us.unsigned_abs()))
+}
+
+/// What a real collector printed.
+fn collected(story: &Story) -> String {
+    let Some(text) = &story.collected else { return String::new() };
+    format!(
+        "<details><summary>Another invocation as a real collector (rotel) printed it</summary>\n<pre>{}</pre></details>\n",
+        escape(text)
     )
 }
 
@@ -164,4 +241,50 @@ fn said(story: &Story) -> String {
         return String::new();
     }
     format!("<h2>What the extension said</h2>\n<pre>{}</pre>\n", escape(&story.said.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invocation::{Log, Point};
+
+    #[test]
+    fn an_invocation_is_shown_with_logs_points_and_spans_to_scale_and_nothing_it_says_is_markup() {
+        let span = |name: &str, from_us, took_us, root| Span {
+            name: name.to_owned(),
+            from_us,
+            took_us,
+            root,
+            failed: !root,
+        };
+        let shown = Shown {
+            request_id: "r".to_owned(),
+            trace_id: "t".to_owned(),
+            phase: "503".to_owned(),
+            logs: vec![Log {
+                at_us: 1_500,
+                kind: "function".to_owned(),
+                text: "<b>".to_owned(),
+                linked: true,
+            }],
+            points: vec![Point {
+                name: "faas.invocations".to_owned(),
+                value: "1".to_owned(),
+                unit: "{i}".to_owned(),
+            }],
+            spans: vec![span("f", 0, 3_000, true), span("init", -1_000, 500, false)],
+            more: 2,
+        };
+        let html = one(&shown);
+        for part in [
+            "<tr title=\"in its trace\"><td>1.50 ms<td>function<td>&lt;b&gt;",
+            "<tr><td>faas.invocations<td>1 {i}",
+            "style=\"margin-left:25.0%;width:75.0%\"",
+            "<i class=failed style=\"margin-left:0.0%;width:12.5%\"",
+            "2 more records",
+        ] {
+            assert!(html.contains(part), "{part}: {html}");
+        }
+        assert!(!html.contains("<b>"));
+    }
 }

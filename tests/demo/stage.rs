@@ -40,6 +40,8 @@ pub(crate) struct Book {
     pub(crate) requests_before: Vec<usize>,
     pub(crate) ledger: Ledger,
     pub(crate) invocations: Vec<InvocationRow>,
+    /// The request ids of these.
+    pub(crate) requests: Vec<String>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) marks: Vec<Mark>,
     pub(crate) starts: Vec<Start>,
@@ -114,6 +116,7 @@ impl Stage {
             error: invoked.error_type().map(str::to_owned),
         };
         book.invocations.push(row);
+        book.requests.push(invoked.request_id.clone());
     }
 
     fn started(&self) {

@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::{
+    invocation::Shown,
     ledger::Counts,
     spread::{Spread, ms, thousands},
 };
@@ -34,6 +35,11 @@ pub(crate) struct Story {
     pub(crate) marks: Vec<Mark>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) invocations: Vec<InvocationRow>,
+    /// One invocation as the backend has it.
+    pub(crate) shown: Option<Shown>,
+    /// Another as a real collector printed it, where there is one.
+    #[serde(skip)]
+    pub(crate) collected: Option<String>,
     /// What the extension itself said, the last lines.
     pub(crate) said: Vec<String>,
     /// Why the demo fails; empty if all is well.

@@ -5,8 +5,10 @@ use std::{path::Path, thread};
 use outlast_simulator::{Sandbox, ShutdownEnd};
 
 use crate::{
+    invocation::{self, Shown},
     ledger::{Counts, invocation_of},
     options::Options,
+    phase::Phase,
     spread::{Spread, thousands},
     stage::{Book, Stage},
     story::{InvocationRow, PhaseRow, Settings, Shutdown, Story},
@@ -61,9 +63,33 @@ pub(crate) fn tell(
         marks: book.marks.clone(),
         samples: book.samples.clone(),
         invocations: book.invocations.clone(),
+        shown: shown(stage, &book),
+        collected: None,
         said,
         problems,
     }
+}
+
+/// One invocation for the page, of those that the backend has the span of.
+fn shown(stage: &Stage, book: &Book) -> Option<Shown> {
+    let phases = &stage.options.phases;
+    let is_outage = |phase: usize| phases.get(phase).is_some_and(Phase::is_outage);
+    stage.backend.received(|received| {
+        by_interest(&book.invocations, is_outage).into_iter().find_map(|at| {
+            let phase = phases.get(book.invocations.get(at)?.phase)?;
+            invocation::of(received.records(), book.requests.get(at)?, &phase.name)
+        })
+    })
+}
+
+/// The places of invocations that are worth looking at, the best first: a cold start while the backend was away shows most.
+fn by_interest(rows: &[InvocationRow], is_outage: impl Fn(usize) -> bool) -> Vec<usize> {
+    const LOOKED_AT_MAX: usize = 5;
+    let mut places: Vec<usize> = (0..rows.len()).collect();
+    let rank = |at: &usize| rows.get(*at).map(|row| (row.error.is_some(), !is_outage(row.phase), !row.cold));
+    places.sort_by_key(rank);
+    places.truncate(LOOKED_AT_MAX);
+    places
 }
 
 fn settings(options: &Options, extension: &Path, variables: Vec<(String, String)>) -> Settings {
@@ -93,7 +119,7 @@ fn phases(stage: &Stage, book: &Book) -> Vec<PhaseRow> {
         let at = |index: usize| book.requests_before.get(index).copied();
         at(index + 1).unwrap_or_default().saturating_sub(at(index).unwrap_or_default())
     };
-    let row = |(index, (phase, counts)): (usize, (&crate::phase::Phase, Counts))| {
+    let row = |(index, (phase, counts)): (usize, (&Phase, Counts))| {
         let rows: Vec<&InvocationRow> = book.invocations.iter().filter(|row| row.phase == index).collect();
         let at = |index: usize| book.phase_began_ms.get(index).copied().unwrap_or_default();
         PhaseRow {
@@ -132,4 +158,32 @@ fn problems(totals: Counts, shutdown: &Shutdown, lambda: &Sandbox) -> Vec<String
         problems.push("the extension had to be killed at the deadline of SHUTDOWN".to_owned());
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cold_start_in_an_outage_is_shown_rather_than_a_failure_or_a_fine_day() {
+        let row = |phase, cold, error: bool| InvocationRow {
+            phase,
+            at_ms: 0,
+            added_us: None,
+            first: false,
+            cold,
+            error: error.then(|| "timeout".to_owned()),
+        };
+        let rows = [
+            row(0, true, false),
+            row(0, false, false),
+            row(1, true, true),
+            row(1, false, false),
+            row(1, true, false),
+            row(1, false, false),
+            row(2, false, false),
+        ];
+        assert_eq!(by_interest(&rows, |phase| phase == 1), [4, 3, 5, 0, 1]);
+        assert_eq!(by_interest(&[], |_| true), Vec::<usize>::new());
+    }
 }

@@ -14,8 +14,10 @@ fn outcomes(backend: &Backend) -> [u64; 4] {
     ["faas.invocations", "faas.errors", "faas.timeouts", "faas.coldstarts"].map(|name| counted(backend, name))
 }
 
+/// The metrics about the function.
 fn names(backend: &Backend) -> BTreeSet<String> {
-    points(backend).into_iter().map(|point| point.text).collect()
+    let names = points(backend).into_iter().map(|point| point.text);
+    names.filter(|name| !name.starts_with("outlast.")).collect()
 }
 
 /// The parts of a span, by name.
