@@ -207,5 +207,4 @@ sample!(managed_instances, "08-managed-instances", true);
 sample!(the_older_logs_api, "10-logs-api-legacy-batch-2022", false);
 sample!(records_that_are_lines, "11-legacy-string-records", false);
 sample!(forms_of_function_records, "12-function-record-forms", false);
-sample!(embedded_metrics_and_loggers, "16-embedded-metrics-and-loggers", false);
 sample!(a_record_that_was_cut, "15-split-payload-joined", false);

@@ -23,7 +23,7 @@ macro_rules! sample {
 }
 
 /// Every whole sample, for what holds for all of them.
-const ALL: [&[u8]; 10] = [
+const ALL: [&[u8]; 9] = [
     sample!("01-cold-start-success-node18-2024.json"),
     sample!("03-fixtures-2022-traced-invoke.json"),
     sample!("04-shapes-restore-dropped-error.json"),
@@ -33,7 +33,6 @@ const ALL: [&[u8]; 10] = [
     sample!("10-logs-api-legacy-batch-2022.json"),
     sample!("11-legacy-string-records.json"),
     sample!("12-function-record-forms.json"),
-    sample!("16-embedded-metrics-and-loggers.json"),
 ];
 
 fn events(body: &[u8]) -> Vec<Event<'_>> {
