@@ -47,6 +47,7 @@ pub mod logging;
 pub mod observe;
 pub mod queue;
 pub mod record;
+pub mod rules;
 mod signal;
 pub mod start;
 

@@ -86,6 +86,8 @@ pub struct Config {
     pub price: Option<Price>,
     /// Types of platform events that become no log record unless they tell of a problem.
     pub silenced: Vec<String>,
+    /// What the user's rules are, or where.
+    pub rules: Option<Rules>,
     /// What to subscribe to; never empty, no repeats.
     pub telemetry: Vec<TelemetryType>,
     /// Where OTLP is taken from the function; none if it is not.
@@ -116,6 +118,15 @@ pub struct Config {
     pub service_name: Option<String>,
     /// Further resource attributes, in the order given, without `service.name`.
     pub resource_attributes: Vec<(String, String)>,
+}
+
+/// The user's rules for log records. What they say is not looked at here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// The rules.
+    Inline(String),
+    /// The file that has them; absolute.
+    File(PathBuf),
 }
 
 impl Config {
@@ -155,6 +166,7 @@ impl Config {
             sampler_takes_ratio: false,
             price: None,
             silenced: Vec::new(),
+            rules: None,
             telemetry: Vec::new(),
             otlp_receiver: None,
             completes_resources: false,

@@ -4,14 +4,15 @@
 //! are kept; if they are not, Lambda sends the delivery again, and it is as if it had never come.
 
 use super::blocks::{Blocks, Encoded};
-use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, token};
+use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, Remembered, token};
 use super::{inputs, tmp};
 use crate::deliver::fallback::is_echo;
 use crate::encode::WireFormat;
 use crate::observe::{Around, Ending, Link, Observer, Seen, Space};
 use crate::queue::BlockError;
 use crate::record::log::INVOCATION_ID;
-use crate::record::{Context, Event, Fact, Kind, LogRecord, Platform, Resource, severity};
+use crate::record::{Context, Event, Fact, Kind, LogRecord, Piece, Platform, Resource, severity};
+use crate::rules::{RuleSet, Tally};
 use crate::{Signal, clock};
 use std::time::Duration;
 
@@ -32,11 +33,15 @@ pub(super) struct Delivery<'p> {
     uid: String,
     encoded: Vec<u8>,
     tmp: Option<Space>,
+    rule_set: Option<&'p mut RuleSet>,
+    tally: Tally,
+    /// Invocations that failed, as far as this delivery says so.
+    failed: Vec<String>,
 }
 
 impl<'p> Delivery<'p> {
     pub(super) fn of(pipeline: &'p mut Pipeline, origin: &'p Origin) -> Self {
-        let Pipeline { packer, about, resource, making, observer, running, nonce } = pipeline;
+        let Pipeline { packer, about, resource, making, observer, running, nonce, rule_set, .. } = pipeline;
         Self {
             origin,
             making,
@@ -52,6 +57,27 @@ impl<'p> Delivery<'p> {
             uid: format!("{:032x}", origin.uid_seed),
             encoded: Vec::new(),
             tmp: None,
+            rule_set: rule_set.as_mut(),
+            tally: Tally::default(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// Looks for what rules need to know before it comes: how invocations end.
+    pub(super) fn look_ahead(&mut self, pieces: &[Piece<'_>]) {
+        if !self.rule_set.as_ref().is_some_and(|rules| rules.samples()) {
+            return;
+        }
+        for piece in pieces {
+            let Piece::Whole(raw) = piece else { continue };
+            if let Some(
+                Fact::RuntimeDone { request_id: Some(id), status: Some(status), .. }
+                | Fact::Report { request_id: Some(id), status: Some(status) },
+            ) = Event::parse(raw).fact()
+                && status.is_failure()
+            {
+                self.failed.push(id.into_owned());
+            }
         }
     }
 
@@ -120,6 +146,13 @@ impl<'p> Delivery<'p> {
         }
         if !wanted || self.is_silenced(event, &record) {
             return Ok(());
+        }
+        if let Some(rules) = self.rule_set.as_deref_mut() {
+            let failed =
+                invocation_of(&record).is_some_and(|id| self.failed.iter().any(|failed| failed == id));
+            if !rules.apply(&mut record, failed, &mut self.tally) {
+                return Ok(());
+            }
         }
         self.encoded.clear();
         self.blocks.wire().log(self.resource, &record, &mut self.encoded);
@@ -191,7 +224,8 @@ impl<'p> Delivery<'p> {
             self.blocks.carry(self.observer.carry(), self.origin.received)?;
         }
         let (blocks, records) = self.blocks.finish();
-        Ok(Made { blocks, noted, records, observer: self.observer })
+        let remembered = Remembered { observer: self.observer, tally: self.tally };
+        Ok(Made { blocks, noted, records, remembered })
     }
 
     pub(super) fn learn(&mut self, fact: Fact<'_>, noted: &mut Vec<Noted>) {
@@ -242,10 +276,14 @@ fn separate(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
     }
 }
 
+/// The invocation that a record belongs to.
+fn invocation_of<'r>(record: &'r LogRecord<'_>) -> Option<&'r str> {
+    record.attributes.iter().find(|(name, _)| name == INVOCATION_ID)?.1.as_str()
+}
+
 /// Puts a line of the function's and the span of its invocation together: each tells the other's trace, if it has none.
 fn correlate(record: &mut LogRecord<'_>, observer: &mut Observer) {
-    let invocation = record.attributes.iter().find(|(name, _)| name == INVOCATION_ID);
-    let Some(request_id) = invocation.and_then(|(_, value)| value.as_str()) else { return };
+    let Some(request_id) = invocation_of(record) else { return };
     match (record.trace_id, record.span_id) {
         (Some(trace_id), Some(span_id)) => {
             observer.logged(request_id, Link { trace_id, span_id, trace_flags: record.trace_flags });

@@ -32,6 +32,7 @@ mod receiver;
 mod refusal;
 mod reset;
 mod room;
+mod rules;
 mod sdk;
 mod sdks;
 mod shutdown;
