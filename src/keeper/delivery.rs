@@ -65,7 +65,7 @@ impl<'p> Delivery<'p> {
 
     /// Looks for what rules need to know before it comes: how invocations end.
     pub(super) fn look_ahead(&mut self, pieces: &[Piece<'_>]) {
-        if !self.rule_set.as_ref().is_some_and(|rules| rules.samples()) {
+        if self.rule_set.as_ref().is_none_or(|rules| !rules.samples()) {
             return;
         }
         for piece in pieces {

@@ -120,12 +120,11 @@ fn codes(text: &[u8], spans: &mut Vec<Span>, read: impl Fn(&[u8], usize) -> Opti
         if is_escaped(text, start) {
             start += 1;
         }
-        if at(text, start).is_ascii_digit() || at(text, start).is_ascii_uppercase() {
-            if let Some(end) = read(text, start) {
-                spans.push(Span::plain(start, end));
-                from = end;
-                continue;
-            }
+        let begins_a_code = at(text, start).is_ascii_digit() || at(text, start).is_ascii_uppercase();
+        if begins_a_code && let Some(end) = read(text, start) {
+            spans.push(Span::plain(start, end));
+            from = end;
+            continue;
         }
         from = run(text, start, |byte| byte.is_ascii_alphanumeric()).max(start + 1);
     }
@@ -194,7 +193,7 @@ fn luhn(digits: &[u32]) -> bool {
         (0, _) => *digit,
         (_, twice) => twice / 10 + twice % 10,
     };
-    digits.iter().rev().enumerate().map(doubled).sum::<u32>() % 10 == 0
+    digits.iter().rev().enumerate().map(doubled).sum::<u32>().is_multiple_of(10)
 }
 
 /// The check digit of the Brazilian registers: modulo 11, weights from 2 upwards from the right, from 2 again after `most`.

@@ -293,7 +293,10 @@ fn severities(wanted: &str) -> Option<RangeInclusive<u8>> {
         ">=" => first..=LAST,
         ">" => first + 4..=LAST,
         "<=" => 1..=first + 3,
-        "<" => 1..=first - 1,
+        "<" => {
+            let below = first - 1;
+            1..=below
+        }
         _ => return None,
     })
 }
