@@ -48,6 +48,7 @@ pub mod observe;
 pub mod outage;
 pub mod queue;
 pub mod record;
+pub mod rules;
 mod signal;
 pub mod start;
 

@@ -382,7 +382,7 @@ fn shutdown_budget(told: Option<Duration>, continuous: bool) -> Duration {
 }
 
 fn last_line(summary: &Summary, has_fallback: bool) -> String {
-    let Summary { received, delivered, handed, dropped, waiting } = summary;
+    let Summary { received, delivered, handed, dropped, waiting, rules } = summary;
     let waiting: &PerSignal<_> = waiting;
     let left: u64 = waiting.iter().map(|(_, waiting)| waiting.records).sum();
     let by_signal: Vec<String> = waiting
@@ -396,8 +396,13 @@ fn last_line(summary: &Summary, has_fallback: bool) -> String {
     } else {
         String::new()
     };
+    let acted = rules.iter().filter(|rule| rule.records > 0);
+    let by_rule: Vec<String> =
+        acted.map(|rule| format!("\"{}\" {} {}", rule.name, rule.done, rule.records)).collect();
+    let by_rule =
+        if by_rule.is_empty() { String::new() } else { format!("; by rules: {}", by_rule.join(", ")) };
     format!(
-        "shutdown: {received} records received, {delivered} delivered{handed}, {left} left on disk{by_signal}, {dropped} dropped"
+        "shutdown: {received} records received, {delivered} delivered{handed}, {left} left on disk{by_signal}, {dropped} dropped{by_rule}"
     )
 }
 

@@ -1,17 +1,21 @@
 //! Between registration and the first event: the keeper and the listener are started, telemetry is subscribed to.
 //! In that order, for deliveries come as soon as Lambda knows where to.
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::{Listener, Receiver};
 use crate::observe::Rules;
 use crate::queue::{Limits, RealDisk};
+use crate::rules::{RULES_MAX_BYTES, RuleSet};
 use crate::{PerSignal, clock};
 use std::env;
+use std::fs::File;
 use std::future::poll_fn;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
 use tokio::runtime::Runtime;
@@ -88,7 +92,40 @@ fn making(config: &Config, concurrent: bool) -> Making {
         reads_json_lines: config.reads_json_lines,
         joins_lines: config.joins_lines,
         own_every: config.self_metrics,
+        rule_set: config.rules.as_ref().and_then(|rules| rule_set(rules, config.otlp_receiver.is_some())),
     }
+}
+
+/// The user's rules, as far as they are right; what is wrong is told. `receives`: the OTLP receiver is on.
+fn rule_set(rules: &config::Rules, receives: bool) -> Option<RuleSet> {
+    let (rules, problems) = match rules {
+        config::Rules::Inline(text) => RuleSet::parse(text),
+        config::Rules::File(path) => match read_rules(path) {
+            Ok(text) => RuleSet::parse(&text),
+            Err(error) => {
+                log::warn!("OUTLAST_RULES: {} cannot be read ({error}); there are no rules", path.display());
+                return None;
+            }
+        },
+    };
+    for problem in problems {
+        log::warn!("OUTLAST_RULES: {problem}");
+    }
+    if receives && rules.redacts() {
+        log::warn!("OUTLAST_RULES: what the OTLP receiver takes is sent as it came; it is not redacted");
+    }
+    Some(rules).filter(|rules| !rules.is_empty())
+}
+
+/// Reads a little more than rules may have: that there is too much is told with them.
+fn read_rules(path: &Path) -> io::Result<String> {
+    // Anything else may never end.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(RULES_MAX_BYTES as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Starts the OTLP receiver, or says why not. `possible`: what it takes can be sent to the destination.

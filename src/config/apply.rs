@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::kind::{Flaw, shown};
-use super::{Config, Endpoint, TelemetryType, endpoint, headers, resource};
+use super::{Config, Endpoint, Rules, TelemetryType, endpoint, headers, resource};
 use crate::Signal;
 
 /// What a base URL must be.
@@ -23,6 +23,8 @@ pub(super) const OTLP_RECEIVER_ACCEPTED: &str =
 pub(super) const QUEUE_DIR_ACCEPTED: &str = "an absolute path other than `/`";
 /// What a file of certificate authorities must be.
 pub(super) const CA_FILE_ACCEPTED: &str = "the absolute path of a PEM file";
+/// What rules must be.
+pub(super) const RULES_ACCEPTED: &str = "rules in TOML, or the absolute path of a file with them";
 /// What resource attributes must be.
 pub(super) const RESOURCE_ATTRIBUTES_ACCEPTED: &str =
     "`key=value` pairs separated by commas, percent-encoded";
@@ -170,6 +172,22 @@ pub(super) fn ca_file(config: &mut Config, value: &str) -> Vec<Flaw> {
         }];
     }
     config.ca_file = Some(path.to_owned());
+    Vec::new()
+}
+
+pub(super) fn rules(config: &mut Config, value: &str) -> Vec<Flaw> {
+    // TOML without any rule has neither sign; no TOML begins with a slash.
+    config.rules = Some(match Path::new(value) {
+        path if path.is_absolute() => Rules::File(path.to_owned()),
+        _ if value.contains(['=', '[']) => Rules::Inline(value.to_owned()),
+        _ => {
+            return vec![Flaw {
+                value: Some(shown(value)),
+                accepted: format!("accepts {RULES_ACCEPTED}"),
+                consequence: None,
+            }];
+        }
+    });
     Vec::new()
 }
 

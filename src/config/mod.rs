@@ -97,6 +97,8 @@ pub struct Config {
     pub self_metrics: Option<Duration>,
     /// How long an outage lasts before CloudWatch is told; none if it never is.
     pub outage_alert_after: Option<Duration>,
+    /// What the user's rules are, or where.
+    pub rules: Option<Rules>,
     /// What to subscribe to; never empty, no repeats.
     pub telemetry: Vec<TelemetryType>,
     /// Where OTLP is taken from the function; none if it is not.
@@ -127,6 +129,15 @@ pub struct Config {
     pub service_name: Option<String>,
     /// Further resource attributes, in the order given, without `service.name`.
     pub resource_attributes: Vec<(String, String)>,
+}
+
+/// The user's rules for log records. What they say is not looked at here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// The rules.
+    Inline(String),
+    /// The file that has them; absolute.
+    File(PathBuf),
 }
 
 impl Config {
@@ -171,6 +182,7 @@ impl Config {
             joins_lines: false,
             self_metrics: None,
             outage_alert_after: None,
+            rules: None,
             telemetry: Vec::new(),
             otlp_receiver: None,
             completes_resources: false,

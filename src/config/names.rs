@@ -9,10 +9,6 @@ pub(super) const PREFIX: &str = "OUTLAST_";
 /// Variables for exporters of OTLP start with this.
 pub(super) const OTLP_PREFIX: &str = "OTEL_EXPORTER_OTLP_";
 
-/// Settings that are documented for other versions of the extension, so that the user is not told of a typing
-/// error.
-const OF_OTHER_VERSIONS: [&str; 1] = ["OUTLAST_RULES"];
-
 /// Standard variables that would change where or how we send, but which this version cannot follow.
 const UNSUPPORTED_STANDARD: [&str; 4] = [
     "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
@@ -31,7 +27,7 @@ pub(super) fn is_standard(name: &str) -> bool {
 
 /// What to say about a variable that is set, if no setting reads it.
 pub(super) fn unknown(name: &str) -> Option<Problem> {
-    let unsupported = UNSUPPORTED_STANDARD.contains(&name) || OF_OTHER_VERSIONS.contains(&name);
+    let unsupported = UNSUPPORTED_STANDARD.contains(&name);
     let accepted = if unsupported {
         "not supported by this version".to_owned()
     } else if SETTINGS.iter().any(|setting| setting.name == name) || !name.starts_with(PREFIX) {
@@ -98,7 +94,7 @@ mod tests {
 
     #[test]
     fn no_name_is_both_read_and_called_unsupported() {
-        for name in UNSUPPORTED_STANDARD.iter().chain(&OF_OTHER_VERSIONS) {
+        for name in &UNSUPPORTED_STANDARD {
             assert!(SETTINGS.iter().all(|setting| setting.name != *name));
             assert!(unknown(name).is_some());
         }

@@ -282,6 +282,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         standard: &[],
     },
     Setting {
+        name: "OUTLAST_RULES",
+        default: "",
+        meaning: "What becomes of log records before they are kept: left out, sampled, redacted, given other attributes ([rules.md](rules.md)). What is redacted never touches the disk. A rule that is wrong is told with its line and left out; the others work.",
+        example: "/var/task/rules.toml",
+        kind: Kind::Other(apply::RULES_ACCEPTED, apply::rules),
+        standard: &[],
+    },
+    Setting {
         name: "OUTLAST_TELEMETRY",
         default: "platform,function",
         meaning: "What to take from the Lambda Telemetry API: `platform` events, what the `function` writes, what every `extension` writes (this one included).",

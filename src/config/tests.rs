@@ -252,7 +252,6 @@ fn a_wrong_value_for_logs_leaves_the_general_one() {
 #[test]
 fn what_other_versions_can_do_is_said_to_be_unsupported() {
     for (name, value) in [
-        ("OUTLAST_RULES", "/var/task/rules.toml"),
         ("OUTLAST_OVERFLOW", "shed"),
         ("OUTLAST_HEADERS", "k=ssm:/name"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
@@ -261,6 +260,18 @@ fn what_other_versions_can_do_is_said_to_be_unsupported() {
         let (line, _) = one_problem(&[(name, value)]);
         assert!(line.starts_with(name) && line.contains("not supported by this version"), "{line}");
     }
+}
+
+#[test]
+fn rules_are_given_as_they_are_or_as_a_file() {
+    assert_eq!(good(&[]).rules, None);
+    let inline = "rule = [{ drop = true }]";
+    assert_eq!(good(&[("OUTLAST_RULES", inline)]).rules, Some(Rules::Inline(inline.to_owned())));
+    let file = "/var/task/rules.toml";
+    assert_eq!(good(&[("OUTLAST_RULES", file)]).rules, Some(Rules::File(file.into())));
+    let (line, config) = one_problem(&[("OUTLAST_RULES", "rules.toml")]);
+    assert!(line.contains("accepts rules in TOML, or the absolute path of a file"), "{line}");
+    assert_eq!(config.rules, None);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! are kept; if they are not, Lambda sends the delivery again, and it is as if it had never come.
 
 use super::blocks::{Blocks, Encoded};
-use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, token};
+use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, Remembered, token};
 use super::{inputs, tmp};
 use crate::deliver::fallback::is_echo;
 use crate::encode::WireFormat;
@@ -16,6 +16,7 @@ use crate::record::{
     Context, Event, Fact, Joined, Kind, LogRecord, Piece, Platform, Reading, Resource, Value, join_lines,
     json_line, severity,
 };
+use crate::rules::{RuleSet, Tally};
 use crate::{Signal, clock};
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub(super) struct Delivery<'p> {
     encoded: Vec<u8>,
     measured: Measured,
     tmp: Option<Space>,
+    rule_set: Option<&'p mut RuleSet>,
+    tally: Tally,
+    /// Invocations that failed, as far as this delivery says so.
+    failed: Vec<String>,
     /// What Lambda says it dropped: records and bytes.
     lost: (u64, u64),
 }
@@ -54,7 +59,7 @@ struct Measured {
 
 impl<'p> Delivery<'p> {
     pub(super) fn of(pipeline: &'p mut Pipeline, origin: &'p Origin) -> Self {
-        let Pipeline { packer, about, resource, making, observer, running, nonce } = pipeline;
+        let Pipeline { packer, about, resource, making, observer, running, nonce, rule_set, .. } = pipeline;
         Self {
             origin,
             making,
@@ -71,7 +76,28 @@ impl<'p> Delivery<'p> {
             encoded: Vec::new(),
             measured: Measured::default(),
             tmp: None,
+            rule_set: rule_set.as_mut(),
+            tally: Tally::default(),
+            failed: Vec::new(),
             lost: (0, 0),
+        }
+    }
+
+    /// Looks for what rules need to know before it comes: how invocations end.
+    pub(super) fn look_ahead(&mut self, pieces: &[Piece<'_>]) {
+        if self.rule_set.as_ref().is_none_or(|rules| !rules.samples()) {
+            return;
+        }
+        for piece in pieces {
+            let Piece::Whole(raw) = piece else { continue };
+            if let Some(
+                Fact::RuntimeDone { request_id: Some(id), status: Some(status), .. }
+                | Fact::Report { request_id: Some(id), status: Some(status) },
+            ) = Event::parse(raw).fact()
+                && status.is_failure()
+            {
+                self.failed.push(id.into_owned());
+            }
         }
     }
 
@@ -151,7 +177,10 @@ impl<'p> Delivery<'p> {
             Some(joined) => Reading::text(&joined.text),
             None => Reading::of(event, line.as_deref()),
         };
-        if embeds && let Some(embedded) = Embedded::read(reading.members()) {
+        if embeds && let Some(mut embedded) = Embedded::read(reading.members()) {
+            if let Some(rules) = self.rule_set.as_deref_mut() {
+                embedded.texts(|attributes| rules.redact(attributes));
+            }
             let logged = event.time_unix_nanos.unwrap_or(self.origin.received);
             self.embedded(&embedded, logged, index)?;
             if self.making.emf == Emf::Metrics && !embedded.take_from(&mut reading) && event.extra.is_empty()
@@ -182,6 +211,13 @@ impl<'p> Delivery<'p> {
         }
         if !wanted || self.is_silenced(event, &record) {
             return Ok(());
+        }
+        if let Some(rules) = self.rule_set.as_deref_mut() {
+            let failed =
+                invocation_of(&record).is_some_and(|id| self.failed.iter().any(|failed| failed == id));
+            if !rules.apply(&mut record, failed, &mut self.tally) {
+                return Ok(());
+            }
         }
         self.encoded.clear();
         self.blocks.wire().log(self.resource, &record, &mut self.encoded);
@@ -284,7 +320,8 @@ impl<'p> Delivery<'p> {
             self.blocks.carry(self.observer.carry(), self.origin.received)?;
         }
         let (blocks, records) = self.blocks.finish();
-        Ok(Made { blocks, noted, records, lost: self.lost, observer: self.observer })
+        let remembered = Remembered { observer: self.observer, tally: self.tally };
+        Ok(Made { blocks, noted, records, lost: self.lost, remembered })
     }
 
     pub(super) fn learn_tenant(&mut self, event: &Event<'_>) {
@@ -340,10 +377,14 @@ pub(super) fn separate(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
     }
 }
 
+/// The invocation that a record belongs to.
+fn invocation_of<'r>(record: &'r LogRecord<'_>) -> Option<&'r str> {
+    record.attributes.iter().find(|(name, _)| name == INVOCATION_ID)?.1.as_str()
+}
+
 /// Puts a line of the function's and the span of its invocation together: each tells the other's trace, if it has none.
 fn correlate(record: &mut LogRecord<'_>, observer: &mut Observer) {
-    let invocation = record.attributes.iter().find(|(name, _)| name == INVOCATION_ID);
-    let Some(request_id) = invocation.and_then(|(_, value)| value.as_str()) else { return };
+    let Some(request_id) = invocation_of(record) else { return };
     match (record.trace_id, record.span_id) {
         (Some(trace_id), Some(span_id)) => {
             observer.logged(request_id, Link { trace_id, span_id, trace_flags: record.trace_flags });

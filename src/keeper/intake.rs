@@ -12,6 +12,7 @@ use crate::queue::{
     AppendError, Appended, Batch, BlockError, Encoding, Kind, Progress, Queue, Reason, Request, Seq, Tally,
 };
 use crate::record::{Join, Piece, Split, join, salvage, split};
+use crate::rules::RuleSet;
 use crate::{PerSignal, Signal, clock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -129,7 +130,7 @@ impl Intake {
         let mut joins = None;
         let mut joined = None;
         if let Some((seq, since, head)) = self.queue.fragment() {
-            match join(&head, body) {
+            match join(&self.pipeline.first_part(&head), body) {
                 Join::Whole(whole) if whole.len() <= JOINED_MAX_BYTES => {
                     joined = Some(whole);
                     joins = Some(seq);
@@ -162,14 +163,14 @@ impl Intake {
             kind: Kind::Block { joins },
         };
         let Some(made) = self.digest(&pieces, &origin)? else { return Ok(self.unreadable(body, delivery)) };
-        let Made { blocks, noted, records, lost, observer } = made;
+        let Made { blocks, noted, records, lost, remembered } = made;
         let parts_before = known.map_or(0, |progress| progress.frames());
         if let (true, Some(seq)) = (blocks.is_empty(), joins) {
             // Nothing is made of it, so there is no frame to say that it came.
             self.queue.forget_fragment(seq);
         }
         self.append(&Batch { delivery, received, parts_before, blocks }, records)?;
-        self.pipeline.commit(observer);
+        self.pipeline.commit(remembered);
         self.own.lost(lost);
         Ok(Taken { receipt: Receipt::Kept, noted })
     }
@@ -214,7 +215,7 @@ impl Intake {
             self.queue.forget_fragment(seq);
         }
         self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)?;
-        self.pipeline.commit(made.observer);
+        self.pipeline.commit(made.remembered);
         Ok(())
     }
 
@@ -244,7 +245,7 @@ impl Intake {
         let closed = self.pipeline.end(ending, received).map_err(Lost::from).and_then(|made| {
             let delivery = self.pipeline.uid_seed(&received.to_le_bytes());
             self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)?;
-            self.pipeline.commit(made.observer);
+            self.pipeline.commit(made.remembered);
             Ok(())
         });
         if closed.is_err() {
@@ -373,6 +374,7 @@ impl Intake {
             handed: Signal::ALL.iter().map(|signal| self.queue.ledger().handed(*signal)).sum(),
             dropped: dropped(&self.queue),
             waiting: PerSignal::from_fn(|signal| self.queue.waiting(signal)),
+            rules: self.pipeline.rule_set.iter().flat_map(RuleSet::counts).collect(),
         }
     }
 }

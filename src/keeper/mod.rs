@@ -39,6 +39,7 @@ use crate::listen::{Delivery, Export, Receipt};
 use crate::observe::Ending;
 use crate::queue::{Disk, Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
 use crate::record::ResourceInputs;
+use crate::rules::Counted;
 use crate::{PerSignal, Signal};
 use closing::Closing;
 use intake::Intake;
@@ -177,7 +178,7 @@ pub enum Notice {
 }
 
 /// Totals of this process, for its last line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Records taken in.
     pub received: u64,
@@ -189,6 +190,8 @@ pub struct Summary {
     pub dropped: u64,
     /// What waits.
     pub waiting: PerSignal<Waiting>,
+    /// What each of the user's rules did, in this process.
+    pub rules: Vec<Counted>,
 }
 
 /// How the queue stands, for an alert.

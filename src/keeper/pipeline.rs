@@ -7,8 +7,10 @@ use crate::encode::WireFormat;
 use crate::observe::{Emf, Ending, Observer, Points, Rules};
 use crate::queue::{BlockError, Kind, NewBlock};
 use crate::record::event::Instance;
-use crate::record::{Event, Fact, LogRecord, Piece, Resource};
+use crate::record::{Event, Fact, LogRecord, Piece, Resource, salvage};
+use crate::rules::{RuleSet, Tally, Withheld};
 use crate::{PerSignal, Signal};
+use std::borrow::Cow;
 use std::time::Duration;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
@@ -70,6 +72,8 @@ pub struct Making {
     pub joins_lines: bool,
     /// How often metrics about the extension itself are made, at most; `None`: never.
     pub own_every: Option<Duration>,
+    /// What the user's rules make of log records; none if there are none.
+    pub rule_set: Option<RuleSet>,
 }
 
 impl Default for Making {
@@ -83,6 +87,7 @@ impl Default for Making {
             reads_json_lines: true,
             joins_lines: false,
             own_every: None,
+            rule_set: None,
         }
     }
 }
@@ -99,6 +104,9 @@ pub(super) struct Pipeline {
     pub(super) running: Option<String>,
     /// Sets the records of this process apart from those of a copy of this environment.
     pub(super) nonce: u64,
+    pub(super) rule_set: Option<RuleSet>,
+    /// What is not on disk of a cut record that waits there.
+    withheld: Option<Withheld>,
 }
 
 /// What [`Pipeline::blocks`] made of a delivery.
@@ -109,7 +117,14 @@ pub(super) struct Made {
     /// What Lambda says it dropped before we got it: records and bytes.
     pub(super) lost: (u64, u64),
     /// To be handed to [`Pipeline::commit`] once the blocks are kept.
+    pub(super) remembered: Remembered,
+}
+
+/// What is remembered of a delivery that is kept.
+pub(super) struct Remembered {
     pub(super) observer: Observer,
+    /// What the rules did.
+    pub(super) tally: Tally,
 }
 
 /// Where a delivery's records come from and what is known of it already.
@@ -137,9 +152,11 @@ impl Pipeline {
             about,
             resource,
             observer: Observer::new(making.rules),
+            rule_set: making.rule_set.take(),
             making,
             running: None,
             nonce: fastrand::u64(..),
+            withheld: None,
         };
         pipeline.resume(carry);
         pipeline
@@ -187,6 +204,7 @@ impl Pipeline {
     pub(super) fn blocks(&mut self, pieces: &[Piece<'_>], origin: &Origin) -> Result<Made, BlockError> {
         let mut noted = Vec::new();
         let mut delivery = Delivery::of(self, origin);
+        delivery.look_ahead(pieces);
         let (mut rest, mut index) = (pieces, 0u32);
         while let Some((piece, after)) = rest.split_first() {
             index += 1;
@@ -232,8 +250,11 @@ impl Pipeline {
     }
 
     /// What was made is kept: what it rests on is remembered.
-    pub(super) fn commit(&mut self, observer: Observer) {
-        self.observer = observer;
+    pub(super) fn commit(&mut self, remembered: Remembered) {
+        self.observer = remembered.observer;
+        if let Some(rule_set) = &mut self.rule_set {
+            rule_set.count(&remembered.tally);
+        }
     }
 
     /// A block of one record of our own.
@@ -279,9 +300,21 @@ impl Pipeline {
         Ok(blocks.finish().0)
     }
 
-    /// The raw body of a delivery that is half a record, to be joined later.
+    /// The raw body of a delivery that is half a record, to be joined later. What the rules take out of records does not get
+    /// to the disk in it either.
     pub(super) fn fragment(&mut self, body: &[u8], received: u64) -> Result<NewBlock, BlockError> {
-        self.packer.fragment(body, received)
+        let Some(rule_set) = self.rule_set.as_mut().filter(|rules| rules.redacts()) else {
+            return self.packer.fragment(body, received);
+        };
+        let (stored, withheld) = rule_set.withhold(&salvage(body));
+        self.withheld = Some(withheld);
+        self.packer.fragment(&stored, received)
+    }
+
+    /// The first part of a cut record, of which `stored` is on disk, as far as this process knows more.
+    pub(super) fn first_part<'b>(&self, stored: &'b [u8]) -> Cow<'b, [u8]> {
+        let restored = self.withheld.as_ref().and_then(|withheld| withheld.restore(stored));
+        restored.map_or(Cow::Borrowed(stored), Cow::Owned)
     }
 
     /// What the uids of a delivery's records begin with.

@@ -127,6 +127,13 @@ impl<'a> Embedded<'a> {
         (!found.points.is_empty()).then_some(found)
     }
 
+    /// Lets `change` have the attributes of each point: what the function logged, and not what we make of it.
+    pub fn texts(&mut self, mut change: impl FnMut(&mut [Field<'a>])) {
+        for point in &mut self.points {
+            change(&mut point.attributes);
+        }
+    }
+
     /// Follows one directive. Whether all of it was understood; `None` if there are too many points.
     fn direct(&mut self, directive: &Value<'a>, members: &[Field<'a>]) -> Option<bool> {
         let namespace = directive.get("Namespace").and_then(|name| text(name, TEXT_MAX_CHARS));

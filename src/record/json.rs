@@ -241,12 +241,19 @@ pub(super) fn value_start<'a>(object: &'a [u8], name: &[u8]) -> Option<(usize, &
     }
 }
 
+/// Where the value that begins at `start` ends, by its structure alone. `None` if it does not.
+pub(crate) fn value_end(text: &[u8], start: usize) -> Option<usize> {
+    let mut cursor = Cursor::new(text, start);
+    cursor.skip()?;
+    Some(cursor.at())
+}
+
 /// The text of a string, given what stands between its quotes. Borrowed unless it has escapes or broken
 /// UTF-8.
 ///
 /// Nothing is refused: a lone surrogate or an unknown escape stays as it was written, backslash included, and
 /// bytes that are not UTF-8 become U+FFFD.
-pub(super) fn text(inside: &[u8]) -> Cow<'_, str> {
+pub(crate) fn text(inside: &[u8]) -> Cow<'_, str> {
     if !inside.contains(&b'\\') {
         return String::from_utf8_lossy(inside);
     }

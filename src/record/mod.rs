@@ -26,6 +26,8 @@ pub mod trace_context;
 pub mod value;
 
 pub(crate) use fields::id as identifier;
+pub(crate) use json::{text as unescaped, value_end};
+pub(crate) use split::record_start;
 
 pub use event::{Event, Fact, Kind, Platform};
 pub use log::{Context, LogRecord};

@@ -152,6 +152,11 @@ pub fn salvage(head: &[u8]) -> Vec<Piece<'_>> {
     }
 }
 
+/// Where the record begins in an element of a delivery, whole or cut. `None` if it has none.
+pub(crate) fn record_start(element: &[u8]) -> Option<usize> {
+    json::value_start(element, b"record").map(|(start, _)| start)
+}
+
 /// Where the elements of the array begin: after a byte order mark, white space and the bracket.
 fn elements_start(body: &[u8]) -> Option<usize> {
     let mark = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };

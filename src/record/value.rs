@@ -216,7 +216,7 @@ fn digits(text: &[u8]) -> (&[u8], &[u8]) {
 /// Numbers the second and later occurrences of a name: `a`, `a.2`, `a.3`.
 ///
 /// OTLP requires unique names, and there are backends that refuse a whole request over one name twice.
-pub(super) fn make_names_unique(fields: &mut [Field<'_>]) {
+pub(crate) fn make_names_unique(fields: &mut [Field<'_>]) {
     if !has_repeats(fields) {
         return;
     }

@@ -35,6 +35,7 @@ mod receiver;
 mod refusal;
 mod reset;
 mod room;
+mod rules;
 mod sdk;
 mod sdks;
 mod shutdown;

@@ -6,6 +6,7 @@ use super::{SECOND_NANOS, attribute, body, drain, text};
 use crate::encode::{Ndjson, Otlp, WireFormat};
 use crate::observe::Emf;
 use crate::queue::Overflow;
+use crate::rules::RuleSet;
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -231,4 +232,24 @@ fn what_the_last_event_brings_of_both_kinds_stays_in_one_block() {
     while intake.queue.count_one() {}
     let waiting = intake.queue.waiting(Signal::Metrics);
     assert_eq!((waiting.records, waiting.blocks), (301, 1), "300 embedded, and the cold start");
+}
+
+#[test]
+fn what_rules_redact_is_in_no_dimension_of_an_embedded_metric() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rules, problems) = RuleSet::parse("[[rule]]\nredact = { detect = [\"email\"] }\n");
+    assert_eq!(problems, []);
+    let mut intake = open(dir.path(), Making { rule_set: Some(rules), ..Making::default() });
+    let line = json!({"customer": "ana@example.com", "visits": 3, "_aws": {"Timestamp": 1_791_444_627_700_i64,
+        "CloudWatchMetrics": [{"Namespace": "shop", "Dimensions": [["customer"]],
+            "Metrics": [{"Name": "visits", "Unit": "Count"}]}]}});
+    intake.take(&body([event("function", &line)]), NOW);
+    let points = histograms(&mut intake);
+    let [(name, point)] = &points[..] else { panic!("one point is expected: {points:?}") };
+    assert_eq!((name.as_str(), point.count), ("visits", 1));
+    let customer = point.attributes.iter().find(|attribute| attribute.key == "customer").unwrap();
+    let Some(Value::StringValue(customer)) = &customer.value.as_ref().unwrap().value else {
+        panic!("a text")
+    };
+    assert!(!customer.contains("ana@"), "{customer}");
 }

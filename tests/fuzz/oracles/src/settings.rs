@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use outlast::config::{Config, Loaded, load};
+use outlast::record::{LogRecord, Value};
+use outlast::rules::{RuleSet, Tally};
 
 /// What must not be shown. Nothing else that is tried holds it.
 const SECRET: &str = "hunter2-s3cr3t-0123456789abcdef";
@@ -112,6 +114,16 @@ pub fn check(data: &[u8]) {
     for (name, value) in environment {
         by_itself(name, value);
     }
+    rules(&String::from_utf8_lossy(data));
+}
+
+/// Rules out of arbitrary text: what is wrong is told by a line that is there, and what is right does not fail.
+fn rules(text: &str) {
+    let (mut rules, problems) = RuleSet::parse(text);
+    let lines = text.matches('\n').count() + 1;
+    assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.line)), "{problems:?}");
+    let mut record = LogRecord { body: Value::Str(text.into()), ..LogRecord::default() };
+    rules.apply(&mut record, false, &mut Tally::default());
 }
 
 /// A variable alone: either it is told and nothing changes, or it is taken.
