@@ -27,6 +27,7 @@ const HEAD: &str = r#"[{"time":"2026-01-02T03:04:05.678Z","type":"function","rec
 fn on_disk(directory: &Path) -> Vec<u8> {
     const FRAME: &[u8] = b"oLf1";
     const FRAME_HEADER_BYTES: usize = 96;
+    const STORED_BYTES_AT: usize = 48;
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -36,9 +37,12 @@ fn on_disk(directory: &Path) -> Vec<u8> {
         }
         let bytes = std::fs::read(&path).unwrap();
         for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(FRAME)) {
-            let mut payload = DeflateDecoder::new(bytes.get(at + FRAME_HEADER_BYTES..).unwrap_or_default());
-            // It ends where the next frame begins, which is an error.
-            drop(payload.read_to_end(&mut found));
+            let Some(head) = bytes.get(at..at + FRAME_HEADER_BYTES) else { continue };
+            let stored = &head[STORED_BYTES_AT..STORED_BYTES_AT + size_of::<u32>()];
+            let end = at + FRAME_HEADER_BYTES + u32::from_le_bytes(stored.try_into().unwrap()) as usize;
+            let payload = bytes.get(at + FRAME_HEADER_BYTES..end).unwrap_or_default();
+            // A block has no end of its own, which the decoder tells after all that it holds.
+            drop(DeflateDecoder::new(payload).read_to_end(&mut found));
         }
         found.extend(bytes);
     }
