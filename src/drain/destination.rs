@@ -10,7 +10,8 @@
 //! signals say no more about the backend than one does.
 //!
 //! *Ramping up*: after an outage a whole fleet has a backlog. Requests start at one block and double with each
-//! success; between them a pause is drawn from zero to a bound that starts at the initial retry delay and halves.
+//! success; between them a pause is drawn from zero to a bound that starts at the initial retry delay and halves. The
+//! same begins with every request that is turned away (`docs/fleet.md` has what that is worth).
 
 use std::time::Duration;
 
@@ -143,6 +144,12 @@ impl Destination {
         }
         let ceiling = if known { None } else { Some(self.retry.next_ceiling()) };
         ceiling.filter(|_| self.is_open())
+    }
+
+    /// A request was turned away, by a backend that may have too much to do: what follows goes in small pieces at first, the
+    /// same telemetry included. Were it sent again whole, again and again, the backend would mostly read what it refuses.
+    pub(super) fn turned_away(&mut self) {
+        self.ramp = Some(Ramp { blocks: 1, pause: self.pause_initial });
     }
 
     /// Puts the next probe off until `at`.

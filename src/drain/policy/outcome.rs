@@ -72,8 +72,12 @@ impl Policy {
             Outcome::Retry { after: None, fate_unknown: true } if flight.grace_until.is_some() => {
                 self.lost_to_freeze(now, signal, flight.started, random);
             }
-            Outcome::Retry { after, .. } => {
+            Outcome::Retry { after, fate_unknown } => {
                 self.lane(signal).unavailable();
+                // What may have arrived goes again as it was, so that a repeat can be told by its key.
+                if !fate_unknown {
+                    self.destination.turned_away();
+                }
                 self.failed(now, signal, flight.started, Bounds { after, ..Bounds::default() }, random);
             }
             Outcome::NotSent => self.lane(signal).not_sent(now, random),

@@ -81,6 +81,38 @@ fn after_an_outage_requests_grow_from_one_block_with_shrinking_pauses() {
     assert_eq!(world.delivered, world.appended);
 }
 
+/// Sizes of the requests for logs, in blocks at most, when the second one meets `outcome`.
+fn sizes_around(outcome: Outcome) -> Vec<u64> {
+    let mut count = 0;
+    let mut world = World::started(settings(), move |_| {
+        count += 1;
+        reply(ms(10), if count == 2 { outcome } else { Outcome::Delivered })
+    });
+    for _ in 0..2 {
+        for _ in 0..20 {
+            world.append(Signal::Logs, 10, 1_000);
+        }
+        world.run_until_empty(100);
+    }
+    assert_eq!(world.delivered, world.appended);
+    let size = |(_, _, portion): (_, _, Portion)| match portion {
+        Portion::Run { max_blocks, .. } => max_blocks,
+        other => panic!("{other:?}"),
+    };
+    world.sends().into_iter().map(size).collect()
+}
+
+#[test]
+fn what_is_turned_away_goes_again_in_small_pieces() {
+    assert_eq!(sizes_around(UNAVAILABLE).get(1..6), Some(&[u64::MAX, 1, 2, 4, 8][..]));
+}
+
+#[test]
+fn what_may_have_arrived_goes_again_as_it_was() {
+    let sizes = sizes_around(Outcome::Retry { after: None, fate_unknown: true });
+    assert_eq!(sizes.get(1..3), Some(&[u64::MAX, u64::MAX][..]));
+}
+
 #[test]
 fn an_environment_restarted_in_an_outage_begins_with_one_block_and_without_a_pause() {
     let mut world = World::new(settings(), |_| reply(ms(10), Outcome::Delivered));
