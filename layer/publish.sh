@@ -80,6 +80,7 @@ for zip in "${zips[@]}"; do
   layer=$name-$architecture
   hex=$(cut -d ' ' -f 1 "$zip.sha256")
   # As Lambda tells it.
+  # shellcheck disable=SC2001 # what was matched is needed
   hash=$(printf '%b' "$(sed 's/../\\x&/g' <<<"$hex")" | base64)
   for region in "${regions[@]}"; do
     publish=(aws lambda publish-layer-version --region "$region" --layer-name "$layer" --zip-file "fileb://$zip"
