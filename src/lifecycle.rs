@@ -363,6 +363,8 @@ impl Conductor<'_> {
             summary = summary => if let Ok(summary) = summary { logging::say(&last_line(&summary, self.has_fallback)) },
             () = clock::sleep(SUMMARY_WAIT) => logging::say("shutdown: the counts took too long"),
         }
+        // What the keeper took in before it counted is answered: that goes out when its connection has its turn.
+        tokio::task::yield_now().await;
     }
 }
 

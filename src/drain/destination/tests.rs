@@ -87,6 +87,7 @@ fn in_a_hurry_nothing_is_waited_for() {
     let now = ms(1_000);
     open_at(&mut destination, now);
     destination.probe_after(now + ms(30_000));
+    assert_eq!(destination.probe_at(), now + ms(30_000));
     destination.hurry(now);
     assert_eq!((destination.probe_at(), destination.pause_until()), (now, now));
     let mut destination = self::destination();

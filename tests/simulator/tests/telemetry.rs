@@ -114,6 +114,18 @@ async fn the_last_report_comes_just_after_shutdown() {
 }
 
 #[tokio::test]
+async fn an_answer_that_an_extension_wrote_before_it_left_is_read() {
+    let script = "register=INVOKE,SHUTDOWN\nlisten\nsubscribe\nnext\nnext\nsleep=400";
+    let lambda = probe(script).start().await.unwrap();
+    lambda.invoke(Invocation::new()).await.unwrap();
+    lambda.frozen().await;
+    // Long after the extension is gone.
+    lambda.telemetry(|options| options.manner.read_after = ms(800));
+    assert!(lambda.shutdown(ShutdownReason::Spindown).await.exited_by_itself());
+    assert_eq!(kinds(&lambda).last().unwrap(), "platform.report");
+}
+
+#[tokio::test]
 async fn nothing_is_delivered_to_a_frozen_environment() {
     let lambda = probe(LOOP).start().await.unwrap();
     lambda.invoke(Invocation::new().logs(3)).await.unwrap();

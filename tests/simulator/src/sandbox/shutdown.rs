@@ -16,6 +16,10 @@ use crate::process::Exit;
 use crate::registry::Lifecycle;
 use crate::telemetry::platform::Phase;
 
+/// How long answers of processes that are gone are read: an attempt ends as soon as its connection does, unless somebody
+/// else holds that.
+const ANSWERS_WAIT: Duration = Duration::from_secs(1);
+
 /// Why an environment ends; the `shutdownReason` of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownReason {
@@ -120,6 +124,9 @@ impl Core {
             }
             self.until(all_gone).await;
         }
+        // What an extension answered before it left is in the socket, and Lambda reads it.
+        let answered = self.until(|core| core.hub.is_answered().then_some(()));
+        let _read = tokio::time::timeout(ANSWERS_WAIT, answered).await.is_ok();
         let extensions = lock(&self.processes)
             .iter()
             .map(|process| {

@@ -8,7 +8,7 @@ pub(crate) mod platform;
 mod subscriber;
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -52,6 +52,18 @@ pub(crate) struct Hub {
     pub(crate) changed: watch::Sender<u64>,
     /// False while the environment is frozen: nothing is delivered then.
     pub(crate) running: watch::Sender<bool>,
+    /// Attempts under way, whose answers are still to be read.
+    attempts: AtomicUsize,
+}
+
+/// An attempt under way, until it is dropped.
+struct Attempt<'a>(&'a Hub);
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.0.attempts.fetch_sub(1, Ordering::Relaxed);
+        self.0.notify();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +85,7 @@ impl Hub {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             running: watch::Sender::new(true),
+            attempts: AtomicUsize::new(0),
         }
     }
 
@@ -179,6 +192,16 @@ impl Hub {
         state.acknowledged.extend_from_slice(acknowledged);
         drop(state);
         self.notify();
+    }
+
+    fn attempt(&self) -> Attempt<'_> {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        Attempt(self)
+    }
+
+    /// Whether no answer is still to be read.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.attempts.load(Ordering::Relaxed) == 0
     }
 
     /// Makes everything that waits due now.

@@ -213,6 +213,7 @@ impl Subscriber {
     ) -> std::io::Result<Reply> {
         let manner = lock(&hub.options).manner;
         let started = Instant::now();
+        let _under_way = hub.attempt();
         let outcome = client.post(&post.body, manner, purpose == Purpose::LeaveUnread).await;
         let status = match outcome {
             Ok(Reply::Status(status)) => Some(status),
