@@ -359,8 +359,8 @@ fn runs_dry(command: &str) {
     fs::create_dir_all(&built).unwrap();
     let make =
         "printf layer > outlast-x86_64.zip && sha256sum outlast-x86_64.zip > outlast-x86_64.zip.sha256";
-    let made = Command::new("bash").args(["-ec", make]).current_dir(&built).status().unwrap();
-    assert!(made.success());
+    let status = Command::new("bash").args(["-ec", make]).current_dir(&built).status().unwrap();
+    assert!(status.success());
     let output = Command::new("bash").args(["-ec", command]).current_dir(folder.path()).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }

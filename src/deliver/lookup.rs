@@ -167,14 +167,14 @@ mod tests {
     /// Look-ups that hang until they are told what they find, and how many have begun.
     struct Scripted {
         lookups: Lookups,
-        begun: mpsc::Receiver<mpsc::Sender<Answer>>,
+        begun: mpsc::Receiver<(String, mpsc::Sender<Answer>)>,
     }
 
     fn scripted() -> Scripted {
         let (start, begun) = mpsc::channel();
-        let lookups = Lookups::by(move |_| {
+        let lookups = Lookups::by(move |host| {
             let (tell, told) = mpsc::channel();
-            start.send(tell).unwrap();
+            start.send((host.to_owned(), tell)).unwrap();
             told.recv().unwrap()
         });
         Scripted { lookups, begun }
@@ -192,9 +192,14 @@ mod tests {
     impl Scripted {
         /// The next look-up that begins.
         async fn next(&self) -> mpsc::Sender<Answer> {
+            self.next_of().await.1
+        }
+
+        /// The next look-up that begins, and of what.
+        async fn next_of(&self) -> (String, mpsc::Sender<Answer>) {
             loop {
-                if let Ok(tell) = self.begun.try_recv() {
-                    return tell;
+                if let Ok(begun) = self.begun.try_recv() {
+                    return begun;
                 }
                 tokio::task::yield_now().await;
             }
@@ -218,7 +223,9 @@ mod tests {
         let hung = scripted.next().await;
         let second = ask(&scripted, "a");
         let other = ask(&scripted, "b");
-        let [fresh, for_other] = [scripted.next().await, scripted.next().await];
+        // Threads begin in any order.
+        let begun = HashMap::from([scripted.next_of().await, scripted.next_of().await]);
+        let (fresh, for_other) = (&begun["a"], &begun["b"]);
         fresh.send(Ok(vec![address(1)])).unwrap();
         assert_eq!(second.await.unwrap().unwrap(), [address(1)]);
         assert_eq!(first.await.unwrap().unwrap(), [address(1)]);

@@ -174,7 +174,7 @@ impl<'a> Embedded<'a> {
     fn measure(
         &mut self,
         metric: &Value<'a>,
-        namespace: &Cow<'a, str>,
+        namespace: &str,
         series: &[Vec<Field<'a>>],
         members: &[Field<'a>],
     ) -> Option<()> {
@@ -192,7 +192,7 @@ impl<'a> Embedded<'a> {
             let mut attributes = Vec::with_capacity(dimensions.len() + 1);
             attributes.extend_from_slice(dimensions);
             if find(dimensions, NAMESPACE).is_none() {
-                attributes.push((NAMESPACE.into(), Value::Str(namespace.clone())));
+                attributes.push((NAMESPACE.into(), Value::Str(namespace.to_owned().into())));
             }
             self.points.push(Point { name: name.clone(), unit: unit.clone(), attributes, statistics });
         }

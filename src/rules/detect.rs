@@ -113,9 +113,7 @@ fn run(text: &[u8], from: usize, mut belongs: impl FnMut(u8) -> bool) -> usize {
 /// Asks `read` at the beginning of each word that begins like a code.
 fn codes(text: &[u8], spans: &mut Vec<Span>, read: impl Fn(&[u8], usize) -> Option<usize>) {
     let mut from = 0;
-    while let Some(found) =
-        text.get(from..).unwrap_or_default().iter().position(|b| b.is_ascii_alphanumeric())
-    {
+    while let Some(found) = text.get(from..).unwrap_or_default().iter().position(u8::is_ascii_alphanumeric) {
         let mut start = from + found;
         if is_escaped(text, start) {
             start += 1;

@@ -107,10 +107,10 @@ impl RuleSet {
     /// Does to `record` what the rules say; false if it is not to be sent. `failed`: its invocation is known to have failed.
     pub fn apply(&mut self, record: &mut LogRecord<'_>, failed: bool, tally: &mut Tally) -> bool {
         let unread = redact::is_unread(record);
-        let mut decided = false;
+        let mut settled = false;
         for (index, rule) in self.rules.iter_mut().enumerate() {
             let decides = matches!(rule.action, Action::Drop | Action::Keep | Action::Sample { .. });
-            if decides && decided {
+            if decides && settled {
                 continue;
             }
             // Nobody knows what something is that cannot be read: it is redacted by every rule.
@@ -124,7 +124,7 @@ impl RuleSet {
                     return false;
                 }
                 Action::Keep => {
-                    decided = true;
+                    settled = true;
                     true
                 }
                 Action::Sample { sampler, by_trace } => {

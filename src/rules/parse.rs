@@ -69,8 +69,8 @@ fn wrong<T>(node: &Node<'_>, what: impl Into<String>) -> Read<T> {
 pub(super) fn parse(text: &str) -> (Vec<Rule>, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut tell = |at: usize, rule: Option<String>, what: String| {
-        let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let before = text.get(..at).unwrap_or(text);
+        let line = 1 + before.matches('\n').count();
         problems.push(Problem { line, rule, what });
     };
     if text.len() > RULES_MAX_BYTES {
@@ -255,7 +255,7 @@ fn conditions(node: &Node<'_>) -> Read<When> {
                 for (name, value) in table(value, "`when.attribute`")? {
                     let test = match value.get_ref() {
                         DeValue::String(_) | DeValue::Array(_) => {
-                            Test::Text(patterns(value, "when.attribute")?)
+                            Test::Text(Box::new(patterns(value, "when.attribute")?))
                         }
                         _ => match scalar(value) {
                             Some(value) => Test::Is(value),

@@ -100,15 +100,13 @@ impl Walk<'_> {
             return colon + 1;
         }
         let value = self.blanks(colon + 1);
-        match value_end(self.raw, value).filter(|end| self.end == End::Known || *end < self.raw.len()) {
-            Some(end) => {
-                self.mark();
-                end
-            }
-            None => {
-                self.inside = true;
-                colon + 1
-            }
+        let ends = |end: &usize| self.end == End::Known || *end < self.raw.len();
+        if let Some(end) = value_end(self.raw, value).filter(ends) {
+            self.mark();
+            end
+        } else {
+            self.inside = true;
+            colon + 1
         }
     }
 

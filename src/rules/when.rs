@@ -23,7 +23,7 @@ pub(super) struct When {
 #[derive(Clone, Debug)]
 pub(super) enum Test {
     /// Its text has one of these in it.
-    Text(Patterns),
+    Text(Box<Patterns>),
     /// It is this.
     Is(Value<'static>),
 }

@@ -253,8 +253,7 @@ async fn tenant_isolation() {
     assert_eq!(told.spans, sorted([span_of(0, " cold"), span_of(1, ""), span_of(2, ""), init]));
     for record in &told.records {
         let of_invocation = match record.signal {
-            Signal::Logs => record.attributes.contains_key("faas.invocation_id"),
-            Signal::Traces => record.attributes.contains_key("faas.invocation_id"),
+            Signal::Logs | Signal::Traces => record.attributes.contains_key("faas.invocation_id"),
             Signal::Metrics => {
                 ![
                     "faas.init_duration",
