@@ -342,12 +342,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "OUTLAST_OVERFLOW",
         default: "drop-oldest",
-        meaning: "What gives way when the queue is full. `drop-oldest` keeps what happens now, `drop-newest` keeps the beginning of the outage. What is dropped is counted and reported, to the backend and on stderr.",
+        meaning: "What gives way when the queue is full. `drop-oldest` keeps what happens now, `drop-newest` keeps the beginning of the outage, `shed` keeps what is most severe ([durability.md](durability.md#shed)). What is dropped is counted and reported, to the backend and on stderr.",
         example: "drop-newest",
         kind: Kind::Choice(&[
             Choice { word: "drop-oldest", apply: Some(|config| config.overflow = Overflow::DropOldest) },
             Choice { word: "drop-newest", apply: Some(|config| config.overflow = Overflow::DropNewest) },
-            Choice { word: "shed", apply: None },
+            Choice { word: "shed", apply: Some(|config| config.overflow = Overflow::Shed) },
         ]),
         standard: &[],
     },

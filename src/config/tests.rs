@@ -252,7 +252,6 @@ fn a_wrong_value_for_logs_leaves_the_general_one() {
 #[test]
 fn what_other_versions_can_do_is_said_to_be_unsupported() {
     for (name, value) in [
-        ("OUTLAST_OVERFLOW", "shed"),
         ("OUTLAST_HEADERS", "k=ssm:/name"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/var/task/client.pem"),
