@@ -11,7 +11,7 @@
 
 use crate::clock::{self, Clock, Time};
 use crate::config::Config;
-use crate::deliver::Client;
+use crate::deliver::{Client, Vault};
 use crate::drain::executor::{Executor, Landed};
 use crate::drain::policy::{Action, Event, Outcome, Policy, Settings, Target};
 use crate::encode::WireFormat;
@@ -69,11 +69,18 @@ pub async fn run(parts: Parts<'_>) {
         return idle(poller).await;
     }
     let client = Arc::new(Client::new(&urls, config.timeout).trusting(config.ca_file.clone()));
-    let (fallback, bounds) = fallback::open(&config).unzip();
+    let vault = Arc::new(Vault::new(config.timeout, config.ca_file.clone(), |name| std::env::var(name).ok()));
+    let (fallback, bounds) = fallback::open(&config, &vault).unzip();
     let settings = Settings { fallback: bounds, ..settings(&config, continuous, subscribed) };
     let fallback_name = config.fallback.as_ref().map(|place| format!("fallback {place}"));
-    let (executor, landings) =
-        Executor::new(&config, Arc::clone(&client), fallback.map(Arc::new), wire.as_ref(), keeper.asker());
+    let (executor, landings) = Executor::new(
+        &config,
+        Arc::clone(&client),
+        vault,
+        fallback.map(Arc::new),
+        wire.as_ref(),
+        keeper.asker(),
+    );
     let (settled, settlements) = mpsc::unbounded_channel();
     let mut conductor = Conductor {
         has_fallback: settings.fallback.is_some(),

@@ -35,8 +35,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use reqwest::Url;
-use reqwest::header::HeaderMap;
 
+use crate::deliver::Headers;
 use crate::encode::Protocol;
 use crate::lambda::TelemetryType;
 use crate::observe::{Emf, Price, Sampler};
@@ -64,13 +64,13 @@ pub struct Config {
     /// URLs for one signal alone, used as they are.
     pub own_endpoints: PerSignal<Option<Endpoint>>,
     /// Headers of every request, values marked sensitive. See [`Config::signal_headers`].
-    pub headers: HeaderMap,
+    pub headers: Headers,
     /// Headers for one signal alone, instead of [`Config::headers`].
-    pub own_headers: PerSignal<Option<HeaderMap>>,
+    pub own_headers: PerSignal<Option<Headers>>,
     /// Where telemetry goes that the backend does not take.
     pub fallback: Option<Fallback>,
     /// Headers of every request to a fallback that is a second backend, values marked sensitive.
-    pub fallback_headers: HeaderMap,
+    pub fallback_headers: Headers,
     /// How long one request may take, from connecting to the answer.
     pub timeout: Duration,
     /// A PEM file of certificate authorities that are trusted besides the built-in ones; absolute.
@@ -150,7 +150,7 @@ impl Config {
     }
 
     /// The user's headers for requests that carry `signal`.
-    pub fn signal_headers(&self, signal: Signal) -> &HeaderMap {
+    pub fn signal_headers(&self, signal: Signal) -> &Headers {
         self.own_headers.get(signal).as_ref().unwrap_or(&self.headers)
     }
 
@@ -165,10 +165,10 @@ impl Config {
             protocol: Protocol::default(),
             endpoint: None,
             own_endpoints: PerSignal::default(),
-            headers: HeaderMap::new(),
+            headers: Headers::default(),
             own_headers: PerSignal::default(),
             fallback: None,
-            fallback_headers: HeaderMap::new(),
+            fallback_headers: Headers::default(),
             timeout: Duration::ZERO,
             ca_file: None,
             gzip: false,

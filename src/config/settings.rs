@@ -93,8 +93,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "OUTLAST_HEADERS",
         default: "",
-        meaning: "Headers sent with every request, usually the credentials: `name=value` pairs separated by commas. Values are percent-encoded (`%2C` is a comma, `%20` a space, `%25` a percent sign); one that is not valid percent-encoding is taken as written. Never printed.",
-        example: "authorization=Bearer%20abc,x-tenant=blue",
+        meaning: "Headers sent with every request, usually the credentials: `name=value` pairs separated by commas. Values are percent-encoded (`%2C` is a comma, `%20` a space, `%25` a percent sign); one that is not valid percent-encoding is taken as written. A value, or its last word, may be kept elsewhere: `secretsmanager:ARN` or `ssm:/name`, with `#key` for a member of a JSON object ([secrets](destinations.md#secrets)). Never printed.",
+        example: "authorization=Bearer%20ssm:/prod/otlp-key,x-tenant=blue",
         kind: Kind::Other(headers::ACCEPTED, apply::all_headers),
         standard: &[
             Standard {

@@ -107,6 +107,11 @@ impl Client {
         }
     }
 
+    /// A client for requests to any place.
+    pub fn of_any(timeout: Duration) -> Self {
+        Self { proxies: true, roots: Roots::Web, ..Self::new(&[], timeout) }
+    }
+
     /// Trusts the certificate authorities of this PEM file as well. If it cannot be read, one line says so.
     #[must_use]
     pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
@@ -161,6 +166,26 @@ impl Client {
         match self.current() {
             Ok(client) => attempt(client.put(url).headers(headers).body(body), Protocol::Otlp, false).await,
             Err(reason) => unreachable(reason),
+        }
+    }
+
+    /// Makes one attempt to POST `body` to something that is no backend, and gives the status and the body of its answer, at
+    /// most [`ANSWER_BODY_MAX_BYTES`] of it.
+    ///
+    /// # Errors
+    /// Why there is no whole answer, on one line.
+    pub async fn exchange(
+        &self,
+        url: Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(u16, Vec<u8>), String> {
+        let sent = self.current()?.post(url).headers(headers).body(body).send().await;
+        let mut response = sent.map_err(|error| reason(&error.without_url()))?;
+        let mut answer = Vec::new();
+        match read(&mut response, ANSWER_BODY_MAX_BYTES, &mut answer).await {
+            End::Whole => Ok((response.status().as_u16(), answer)),
+            End::Cut | End::Broken => Err("its answer is cut off or too long".to_owned()),
         }
     }
 

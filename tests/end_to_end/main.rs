@@ -38,6 +38,7 @@ mod room;
 mod rules;
 mod sdk;
 mod sdks;
+mod secrets;
 mod shutdown;
 mod signals;
 mod support;

@@ -4,12 +4,11 @@
 //! is one attempt that comes back with a [`Verdict`]; when and what is decided elsewhere. Nothing is set up before the
 //! first attempt: most environments never need one.
 
-mod civil;
 mod s3;
-mod sigv4;
 mod stdout;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +17,12 @@ use reqwest::Url;
 use reqwest::header::HeaderMap;
 
 use super::client::{Client, Outgoing};
+use super::secrets::{Headers, Vault};
 use super::verdict::Verdict;
 use crate::encode::Protocol;
 use crate::{PerSignal, Signal};
 
-pub use s3::{Aws, AwsError, OBJECT_MAX_PLAIN_BYTES, S3};
+pub use s3::{ENDPOINT_VARIABLE, OBJECT_MAX_PLAIN_BYTES, S3};
 pub use stdout::{SHUTDOWN_MAX_BYTES, STDOUT_BYTES_PER_SECOND_MAX, Stdout, is_echo};
 
 /// A request body and what its name is made of.
@@ -64,30 +64,36 @@ pub enum Fallback {
 pub struct Http {
     client: Arc<Client>,
     urls: PerSignal<Url>,
-    headers: HeaderMap,
+    headers: Headers,
+    vault: Arc<Vault>,
 }
 
 impl Http {
     /// A backend that takes each signal at its URL, with `headers` and none of the first backend's. A connection is
-    /// waited for no longer than `timeout`.
-    pub fn new(urls: PerSignal<Url>, headers: HeaderMap, timeout: Duration) -> Self {
+    /// waited for no longer than `timeout`; the authorities of `ca_file` are trusted as well.
+    pub fn new(
+        urls: PerSignal<Url>,
+        headers: Headers,
+        vault: Arc<Vault>,
+        timeout: Duration,
+        ca_file: Option<PathBuf>,
+    ) -> Self {
         let all: Vec<Url> = urls.iter().map(|(_, url)| url.clone()).collect();
-        Self { client: Arc::new(Client::new(&all, timeout)), urls, headers }
+        Self { client: Arc::new(Client::new(&all, timeout).trusting(ca_file)), urls, headers, vault }
     }
 
     async fn send(&self, parcel: Parcel<'_>) -> Verdict {
         self.client.prepared().await;
-        self.client
-            .send(Outgoing {
-                url: self.urls.get(parcel.signal),
-                headers: &self.headers,
-                protocol: parcel.protocol,
-                content_type: parcel.content_type,
-                gzip: parcel.gzip,
-                body: parcel.body,
-                idempotency_key: parcel.hash,
-            })
-            .await
+        let outgoing = Outgoing {
+            url: self.urls.get(parcel.signal),
+            headers: &HeaderMap::new(),
+            protocol: parcel.protocol,
+            content_type: parcel.content_type,
+            gzip: parcel.gzip,
+            body: parcel.body,
+            idempotency_key: parcel.hash,
+        };
+        self.vault.send(&self.client, &self.headers, outgoing).await
     }
 }
 
