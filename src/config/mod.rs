@@ -75,6 +75,12 @@ pub struct Config {
     pub timeout: Duration,
     /// A PEM file of certificate authorities that are trusted besides the built-in ones; absolute.
     pub ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate that is shown to the backend; absolute.
+    pub client_cert_file: Option<PathBuf>,
+    /// A PEM file with its key, if that is elsewhere; absolute.
+    pub client_key_file: Option<PathBuf>,
+    /// Bytes of requests to the backend per second, in the mean; none for no limit.
+    pub rate_limit: Option<u64>,
     /// Whether request bodies are sent as gzip.
     pub gzip: bool,
     /// The signals that are wanted; see [`Config::is_made`].
@@ -171,6 +177,9 @@ impl Config {
             fallback_headers: Headers::default(),
             timeout: Duration::ZERO,
             ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            rate_limit: None,
             gzip: false,
             signals: PerSignal::default(),
             sampler: Sampler { parent_based: false, ratio: 0.0 },
@@ -337,6 +346,14 @@ fn reconcile(variables: &BTreeMap<String, String>, config: &mut Config, problems
         }
     }
     problems.extend(receiver::break_loop(variables, config));
+    if config.client_cert_file.is_none() && config.client_key_file.take().is_some() {
+        problems.push(Problem {
+            variable: settings::CLIENT_KEY_FILE.to_owned(),
+            value: None,
+            accepted: format!("needs {}", settings::CLIENT_CERT_FILE),
+            consequence: "no certificate is shown".to_owned(),
+        });
+    }
     let body_max_bytes = config.protocol.wire().limits().body_bytes;
     if config.batch_max_bytes > body_max_bytes {
         if variables.contains_key(settings::BATCH_MAX_BYTES) {

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::answer;
 use super::aws::{Aws, Unsigned, domain};
-use super::client::{Client, Outgoing};
+use super::client::{ANSWER_BODY_MAX_BYTES, Client, Outgoing};
 use super::verdict::{Cause, Verdict};
 use crate::clock::{self, Clock, Time};
 
@@ -32,11 +33,11 @@ const FETCH_SHARE: (u32, u32) = (1, 2);
 /// What JSON protocols of AWS are worded in (Smithy, "AWS JSON 1.1 protocol").
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
-/// Where a value is kept.
 /// What a reference must be.
 const ACCEPTED: &str =
     "accepts `secretsmanager:ARN` or `ssm:/name`, and `#key` behind it for a member of a JSON object";
 
+/// Where a value is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Store {
     SecretsManager,
@@ -305,7 +306,8 @@ impl Vault {
             body: &body,
         };
         let headers = aws.signed(&request, clock::unix_now()).ok_or("the credentials make no request")?;
-        let (status, answer) = self.client.exchange(url, headers, body).await?;
+        let (status, answer) =
+            self.client.exchange(Method::POST, url, headers, body, ANSWER_BODY_MAX_BYTES).await?;
         let json: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let text = |pointer: &str| json.pointer(pointer).and_then(Value::as_str);
         if status != 200 {

@@ -124,6 +124,12 @@ impl Executor {
         }
     }
 
+    /// Bytes of the bodies of all requests so far.
+    pub fn egress_bytes(&self) -> u64 {
+        let aside = self.fallback.as_ref().map_or(0, |fallback| fallback.egress_bytes());
+        self.client.egress_bytes().saturating_add(aside)
+    }
+
     /// Closes idle connections to `target`.
     pub fn renew_connections(&self, target: Target) {
         match (target, &self.fallback) {
@@ -224,6 +230,7 @@ impl Flight {
                         hash: &key,
                         records: u64::from(request.records),
                         first: request.head.0,
+                        from_record: request.part.map_or(0, |part| part.start),
                         received: Duration::from_nanos(request.received),
                         queue_id: request.queue_id,
                     })

@@ -31,6 +31,7 @@ mod parts;
 mod protocols;
 mod quiet;
 mod random;
+mod rate;
 mod receiver;
 mod refusal;
 mod reset;

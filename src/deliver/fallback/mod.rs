@@ -44,6 +44,8 @@ pub struct Parcel<'a> {
     pub records: u64,
     /// Sequence number of the first block in it.
     pub first: u64,
+    /// The first record of that block that is in it.
+    pub from_record: u32,
     /// When that was received, as time since the Unix epoch.
     pub received: Duration,
     /// The queue it comes from.
@@ -113,6 +115,15 @@ impl Fallback {
         match self {
             Self::Stdout(_) => stdout::lines_bytes(body_bytes),
             Self::S3(_) | Self::Http(_) => body_bytes as u64,
+        }
+    }
+
+    /// Bytes of the bodies of all requests so far. What goes to stdout is not sent by us.
+    pub fn egress_bytes(&self) -> u64 {
+        match self {
+            Self::S3(s3) => s3.egress_bytes(),
+            Self::Http(http) => http.client.egress_bytes(),
+            Self::Stdout(_) => 0,
         }
     }
 

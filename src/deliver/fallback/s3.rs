@@ -1,8 +1,8 @@
 //! One object per request body, in Amazon S3 or in what speaks like it.
 //!
 //! A key is made of what does not change when the same blocks are sent again, so that a repeated PUT overwrites itself:
-//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-HASH.EXT.gz`. The time is that of the first block's
-//! arrival. Sequence numbers grow with the stream within one queue, and have a fixed width, so that keys of one hour,
+//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-RECORD-HASH.EXT.gz`. The time is that of the first block's
+//! arrival, the record the first of that block in the object. Sequence numbers grow with the stream within one queue, and have a fixed width, so that keys of one hour,
 //! signal and queue sort in the order of the stream.
 
 use std::path::PathBuf;
@@ -64,6 +64,10 @@ impl S3 {
         self.client.put(url, headers, parcel.body).await
     }
 
+    pub(super) fn egress_bytes(&self) -> u64 {
+        self.client.egress_bytes()
+    }
+
     pub(super) fn renew(&self) {
         self.client.renew();
     }
@@ -100,8 +104,8 @@ impl S3 {
         let gz = if parcel.gzip { ".gz" } else { "" };
         format!(
             "{prefix}{slash}{function}/{year:04}/{month:02}/{day:02}/{hour:02}/\
-             {signal}-{time}-{queue:016x}-{:016x}-{hash}.{extension}{gz}",
-            parcel.first
+             {signal}-{time}-{queue:016x}-{:016x}-{:08x}-{hash}.{extension}{gz}",
+            parcel.first, parcel.from_record
         )
     }
 }
@@ -167,12 +171,13 @@ mod tests {
             hash: "00112233445566778899aabbccddeeff",
             records: 3,
             first: 7 << 32 | 5,
+            from_record: 0,
             received: Duration::from_millis(1_440_938_160_007),
             queue_id: 0xfeed_0000_0000_0001_u128 << 64,
         }
     }
 
-    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-0011223344556677.pb.gz";
+    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-00000000-0011223344556677.pb.gz";
 
     #[test]
     fn a_key_is_made_of_what_stays_the_same_when_the_same_blocks_go_again() {
@@ -188,6 +193,10 @@ mod tests {
         let of = |first: u64, millis: u64| {
             s3.key(&Parcel { first, received: Duration::from_millis(1_440_938_160_007 + millis), ..parcel() })
         };
+        let part = |from_record| {
+            s3.key(&Parcel { from_record, hash: &format!("{:032x}", 99 - from_record), ..parcel() })
+        };
+        assert!(part(0) < part(9) && part(9) < part(10), "parts of one block, too");
         assert!(of(5, 0) < of(6, 0) && of(6, 0) < of(1 << 32, 0) && of(1 << 32, 0) < of(16 << 32, 1));
     }
 

@@ -34,6 +34,7 @@
 //! | `shared` | what connections and the handle share |
 //! | [`gzip`] | RFC 1952, strictly |
 //! | [`command`] | the script as text, for the binary |
+//! | [`proxy`] | an HTTP proxy |
 //! | [`bucket`], [`keystore`] | a bucket of S3, a store of secrets |
 //! | [`real`], [`moto`] | an OpenTelemetry collector and an S3 nobody here wrote |
 
@@ -54,6 +55,7 @@ pub mod gzip;
 mod http;
 pub mod keystore;
 pub mod moto;
+pub mod proxy;
 pub mod real;
 pub mod received;
 pub mod record;
