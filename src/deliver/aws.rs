@@ -99,7 +99,7 @@ impl Aws {
         let to_sign = ToSign {
             method: request.method,
             path: request.url.path(),
-            query: "",
+            query: request.url.query().unwrap_or_default(),
             headers: &covered,
             payload_hash: &payload_hash,
         };

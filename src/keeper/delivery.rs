@@ -247,7 +247,7 @@ impl<'p> Delivery<'p> {
         let Measured { encoded, count, times, event } = &mut self.measured;
         if *count > 0 {
             let events = (*event, *event);
-            let encoded = Encoded { bytes: encoded, count: *count, times: *times, events };
+            let encoded = Encoded { bytes: encoded, count: *count, times: *times, severity: 0, events };
             self.blocks.push(Signal::Metrics, self.resource, &encoded)?;
         }
         encoded.clear();

@@ -57,6 +57,8 @@ mod send;
 mod shed;
 mod state;
 mod store;
+#[cfg(feature = "tool")]
+mod survey;
 mod totals;
 mod types;
 
@@ -71,6 +73,8 @@ pub use segments::StoreError;
 pub use shed::severity_class;
 pub use state::{Mark, Shedding, State};
 pub use store::Queue;
+#[cfg(feature = "tool")]
+pub use survey::{ReadOnlyDisk, SegmentSurvey, Standing, Surveyed, survey};
 pub use totals::Totals;
 pub use types::{
     AppendError, Appended, Batch, Encoding, Limits, NewBlock, Oldest, Opened, Overflow, Request, Waiting,

@@ -304,7 +304,7 @@ fn new_lanes() -> PerSignal<Lane> {
 ///
 /// # Errors
 /// If a head cannot be read just now and `give_up` is not set.
-fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) -> Result<State, StoreError> {
+pub(super) fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) -> Result<State, StoreError> {
     let mut newest: Option<(u32, State)> = None;
     let mut strange = false;
     for number in store.all().rev().map(|(number, _)| number).collect::<Vec<_>>() {

@@ -22,6 +22,8 @@ use super::verdict::Verdict;
 use crate::encode::Protocol;
 use crate::{PerSignal, Signal};
 
+#[cfg(feature = "tool")]
+pub use s3::Listed;
 pub use s3::{ENDPOINT_VARIABLE, OBJECT_MAX_PLAIN_BYTES, S3};
 pub use stdout::{SHUTDOWN_MAX_BYTES, STDOUT_BYTES_PER_SECOND_MAX, Stdout, is_echo};
 

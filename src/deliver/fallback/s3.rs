@@ -5,6 +5,9 @@
 //! arrival, the record the first of that block in the object. Sequence numbers grow with the stream within one queue, and have a fixed width, so that keys of one hour,
 //! signal and queue sort in the order of the stream.
 
+#[cfg(feature = "tool")]
+mod reading;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,9 @@ use crate::deliver::verdict::{Cause, Verdict};
 /// Plain bytes per object, at most. At SHUTDOWN each PUT costs a round trip, so that few and large ones save more; but
 /// a body is held in memory, one per signal, and functions of 128 MB are common.
 pub const OBJECT_MAX_PLAIN_BYTES: u64 = 4 << 20;
+
+#[cfg(feature = "tool")]
+pub use reading::Listed;
 
 const SERVICE: &str = "s3";
 /// Where S3 is, if not at AWS (AWS SDKs and tools reference guide, "Service-specific endpoints").

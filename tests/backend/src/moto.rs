@@ -40,13 +40,14 @@ def user(name, action, resource):
     key = iam.create_access_key(UserName=name)["AccessKey"]
     return key["AccessKeyId"], key["SecretAccessKey"]
 writer = user("writer", "s3:PutObject", f"arn:aws:s3:::{bucket}/{prefix}/*")
-reader = client("s3", *user("reader", ["s3:ListBucket", "s3:GetObject"], "*"))
+reading = user("reader", ["s3:ListBucket", "s3:GetObject"], "*")
+reader = client("s3", *reading)
 shelf = {"parameter": "/telemetry/key", "parameter_value": "p-" + writer[0], "secret_member": "token", "secret_value": "s-" + writer[0]}
 client("ssm").put_parameter(Name=shelf["parameter"], Value=shelf["parameter_value"], Type="SecureString")
 kept = json.dumps({shelf["secret_member"]: shelf["secret_value"]})
 shelf["secret_arn"] = client("secretsmanager").create_secret(Name="telemetry/token", SecretString=kept)["ARN"]
 shelf["access_key_id"], shelf["secret_access_key"] = user("holder", ["ssm:GetParameter", "secretsmanager:GetSecretValue"], "*")
-print(json.dumps({"endpoint": endpoint, "key": writer[0], "secret": writer[1], "shelf": shelf}), flush=True)
+print(json.dumps({"endpoint": endpoint, "key": writer[0], "secret": writer[1], "reader": reading, "shelf": shelf}), flush=True)
 for _ in sys.stdin:
     found = []
     for item in reader.list_objects_v2(Bucket=bucket).get("Contents", []):
@@ -74,6 +75,7 @@ struct Ready {
     endpoint: String,
     key: String,
     secret: String,
+    reader: (String, String),
     shelf: Shelf,
 }
 
@@ -117,6 +119,8 @@ pub struct Moto {
     pub access_key_id: String,
     /// `AWS_SECRET_ACCESS_KEY` of that user.
     pub secret_access_key: String,
+    /// The keys of a user who may list the bucket and get objects.
+    pub reader: (String, String),
     /// What else it keeps.
     pub shelf: Shelf,
     input: ChildStdin,
@@ -160,11 +164,12 @@ impl Moto {
             return Err(MotoError::Silent("no pipes".to_owned()));
         };
         let mut output = BufReader::new(output).lines();
-        let Ready { endpoint, key, secret, shelf } = next(&mut output).await?;
+        let Ready { endpoint, key, secret, reader, shelf } = next(&mut output).await?;
         Ok(Self {
             endpoint,
             access_key_id: key,
             secret_access_key: secret,
+            reader,
             shelf,
             input,
             output,
