@@ -330,7 +330,8 @@ const RUN_BY: [(&str, &str, &str); 4] = [
 ];
 
 /// Words that a command for an account has.
-const ACCOUNT: [&str; 4] = ["aws ", "layer/publish.sh ", "sam deploy", "terraform apply"];
+const ACCOUNT: [&str; 5] =
+    ["aws ", "layer/publish.sh ", "sam deploy", "terraform apply", "outlast-tool replay s3://"];
 
 /// Blocks of code in `text`: what stands behind the fence, and the content.
 fn blocks(text: &str) -> Vec<(String, String)> {

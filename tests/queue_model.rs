@@ -177,7 +177,9 @@ impl Lockstep {
         }
         let copy = tempfile::tempdir().unwrap();
         copy_dir(self.dir.path(), copy.path());
-        let left = drain(&mut open(copy.path(), self.limits));
+        let is_told = |id: &u64| self.model.reports.contains_key(id);
+        let left = drain(&mut open(copy.path(), self.limits))
+            .map(|ids| ids.into_iter().filter(|id| !is_told(id)).collect::<Vec<_>>());
         let (mut gravest_gone, mut least_left) = (0, u8::MAX);
         for signal in Signal::ALL {
             let at = signal.index();
@@ -229,10 +231,12 @@ impl Lockstep {
             }
             Fate::DoneAfterAppend => self.done_after_append(signal, request.to, &sent),
             Fate::KeptAfterAppend => {
+                self.model.under_way = sent.iter().copied().collect();
                 self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
                 self.report();
                 self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
                 self.queue.keep(signal);
+                self.model.under_way.clear();
             }
             Fate::Kept => self.queue.keep(signal),
             Fate::Refused => {
@@ -274,7 +278,11 @@ impl Lockstep {
             if self.queue.append(&batch(self.model.deliveries, vec![report])).unwrap() == Appended::OnDisk {
                 self.model.reports.insert(id, tally);
             }
-            self.follow_drops();
+            if self.limits.overflow == Overflow::Shed {
+                self.follow_shedding();
+            } else {
+                self.follow_drops();
+            }
         }
     }
 

@@ -37,8 +37,8 @@ pub fn severity_class(number: u8) -> u8 {
 pub(super) enum Room {
     /// There is room for all of it.
     Whole,
-    /// There is room for this part of it. The ledger is what it was before the rest was counted.
-    Part(Batch, Box<Ledger>),
+    /// There is room for this part of it. So many records of the rest were counted as given up.
+    Part(Batch, PerSignal<u64>),
     /// There is no room for any record in it.
     Nothing,
 }
@@ -66,7 +66,7 @@ impl Queue {
         let mut rest: Option<Batch> = None;
         // What cannot go now, by segment: classes below this one.
         let mut passed_over = BTreeMap::new();
-        let before = self.state.ledger;
+        let mut turned_away = PerSignal::<u64>::default();
         let begun_since = self.store.next_number();
         loop {
             let new = rest.as_ref().unwrap_or(batch);
@@ -79,7 +79,11 @@ impl Queue {
             let stays = oldest != NOTHING
                 && (oldest < newest || oldest == newest && Some(number) != self.store.active());
             if !stays && newest != NOTHING {
-                let (goes, stays) = new.blocks.iter().cloned().partition(|block| block.class() == newest);
+                let (goes, stays): (Vec<_>, _) =
+                    new.blocks.iter().cloned().partition(|block| block.class() == newest);
+                for block in &goes {
+                    *turned_away.get_mut(block.signal) += u64::from(block.records);
+                }
                 self.turn_away(&Batch { blocks: goes, ..*new }, Reason::Shed)?;
                 let part = Batch { blocks: stays, ..*new };
                 // What is to be remembered is no use without what it came with.
@@ -107,7 +111,7 @@ impl Queue {
                 break;
             }
         }
-        Ok(rest.map_or(Room::Whole, |part| Room::Part(part, Box::new(before))))
+        Ok(rest.map_or(Room::Whole, |part| Room::Part(part, turned_away)))
     }
 
     /// The lowest class there is and the oldest segment that holds any of it.
@@ -199,6 +203,11 @@ impl Queue {
             for header in &made.gone {
                 remaining.get_mut(header.signal).take(header);
             }
+            // What was never found among the frames goes with the file.
+            let damaged = if made.stays { PerSignal::default() } else { std::mem::take(remaining) };
+            for (signal, held) in damaged.iter() {
+                self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records: held.records });
+            }
         }
         for signal in Signal::ALL {
             self.lanes.get_mut(signal).rewritten(number, &made.waiting);
@@ -283,9 +292,14 @@ impl Queue {
 impl Shedding {
     /// Counts what it gave up.
     pub(super) fn count_in(&self, ledger: &mut Ledger) {
-        for (signal, records) in self.records.iter() {
-            ledger.drop(Tally { signal, reason: Reason::Shed, records: *records });
-        }
+        count_shed(&self.records, |tally| ledger.drop(tally));
+    }
+}
+
+/// What `records` come to, signal by signal.
+pub(super) fn count_shed(records: &PerSignal<u64>, mut count: impl FnMut(Tally)) {
+    for (signal, records) in records.iter() {
+        count(Tally { signal, reason: Reason::Shed, records: *records });
     }
 }
 

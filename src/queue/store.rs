@@ -8,7 +8,7 @@ use super::lane::{Filled, Item, Lane};
 use super::ledger::Ledger;
 use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::segments::{Segments, StoreError};
-use super::shed::Room;
+use super::shed::{Room, count_shed};
 use super::state::{FRAMES_START, State};
 use super::types::{AppendError, Appended, Batch, Limits, Oldest, Waiting};
 use crate::{PerSignal, Signal};
@@ -187,9 +187,9 @@ impl Queue {
         }
         match self.make_room(batch)? {
             Room::Whole => self.keep_all(batch),
-            Room::Part(part, before) => self.keep_all(&part).inspect_err(|_| {
+            Room::Part(part, turned_away) => self.keep_all(&part).inspect_err(|_| {
                 // The sender has all of it.
-                self.state.ledger = *before;
+                count_shed(&turned_away, |tally| self.state.ledger.undrop(tally));
                 drop(self.save_state());
             }),
             Room::Nothing => {

@@ -36,6 +36,4 @@ pub use resource::{Resource, ResourceInputs};
 pub use severity::Severity;
 pub use split::{Join, Piece, Split, join, salvage, split};
 pub use stack::{Joined, join_lines};
-#[cfg(feature = "tool")]
-pub(crate) use time::rfc3339;
 pub use value::{Field, Value};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::record::rfc3339;
+use crate::record::time::rfc3339;
 
 /// How the tool is used.
 pub const USAGE: &str = "\

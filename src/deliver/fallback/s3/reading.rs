@@ -95,7 +95,7 @@ impl super::super::Parcel<'_> {
             part(clock, 4..6)?,
             part(clock, 6..9)?
         );
-        crate::record::rfc3339(&text).map(Duration::from_nanos)
+        crate::record::time::rfc3339(&text).map(Duration::from_nanos)
     }
 }
 
