@@ -3,14 +3,16 @@
 use crate::PerSignal;
 use crate::config::{self, Config};
 use crate::deliver::fallback::{
-    Aws, AwsError, Fallback, Http, OBJECT_MAX_PLAIN_BYTES, S3, SHUTDOWN_MAX_BYTES,
+    ENDPOINT_VARIABLE, Fallback, Http, OBJECT_MAX_PLAIN_BYTES, S3, SHUTDOWN_MAX_BYTES,
     STDOUT_BYTES_PER_SECOND_MAX, Stdout,
 };
+use crate::deliver::{Aws, AwsError, Vault};
 use crate::drain::policy::{FallbackSettings, Meter};
+use std::sync::Arc;
 
 /// The fallback of `config`, ready for a first request; nothing is set up and nobody is connected to before that.
 /// `None` if none is wanted, or after a line that says why it cannot be used.
-pub fn open(config: &Config) -> Option<(Fallback, FallbackSettings)> {
+pub fn open(config: &Config, vault: &Arc<Vault>) -> Option<(Fallback, FallbackSettings)> {
     let place = config.fallback.as_ref()?;
     let batch_max_bytes = config.batch_max_bytes as u64;
     // Objects and lines are gzip whatever the backend gets: nobody has to take them in as they come.
@@ -35,15 +37,21 @@ pub fn open(config: &Config) -> Option<(Fallback, FallbackSettings)> {
         }
         config::Fallback::Http(base) => {
             let urls = PerSignal::from_fn(|signal| base.signal_url(config.protocol, signal));
-            let http = Http::new(urls, config.fallback_headers.clone(), config.timeout);
+            let http = Http::new(
+                urls,
+                config.fallback_headers.clone(),
+                Arc::clone(vault),
+                config.timeout,
+                config.ca_file.clone(),
+            );
             (Fallback::Http(http), FallbackSettings { gzip: config.gzip, ..compressed })
         }
     })
 }
 
 fn open_s3(config: &Config, bucket: &str, prefix: &str) -> Result<S3, AwsError> {
-    let aws = Aws::from_variables(|name| std::env::var(name).ok())?;
-    S3::new(aws, bucket, prefix, config.timeout)
+    let aws = Aws::from_variables(|name| std::env::var(name).ok(), ENDPOINT_VARIABLE)?;
+    S3::new(aws, bucket, prefix, config.timeout, config.ca_file.clone())
 }
 
 #[cfg(test)]
@@ -54,7 +62,8 @@ mod tests {
         let always = [("OUTLAST_ENDPOINT", "http://c"), ("OUTLAST_BATCH_MAX_BYTES", "64KiB")];
         let loaded = config::load(always.iter().chain(variables).map(|(name, value)| (*name, *value)));
         assert_eq!(loaded.problems, []);
-        open(&loaded.config).map(|(_, settings)| settings)
+        let vault = Arc::new(Vault::new(loaded.config.timeout, None, |_| None));
+        open(&loaded.config, &vault).map(|(_, settings)| settings)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::deliver::Verdict;
+use crate::deliver::{Cause, Verdict};
 use crate::{PerSignal, Signal};
 
 /// Refusals are told at once, and then at most this often. A backend that refuses everything would otherwise cost a line
@@ -21,6 +21,7 @@ enum Condition {
     Away,
     Denies,
     Refuses,
+    Locked,
 }
 
 /// Turns verdicts into lines, one per change.
@@ -73,6 +74,9 @@ impl Health {
                 } else if let Some(message) = message {
                     log::info!("{}: {message}", self.name);
                 }
+            }
+            Verdict::Retry { cause: cause @ Cause::NoSecret(_), .. } => {
+                self.became(now, Condition::Locked, || format!("not asked, {cause}; {blocks} blocks wait"));
             }
             Verdict::Retry { cause, .. } => {
                 self.became(now, Condition::Away, || format!("away ({cause}); {blocks} blocks wait"));

@@ -51,5 +51,7 @@ pub mod record;
 pub mod rules;
 mod signal;
 pub mod start;
+#[cfg(feature = "tool")]
+pub mod tool;
 
 pub use signal::{PerSignal, Signal};

@@ -11,7 +11,7 @@
 
 use crate::clock::{self, Clock, Time};
 use crate::config::Config;
-use crate::deliver::Client;
+use crate::deliver::{Client, Vault};
 use crate::drain::executor::{Executor, Landed};
 use crate::drain::policy::{Action, Event, Outcome, Policy, Settings, Target};
 use crate::encode::WireFormat;
@@ -68,12 +68,23 @@ pub async fn run(parts: Parts<'_>) {
     if urls.is_empty() {
         return idle(poller).await;
     }
-    let client = Arc::new(Client::new(&urls, config.timeout).trusting(config.ca_file.clone()));
-    let (fallback, bounds) = fallback::open(&config).unzip();
+    let client = Arc::new(
+        Client::new(&urls, config.timeout)
+            .trusting(config.ca_file.clone())
+            .showing(config.client_cert_file.clone(), config.client_key_file.clone()),
+    );
+    let vault = Arc::new(Vault::new(config.timeout, config.ca_file.clone(), |name| std::env::var(name).ok()));
+    let (fallback, bounds) = fallback::open(&config, &vault).unzip();
     let settings = Settings { fallback: bounds, ..settings(&config, continuous, subscribed) };
     let fallback_name = config.fallback.as_ref().map(|place| format!("fallback {place}"));
-    let (executor, landings) =
-        Executor::new(&config, Arc::clone(&client), fallback.map(Arc::new), wire.as_ref(), keeper.asker());
+    let (executor, landings) = Executor::new(
+        &config,
+        Arc::clone(&client),
+        vault,
+        fallback.map(Arc::new),
+        wire.as_ref(),
+        keeper.asker(),
+    );
     let (settled, settlements) = mpsc::unbounded_channel();
     let mut conductor = Conductor {
         has_fallback: settings.fallback.is_some(),
@@ -124,6 +135,7 @@ fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {
         continuous,
         can_hold: subscribed && !continuous,
         fallback: None,
+        bytes_per_second: config.rate_limit,
     }
 }
 
@@ -360,7 +372,7 @@ impl Conductor<'_> {
         self.keeper.ask(Job::Summary(reply));
         tokio::select! {
             biased;
-            summary = summary => if let Ok(summary) = summary { logging::say(&last_line(&summary, self.has_fallback)) },
+            summary = summary => if let Ok(summary) = summary { logging::say(&last_line(&summary, self.has_fallback, self.executor.egress_bytes())) },
             () = clock::sleep(SUMMARY_WAIT) => logging::say("shutdown: the counts took too long"),
         }
         // What the keeper took in before it counted is answered: that goes out when its connection has its turn.
@@ -383,7 +395,7 @@ fn shutdown_budget(told: Option<Duration>, continuous: bool) -> Duration {
         .unwrap_or(SHUTDOWN_BUDGET)
 }
 
-fn last_line(summary: &Summary, has_fallback: bool) -> String {
+fn last_line(summary: &Summary, has_fallback: bool, egress_bytes: u64) -> String {
     let Summary { received, delivered, handed, dropped, waiting, rules } = summary;
     let waiting: &PerSignal<_> = waiting;
     let left: u64 = waiting.iter().map(|(_, waiting)| waiting.records).sum();
@@ -404,7 +416,7 @@ fn last_line(summary: &Summary, has_fallback: bool) -> String {
     let by_rule =
         if by_rule.is_empty() { String::new() } else { format!("; by rules: {}", by_rule.join(", ")) };
     format!(
-        "shutdown: {received} records received, {delivered} delivered{handed}, {left} left on disk{by_signal}, {dropped} dropped{by_rule}"
+        "shutdown: {received} records received, {delivered} delivered{handed}, {left} left on disk{by_signal}, {dropped} dropped{by_rule}; {egress_bytes} bytes sent"
     )
 }
 

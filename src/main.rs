@@ -13,7 +13,18 @@ use tokio::runtime;
 /// Threads for what blocks: building TLS, once. Names are looked up in threads of their own.
 const BLOCKING_THREADS_MAX: usize = 1;
 
+/// Lambda starts its extensions without arguments, and tells them where its API is.
+fn is_called_by_hand() -> bool {
+    env::args_os().len() > 1 && env::var_os("AWS_LAMBDA_RUNTIME_API").is_none()
+}
+
 fn main() -> ExitCode {
+    if is_called_by_hand() {
+        eprintln!(
+            "outlast is an extension of AWS Lambda, and takes no arguments; inspect and replay are in outlast-tool"
+        );
+        return ExitCode::FAILURE;
+    }
     let loaded = config::load(env::vars_os());
     logging::start(loaded.config.log);
     for problem in &loaded.problems {

@@ -6,7 +6,7 @@ use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::{Listener, Receiver};
 use crate::observe::Rules;
-use crate::queue::{Limits, RealDisk};
+use crate::queue::{Limits, Overflow, RealDisk};
 use crate::rules::{RULES_MAX_BYTES, RuleSet};
 use crate::{PerSignal, clock};
 use std::env;
@@ -93,6 +93,7 @@ fn making(config: &Config, concurrent: bool) -> Making {
         joins_lines: config.joins_lines,
         own_every: config.self_metrics,
         rule_set: config.rules.as_ref().and_then(|rules| rule_set(rules, config.otlp_receiver.is_some())),
+        sorts: config.overflow == Overflow::Shed,
     }
 }
 

@@ -135,7 +135,7 @@ fn the_module_map_names_every_module_and_whom_it_knows_and_goes_in_one_direction
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for path in rust_files("src").into_iter().filter(|path| !is_test(path)) {
         let module = module_of(&path);
-        if module == "main" || module == "lib" {
+        if ["main", "lib", "bin"].contains(&module.as_str()) {
             continue;
         }
         let code = code(&path);
@@ -330,7 +330,8 @@ const RUN_BY: [(&str, &str, &str); 4] = [
 ];
 
 /// Words that a command for an account has.
-const ACCOUNT: [&str; 4] = ["aws ", "layer/publish.sh ", "sam deploy", "terraform apply"];
+const ACCOUNT: [&str; 5] =
+    ["aws ", "layer/publish.sh ", "sam deploy", "terraform apply", "outlast-tool replay s3://"];
 
 /// Blocks of code in `text`: what stands behind the fence, and the content.
 fn blocks(text: &str) -> Vec<(String, String)> {

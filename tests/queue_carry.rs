@@ -33,6 +33,7 @@ fn carry(text: &str) -> NewBlock {
         kind: Kind::Carry,
         signal: Signal::Logs,
         format: Lines.id(),
+        severity: 0,
         events_end: 0,
         records: 0,
         plain_len: text.len() as u32,

@@ -30,7 +30,8 @@ const ROUNDS: u64 = 100;
 
 /// Small, so that segments roll and the budget is reached many times in each round.
 fn limits(seed: u64) -> Limits {
-    let overflow = if seed.is_multiple_of(4) { Overflow::DropNewest } else { Overflow::DropOldest };
+    let overflow =
+        [Overflow::DropNewest, Overflow::Shed, Overflow::DropOldest, Overflow::Shed][seed as usize % 4];
     Limits { max_bytes: 96 << 10, segment_bytes: 8 << 10, memory_max_bytes: 1 << 20, overflow }
 }
 

@@ -41,6 +41,8 @@ struct Plan {
     error: i32,
     /// A failing write writes half of its bytes, and cannot be taken back.
     torn: bool,
+    /// What gives when the queue is full.
+    overflow: Overflow,
 }
 
 const EVERY: &[Op] = &[Op::Directory, Op::Create, Op::Open, Op::Read, Op::Write, Op::Truncate, Op::Remove];
@@ -166,6 +168,7 @@ enum End {
 
 struct Run {
     dir: tempfile::TempDir,
+    limits: Limits,
     disk: FaultyDisk,
     queue: Queue,
     end: End,
@@ -196,23 +199,20 @@ fn block_once(signal: Signal, ids: &[u64], padding: usize) -> NewBlock {
         .with_borrow_mut(|blocks| blocks.entry((signal, ids.to_vec(), padding)).or_insert_with(make).clone())
 }
 
-fn limits() -> Limits {
-    Limits {
-        max_bytes: 24 << 10,
-        segment_bytes: 6 << 10,
-        memory_max_bytes: 16 << 10,
-        overflow: Overflow::DropOldest,
-    }
+fn limits(overflow: Overflow) -> Limits {
+    Limits { max_bytes: 24 << 10, segment_bytes: 6 << 10, memory_max_bytes: 16 << 10, overflow }
 }
 
 impl Run {
     fn new(plan: Plan, end: End) -> Self {
+        let limits = limits(plan.overflow);
         let dir = tempfile::tempdir().unwrap();
         let context = format!("{plan:?} {end:?}");
         let disk = FaultyDisk::new(plan);
-        let (queue, _) = Queue::open(Box::new(disk.clone()), &dir.path().join("queue"), limits(), 1);
+        let (queue, _) = Queue::open(Box::new(disk.clone()), &dir.path().join("queue"), limits, 1);
         let mut run = Self {
             dir,
+            limits,
             disk,
             queue,
             end,
@@ -333,7 +333,7 @@ impl Run {
                 acknowledged.remove(id);
             }
         }
-        let (queue, _) = Queue::open(disk, &self.dir.path().join("queue"), limits(), 2);
+        let (queue, _) = Queue::open(disk, &self.dir.path().join("queue"), self.limits, 2);
         self.queue = queue;
         for (open, memory) in self.open.iter_mut().zip(&mut self.in_memory) {
             open.append(memory);
@@ -463,6 +463,12 @@ impl Run {
 
 /// Runs the scenario with the first, the second, … operation failing, until none does.
 fn each_operation_fails(plan: &Plan, end: End) {
+    for overflow in [Overflow::DropOldest, Overflow::Shed] {
+        each_operation_fails_with(&Plan { overflow, ..plan.clone() }, end);
+    }
+}
+
+fn each_operation_fails_with(plan: &Plan, end: End) {
     for first in 0.. {
         let mut run = Run::new(Plan { first, ..plan.clone() }, end);
         run.live_through();
@@ -476,7 +482,7 @@ fn each_operation_fails(plan: &Plan, end: End) {
 }
 
 fn plan(ops: &'static [Op], error: i32, count: u64) -> Plan {
-    Plan { first: 0, count, ops, error, torn: false }
+    Plan { first: 0, count, ops, error, torn: false, overflow: Overflow::DropOldest }
 }
 
 #[test]

@@ -4,13 +4,14 @@
 
 mod common;
 
-use common::{Lines, batch, block, numbers};
+use common::{Lines, batch, block, copy_dir, drain, numbers, severity_of};
 use outlast::Signal;
 use outlast::queue::{
     Appended, Deflater, Encoding, Kind, Limits, Mark, Overflow, Queue, RealDisk, Reason, Tally, Waiting,
+    severity_class,
 };
 use proptest::prelude::*;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::Path;
 
 #[derive(Clone, Debug)]
@@ -70,6 +71,10 @@ struct Model {
     reports: HashMap<u64, Tally>,
     /// Reports that the backend has. A request that is not answered has arrived.
     told: HashSet<u64>,
+    /// The first record of the block that a record is in.
+    block_of: BTreeMap<u64, u64>,
+    /// What is being sent.
+    under_way: BTreeSet<u64>,
 }
 
 struct Lockstep {
@@ -104,6 +109,8 @@ impl Lockstep {
             deliveries: 0,
             reports: HashMap::new(),
             told: HashSet::new(),
+            block_of: BTreeMap::new(),
+            under_way: BTreeSet::new(),
         };
         Self { dir, limits, queue, deflater: Deflater::default(), model }
     }
@@ -114,6 +121,7 @@ impl Lockstep {
         let mut ids = Vec::new();
         for (signal, records) in blocks {
             let numbers: Vec<u64> = (0..u64::from(*records)).map(|i| self.model.next + i).collect();
+            self.model.block_of.extend(numbers.iter().map(|number| (*number, self.model.next)));
             self.model.next += u64::from(*records);
             let signal = Signal::from_byte(*signal).unwrap();
             made.push(block(&mut self.deflater, signal, &numbers, usize::from(padding)));
@@ -122,6 +130,12 @@ impl Lockstep {
         let batch = batch(self.model.deliveries, made);
         let kept = self.queue.append(&batch).unwrap();
         match kept {
+            _ if self.limits.overflow == Overflow::Shed => {
+                for (signal, numbers) in ids {
+                    self.model.waiting[signal.index()].extend(numbers);
+                }
+                self.follow_shedding();
+            }
             Appended::OnDisk => {
                 for (signal, numbers) in ids {
                     self.model.waiting[signal.index()].extend(numbers);
@@ -150,6 +164,42 @@ impl Lockstep {
             }
             self.model.dropped[at] = dropped;
         }
+    }
+
+    fn class_of(&self, id: u64) -> u8 {
+        severity_class(severity_of(self.model.block_of[&id]))
+    }
+
+    /// The queue may have given up records anywhere: exactly as many as it says, and none while a less severe one is left.
+    fn follow_shedding(&mut self) {
+        if Signal::ALL.iter().all(|s| self.queue.ledger().dropped(*s) == self.model.dropped[s.index()]) {
+            return;
+        }
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(self.dir.path(), copy.path());
+        let is_told = |id: &u64| self.model.reports.contains_key(id);
+        let left = drain(&mut open(copy.path(), self.limits))
+            .map(|ids| ids.into_iter().filter(|id| !is_told(id)).collect::<Vec<_>>());
+        let (mut gravest_gone, mut least_left) = (0, u8::MAX);
+        for signal in Signal::ALL {
+            let at = signal.index();
+            let before = std::mem::replace(&mut self.model.waiting[at], left[at].iter().copied().collect());
+            let kept: BTreeSet<u64> = left[at].iter().copied().collect();
+            let gone: Vec<u64> = before.iter().copied().filter(|id| !kept.contains(id)).collect();
+            let stays: Vec<u64> = before.iter().copied().filter(|id| kept.contains(id)).collect();
+            assert_eq!(stays, left[at], "{signal} out of order, or from nowhere");
+            let counted = self.queue.ledger().dropped(signal);
+            assert_eq!(counted - self.model.dropped[at], gone.len() as u64, "{signal} counted");
+            self.model.dropped[at] = counted;
+            // What is being sent stays, and so does a block that is done in part.
+            let head = before.front().map(|id| self.model.block_of[id]);
+            let may_go =
+                |id: &&u64| !self.model.under_way.contains(id) && Some(self.model.block_of[*id]) != head;
+            gravest_gone = gravest_gone.max(gone.iter().map(|id| self.class_of(*id)).max().unwrap_or(0));
+            let least = stays.iter().filter(may_go).map(|id| self.class_of(*id)).min();
+            least_left = least_left.min(least.unwrap_or(u8::MAX));
+        }
+        assert!(gravest_gone <= least_left, "class {gravest_gone} went before class {least_left}");
     }
 
     fn send(&mut self, signal: u8, request: Option<outlast::queue::Request>, fate: Fate) {
@@ -181,10 +231,12 @@ impl Lockstep {
             }
             Fate::DoneAfterAppend => self.done_after_append(signal, request.to, &sent),
             Fate::KeptAfterAppend => {
+                self.model.under_way = sent.iter().copied().collect();
                 self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
                 self.report();
                 self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
                 self.queue.keep(signal);
+                self.model.under_way.clear();
             }
             Fate::Kept => self.queue.keep(signal),
             Fate::Refused => {
@@ -198,11 +250,13 @@ impl Lockstep {
     fn done_after_append(&mut self, signal: Signal, to: Mark, sent: &[u64]) {
         let at = signal.index();
         let before = self.queue.ledger().dropped(signal);
+        self.model.under_way = sent.iter().copied().collect();
         self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
         self.report();
         self.append(&[(0, 3), (1, 3), (2, 3)], 2500);
         let counted = self.queue.ledger().dropped(signal);
         self.queue.done(signal, to);
+        self.model.under_way.clear();
         // Records under way that were given up meanwhile have arrived after all: their count is taken back.
         let after = self.queue.ledger().dropped(signal);
         let orphaned = counted - after;
@@ -224,7 +278,11 @@ impl Lockstep {
             if self.queue.append(&batch(self.model.deliveries, vec![report])).unwrap() == Appended::OnDisk {
                 self.model.reports.insert(id, tally);
             }
-            self.follow_drops();
+            if self.limits.overflow == Overflow::Shed {
+                self.follow_shedding();
+            } else {
+                self.follow_drops();
+            }
         }
     }
 
@@ -322,6 +380,20 @@ proptest! {
     #[test]
     fn the_queue_agrees_with_a_plain_deque_with_an_index_beside_it(actions in proptest::collection::vec(action(), 0..64)) {
         let mut lockstep = Lockstep::new(Overflow::DropOldest, 2 << 20);
+        for action in actions {
+            lockstep.run(action);
+        }
+        lockstep.drain();
+    }
+}
+
+proptest! {
+    // Slower: what is left is looked at after every overflow.
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_queue_agrees_with_a_plain_deque_when_it_gives_up_the_least_severe(actions in proptest::collection::vec(action(), 0..64)) {
+        let mut lockstep = Lockstep::new(Overflow::Shed, 0);
         for action in actions {
             lockstep.run(action);
         }

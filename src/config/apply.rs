@@ -3,7 +3,7 @@
 //! Each function applies what it can and returns what it cannot.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::kind::{Flaw, shown};
 use super::{Config, Endpoint, Rules, TelemetryType, endpoint, headers, resource};
@@ -21,8 +21,8 @@ pub(super) const OTLP_RECEIVER_ACCEPTED: &str =
     "`on`, `off`, or an address with a port such as `127.0.0.1:4318`";
 /// What a directory must be.
 pub(super) const QUEUE_DIR_ACCEPTED: &str = "an absolute path other than `/`";
-/// What a file of certificate authorities must be.
-pub(super) const CA_FILE_ACCEPTED: &str = "the absolute path of a PEM file";
+/// What a file of certificates or of a key must be.
+pub(super) const PEM_FILE_ACCEPTED: &str = "the absolute path of a PEM file";
 /// What rules must be.
 pub(super) const RULES_ACCEPTED: &str = "rules in TOML, or the absolute path of a file with them";
 /// What resource attributes must be.
@@ -162,16 +162,17 @@ pub(super) fn queue_dir(config: &mut Config, value: &str) -> Vec<Flaw> {
     Vec::new()
 }
 
-pub(super) fn ca_file(config: &mut Config, value: &str) -> Vec<Flaw> {
+/// A file by its absolute path.
+fn file(value: &str, take: impl FnOnce(PathBuf)) -> Vec<Flaw> {
     let path = Path::new(value);
     if !path.is_absolute() {
         return vec![Flaw {
             value: Some(shown(value)),
-            accepted: format!("accepts {CA_FILE_ACCEPTED}"),
+            accepted: format!("accepts {PEM_FILE_ACCEPTED}"),
             consequence: None,
         }];
     }
-    config.ca_file = Some(path.to_owned());
+    take(path.to_owned());
     Vec::new()
 }
 
@@ -189,6 +190,18 @@ pub(super) fn rules(config: &mut Config, value: &str) -> Vec<Flaw> {
         }
     });
     Vec::new()
+}
+
+pub(super) fn ca_file(config: &mut Config, value: &str) -> Vec<Flaw> {
+    file(value, |path| config.ca_file = Some(path))
+}
+
+pub(super) fn client_cert_file(config: &mut Config, value: &str) -> Vec<Flaw> {
+    file(value, |path| config.client_cert_file = Some(path))
+}
+
+pub(super) fn client_key_file(config: &mut Config, value: &str) -> Vec<Flaw> {
+    file(value, |path| config.client_key_file = Some(path))
 }
 
 pub(super) fn resource_attributes(config: &mut Config, value: &str) -> Vec<Flaw> {

@@ -34,7 +34,7 @@ pub enum Fallback {
 
 impl Fallback {
     /// Reads a value; `None` if it is none of the forms.
-    fn parse(value: &str) -> Option<Self> {
+    pub fn parse(value: &str) -> Option<Self> {
         if value.eq_ignore_ascii_case("stdout") {
             return Some(Self::Stdout);
         }

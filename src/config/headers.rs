@@ -6,11 +6,11 @@
 //! taken as it is written, because keys with a bare `%` in them exist and nothing else can be meant.
 
 use reqwest::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    TRANSFER_ENCODING,
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 
 use super::kind::Flaw;
+use crate::deliver::{Headers, SecretHeader};
 
 /// What the setting accepts, for problems and the page of settings.
 pub(super) const ACCEPTED: &str = "`name=value` pairs separated by commas, values percent-encoded";
@@ -19,18 +19,29 @@ pub(super) const ACCEPTED: &str = "`name=value` pairs separated by commas, value
 const RESERVED: [HeaderName; 5] =
     [CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING];
 
-/// Prefixes of references to a secret kept elsewhere; sending the reference itself would serve nobody.
-const REFERENCES: [&str; 2] = ["secretsmanager:", "ssm:"];
+/// One header, of either kind.
+enum Pair {
+    Fixed(HeaderName, HeaderValue),
+    Secret(SecretHeader),
+}
 
 /// Reads the pairs. What is wrong with one pair does not take the others along; of a name given twice the last
 /// counts. A flaw names the place of the pair, never its text.
-pub(super) fn parse(text: &str) -> (HeaderMap, Vec<Flaw>) {
-    let mut headers = HeaderMap::new();
+pub(super) fn parse(text: &str) -> (Headers, Vec<Flaw>) {
+    let mut headers = Headers::default();
     let mut flaws = Vec::new();
     let pairs = text.split(',').map(str::trim).enumerate().filter(|(_, pair)| !pair.is_empty());
     for (place, pair) in pairs {
         match parse_pair(pair) {
-            Ok((name, value)) => drop(headers.insert(name, value)),
+            Ok(Pair::Fixed(name, value)) => {
+                headers.secret.retain(|header| *header.name() != name);
+                headers.fixed.insert(name, value);
+            }
+            Ok(Pair::Secret(header)) => {
+                headers.secret.retain(|other| other.name() != header.name());
+                headers.fixed.remove(header.name());
+                headers.secret.push(header);
+            }
             Err(accepted) => flaws.push(Flaw {
                 value: None,
                 accepted: format!("pair {}: {accepted}", place + 1),
@@ -41,7 +52,7 @@ pub(super) fn parse(text: &str) -> (HeaderMap, Vec<Flaw>) {
     (headers, flaws)
 }
 
-fn parse_pair(pair: &str) -> Result<(HeaderName, HeaderValue), String> {
+fn parse_pair(pair: &str) -> Result<Pair, String> {
     let refused = || format!("accepts {ACCEPTED}");
     let (name, value) = pair.split_once('=').ok_or_else(refused)?;
     let name: HeaderName = name.trim().parse().map_err(|_| refused())?;
@@ -49,12 +60,12 @@ fn parse_pair(pair: &str) -> Result<(HeaderName, HeaderValue), String> {
         return Err(format!("`{name}` is set by the extension itself"));
     }
     let value = percent_decoded(value.trim());
-    if REFERENCES.iter().any(|reference| value.starts_with(reference)) {
-        return Err("references to secrets are not supported by this version".to_owned());
+    if let Some(secret) = SecretHeader::parse(&name, &value) {
+        return secret.map(Pair::Secret);
     }
     let mut value = HeaderValue::from_str(&value).map_err(|_| refused())?;
     value.set_sensitive(true);
-    Ok((name, value))
+    Ok(Pair::Fixed(name, value))
 }
 
 /// `text` with `%XX` replaced by the byte; `text` itself if an escape is malformed or the result is not UTF-8.
@@ -85,7 +96,11 @@ mod tests {
     fn pairs(text: &str) -> Vec<(String, String)> {
         let (headers, flaws) = parse(text);
         assert!(flaws.is_empty(), "{text}: {flaws:?}");
-        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+        headers
+            .fixed
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect()
     }
 
     fn one(name: &str, value: &str) -> Vec<(String, String)> {
@@ -119,11 +134,12 @@ mod tests {
             "=hunter2",
             "x=hunter2%0d%0aEvil: 1",
             "content-type=hunter2",
-            "x=ssm:/hunter2",
-            "x=secretsmanager:arn:hunter2",
+            "x=hunter2 ssm:",
+            "x=secretsmanager:#hunter2",
+            "x=ssm:/hunter2#",
         ] {
             let (headers, flaws) = parse(&format!("a=1,{wrong},b=2"));
-            assert_eq!(headers.len(), 2, "{wrong}");
+            assert_eq!((headers.fixed.len(), headers.secret.len()), (2, 0), "{wrong}");
             assert_eq!(flaws.len(), 1, "{wrong}");
             assert!(!format!("{flaws:?}").contains("hunter2"), "{flaws:?}");
             assert!(flaws[0].accepted.starts_with("pair 2: "), "{flaws:?}");
@@ -134,6 +150,20 @@ mod tests {
     fn values_are_hidden_in_debug_output() {
         let (headers, _) = parse("api-key=hunter2");
         assert!(!format!("{headers:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_value_may_be_kept_elsewhere() {
+        let (headers, flaws) = parse(
+            "a=1,b=Bearer%20ssm:/x/y#k,c=secretsmanager:arn:aws:secretsmanager:eu-west-1:1:secret:n,a=ssm:z",
+        );
+        assert!(flaws.is_empty(), "{flaws:?}");
+        assert!(headers.fixed.is_empty(), "of a name given twice the last counts");
+        let names: Vec<&str> = headers.secret.iter().map(|header| header.name().as_str()).collect();
+        assert_eq!(names, ["b", "c", "a"]);
+        assert_eq!(parse("a=ssm:/x,A=1").0.secret, []);
+        // Merely mentioned.
+        assert_eq!(pairs("a=about%20ssm:/x%20and"), one("a", "about ssm:/x and"));
     }
 
     proptest! {

@@ -35,8 +35,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use reqwest::Url;
-use reqwest::header::HeaderMap;
 
+use crate::deliver::Headers;
 use crate::encode::Protocol;
 use crate::lambda::TelemetryType;
 use crate::observe::{Emf, Price, Sampler};
@@ -64,17 +64,23 @@ pub struct Config {
     /// URLs for one signal alone, used as they are.
     pub own_endpoints: PerSignal<Option<Endpoint>>,
     /// Headers of every request, values marked sensitive. See [`Config::signal_headers`].
-    pub headers: HeaderMap,
+    pub headers: Headers,
     /// Headers for one signal alone, instead of [`Config::headers`].
-    pub own_headers: PerSignal<Option<HeaderMap>>,
+    pub own_headers: PerSignal<Option<Headers>>,
     /// Where telemetry goes that the backend does not take.
     pub fallback: Option<Fallback>,
     /// Headers of every request to a fallback that is a second backend, values marked sensitive.
-    pub fallback_headers: HeaderMap,
+    pub fallback_headers: Headers,
     /// How long one request may take, from connecting to the answer.
     pub timeout: Duration,
     /// A PEM file of certificate authorities that are trusted besides the built-in ones; absolute.
     pub ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate that is shown to the backend; absolute.
+    pub client_cert_file: Option<PathBuf>,
+    /// A PEM file with its key, if that is elsewhere; absolute.
+    pub client_key_file: Option<PathBuf>,
+    /// Bytes of requests to the backend per second, in the mean; none for no limit.
+    pub rate_limit: Option<u64>,
     /// Whether request bodies are sent as gzip.
     pub gzip: bool,
     /// The signals that are wanted; see [`Config::is_made`].
@@ -150,7 +156,7 @@ impl Config {
     }
 
     /// The user's headers for requests that carry `signal`.
-    pub fn signal_headers(&self, signal: Signal) -> &HeaderMap {
+    pub fn signal_headers(&self, signal: Signal) -> &Headers {
         self.own_headers.get(signal).as_ref().unwrap_or(&self.headers)
     }
 
@@ -165,12 +171,15 @@ impl Config {
             protocol: Protocol::default(),
             endpoint: None,
             own_endpoints: PerSignal::default(),
-            headers: HeaderMap::new(),
+            headers: Headers::default(),
             own_headers: PerSignal::default(),
             fallback: None,
-            fallback_headers: HeaderMap::new(),
+            fallback_headers: Headers::default(),
             timeout: Duration::ZERO,
             ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            rate_limit: None,
             gzip: false,
             signals: PerSignal::default(),
             sampler: Sampler { parent_based: false, ratio: 0.0 },
@@ -337,6 +346,14 @@ fn reconcile(variables: &BTreeMap<String, String>, config: &mut Config, problems
         }
     }
     problems.extend(receiver::break_loop(variables, config));
+    if config.client_cert_file.is_none() && config.client_key_file.take().is_some() {
+        problems.push(Problem {
+            variable: settings::CLIENT_KEY_FILE.to_owned(),
+            value: None,
+            accepted: format!("needs {}", settings::CLIENT_CERT_FILE),
+            consequence: "no certificate is shown".to_owned(),
+        });
+    }
     let body_max_bytes = config.protocol.wire().limits().body_bytes;
     if config.batch_max_bytes > body_max_bytes {
         if variables.contains_key(settings::BATCH_MAX_BYTES) {

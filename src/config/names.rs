@@ -1,4 +1,4 @@
-//! Names of variables: which are ours, which will be, and what a misspelt one was probably meant to be.
+//! Names of variables: which are ours, and what a misspelt one was probably meant to be.
 
 use super::problem::Problem;
 use super::settings::SETTINGS;
@@ -9,34 +9,21 @@ pub(super) const PREFIX: &str = "OUTLAST_";
 /// Variables for exporters of OTLP start with this.
 pub(super) const OTLP_PREFIX: &str = "OTEL_EXPORTER_OTLP_";
 
-/// Standard variables that would change where or how we send, but which this version cannot follow.
-const UNSUPPORTED_STANDARD: [&str; 4] = [
-    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
-    "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY",
-];
-
 /// Whether `name` is a standard variable that we read or have something to say about.
 pub(super) fn is_standard(name: &str) -> bool {
-    UNSUPPORTED_STANDARD.contains(&name)
-        || SETTINGS.iter().any(|setting| {
-            setting.name == name || setting.standard.iter().any(|standard| standard.name == name)
-        })
+    SETTINGS
+        .iter()
+        .any(|setting| setting.name == name || setting.standard.iter().any(|standard| standard.name == name))
 }
 
 /// What to say about a variable that is set, if no setting reads it.
 pub(super) fn unknown(name: &str) -> Option<Problem> {
-    let unsupported = UNSUPPORTED_STANDARD.contains(&name);
-    let accepted = if unsupported {
-        "not supported by this version".to_owned()
-    } else if SETTINGS.iter().any(|setting| setting.name == name) || !name.starts_with(PREFIX) {
+    if SETTINGS.iter().any(|setting| setting.name == name) || !name.starts_with(PREFIX) {
         return None;
-    } else {
-        match nearest(name) {
-            Some(known) => format!("not a setting; the nearest is {known}"),
-            None => "not a setting".to_owned(),
-        }
+    }
+    let accepted = match nearest(name) {
+        Some(known) => format!("not a setting; the nearest is {known}"),
+        None => "not a setting".to_owned(),
     };
     Some(Problem { variable: name.to_owned(), value: None, accepted, consequence: "ignored".to_owned() })
 }
@@ -89,14 +76,6 @@ mod tests {
             [("", "", 0), ("a", "", 1), ("", "abc", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)]
         {
             assert_eq!(edits(from, to), count, "{from} {to}");
-        }
-    }
-
-    #[test]
-    fn no_name_is_both_read_and_called_unsupported() {
-        for name in &UNSUPPORTED_STANDARD {
-            assert!(SETTINGS.iter().all(|setting| setting.name != *name));
-            assert!(unknown(name).is_some());
         }
     }
 }

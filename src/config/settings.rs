@@ -26,6 +26,10 @@ pub(super) const QUEUE_MAX_BYTES: &str = "OUTLAST_QUEUE_MAX_BYTES";
 /// Where OTLP is taken from the function.
 pub(super) const OTLP_RECEIVER: &str = "OUTLAST_OTLP_RECEIVER";
 
+/// What is shown to the backend.
+pub(super) const CLIENT_CERT_FILE: &str = "OUTLAST_CLIENT_CERT_FILE";
+/// … and its key.
+pub(super) const CLIENT_KEY_FILE: &str = "OUTLAST_CLIENT_KEY_FILE";
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -93,8 +97,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "OUTLAST_HEADERS",
         default: "",
-        meaning: "Headers sent with every request, usually the credentials: `name=value` pairs separated by commas. Values are percent-encoded (`%2C` is a comma, `%20` a space, `%25` a percent sign); one that is not valid percent-encoding is taken as written. Never printed.",
-        example: "authorization=Bearer%20abc,x-tenant=blue",
+        meaning: "Headers sent with every request, usually the credentials: `name=value` pairs separated by commas. Values are percent-encoded (`%2C` is a comma, `%20` a space, `%25` a percent sign); one that is not valid percent-encoding is taken as written. A value, or its last word, may be kept elsewhere: `secretsmanager:ARN` or `ssm:/name`, with `#key` for a member of a JSON object ([secrets](destinations.md#secrets)). Never printed.",
+        example: "authorization=Bearer%20ssm:/prod/otlp-key,x-tenant=blue",
         kind: Kind::Other(headers::ACCEPTED, apply::all_headers),
         standard: &[
             Standard {
@@ -151,17 +155,51 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "OUTLAST_CA_FILE",
         default: "",
-        meaning: "Certificate authorities that are trusted besides the built-in ones (Mozilla's), for a backend with a certificate of your own: a PEM file in the function's package or in a layer, 1 MiB at most. If it cannot be used, one line says so and only the built-in ones are trusted.",
+        meaning: "Certificate authorities that are trusted besides the built-in ones (Mozilla's), for a backend with a certificate of your own: a PEM file in the function's package or in a layer, 1 MiB at most. If it cannot be used, one line says so and only the built-in ones are trusted. A fallback is trusted by the same.",
         example: "/opt/ca.pem",
-        kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
+        kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::ca_file),
         standard: &[
             Standard {
                 name: "OTEL_EXPORTER_OTLP_CERTIFICATE",
-                kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
+                kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::ca_file),
             },
             Standard {
                 name: "OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE",
-                kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
+                kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::ca_file),
+            },
+        ],
+    },
+    Setting {
+        name: CLIENT_CERT_FILE,
+        default: "",
+        meaning: "The certificate (with those between it and its authority) that is shown to a backend that asks for one: a PEM file, 1 MiB at most. If it cannot be used, one line says so and none is shown. A fallback gets none.",
+        example: "/opt/client.pem",
+        kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::client_cert_file),
+        standard: &[
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+                kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::client_cert_file),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE",
+                kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::client_cert_file),
+            },
+        ],
+    },
+    Setting {
+        name: CLIENT_KEY_FILE,
+        default: "",
+        meaning: "The key of that certificate, a PEM file. If it is not set, it is in the file of the certificate.",
+        example: "/opt/client.key",
+        kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::client_key_file),
+        standard: &[
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+                kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::client_key_file),
+            },
+            Standard {
+                name: "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY",
+                kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::client_key_file),
             },
         ],
     },
@@ -342,12 +380,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "OUTLAST_OVERFLOW",
         default: "drop-oldest",
-        meaning: "What gives way when the queue is full. `drop-oldest` keeps what happens now, `drop-newest` keeps the beginning of the outage. What is dropped is counted and reported, to the backend and on stderr.",
+        meaning: "What gives way when the queue is full. `drop-oldest` keeps what happens now, `drop-newest` keeps the beginning of the outage, `shed` keeps what is most severe ([durability.md](durability.md#shed)). What is dropped is counted and reported, to the backend and on stderr.",
         example: "drop-newest",
         kind: Kind::Choice(&[
             Choice { word: "drop-oldest", apply: Some(|config| config.overflow = Overflow::DropOldest) },
             Choice { word: "drop-newest", apply: Some(|config| config.overflow = Overflow::DropNewest) },
-            Choice { word: "shed", apply: None },
+            Choice { word: "shed", apply: Some(|config| config.overflow = Overflow::Shed) },
         ]),
         standard: &[],
     },
@@ -363,6 +401,17 @@ pub(super) const SETTINGS: &[Setting] = &[
                 why: "Below, a request would be mostly headers; above, requests take more memory and time than a small function has to spare.",
             },
             |config, value| config.batch_max_bytes = usize::try_from(value).unwrap_or(usize::MAX),
+        ),
+        standard: &[],
+    },
+    Setting {
+        name: "OUTLAST_RATE_LIMIT",
+        default: "",
+        meaning: "What the requests of one environment may bring to the backend per second, in the mean: bytes as they are sent, with ten seconds' worth at once after a pause. What is beyond waits in the queue, or goes to the fallback when that is nearly full. There is no limit at SHUTDOWN, where waiting would lose data.",
+        example: "64KiB",
+        kind: Kind::Bytes(
+            Range { min: KIB, max: GIB, why: "Below, a record may wait for minutes; above is no limit." },
+            |config, value| config.rate_limit = Some(value),
         ),
         standard: &[],
     },

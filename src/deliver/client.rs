@@ -4,12 +4,13 @@ use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{RequestBuilder, Response, Url, redirect, retry};
+use reqwest::{Method, RequestBuilder, Response, Url, redirect, retry};
 use rustls::ClientConfig;
 
 use super::dialect::{self, End, Reply};
@@ -72,6 +73,10 @@ pub struct Client {
     proxies: bool,
     roots: Roots,
     ca_file: Option<PathBuf>,
+    /// Files of a certificate and of its key, shown to whoever asks.
+    identity: Option<(PathBuf, PathBuf)>,
+    /// Bytes of the bodies of requests that were begun.
+    egress_bytes: AtomicU64,
     lookups: Lookups,
     /// Made once; holds the cache of TLS sessions across [`Client::renew`].
     tls: OnceLock<ClientConfig>,
@@ -101,16 +106,36 @@ impl Client {
             proxies: !endpoints.iter().all(is_loopback),
             roots: if secure { Roots::Web } else { Roots::Plain },
             ca_file: None,
+            identity: None,
+            egress_bytes: AtomicU64::new(0),
             lookups: Lookups::new(),
             tls: OnceLock::new(),
             inner: Mutex::new(None),
         }
     }
 
+    /// A client for requests to any place.
+    pub fn of_any(timeout: Duration) -> Self {
+        Self { proxies: true, roots: Roots::Web, ..Self::new(&[], timeout) }
+    }
+
     /// Trusts the certificate authorities of this PEM file as well. If it cannot be read, one line says so.
     #[must_use]
     pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
         Self { ca_file, ..self }
+    }
+
+    /// Shows this certificate to a backend that asks for one; its key is in the file `key`, or else in the same. If they cannot
+    /// be used, one line says so.
+    #[must_use]
+    pub fn showing(self, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Self {
+        let identity = certificate.map(|certificate| (certificate.clone(), key.unwrap_or(certificate)));
+        Self { identity, ..self }
+    }
+
+    /// Bytes of the bodies of all requests so far, whatever became of them.
+    pub fn egress_bytes(&self) -> u64 {
+        self.egress_bytes.load(Ordering::Relaxed)
     }
 
     /// Builds what the first request would build, TLS included. To be called from a thread that may be kept
@@ -145,6 +170,7 @@ impl Client {
         let Ok(key) = HeaderValue::from_str(outgoing.idempotency_key) else {
             return unreachable("the idempotency key is not a header value".to_owned());
         };
+        self.egress_bytes.fetch_add(outgoing.body.len() as u64, Ordering::Relaxed);
         let mut headers = outgoing.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(outgoing.content_type));
         headers.insert(IDEMPOTENCY_KEY, key);
@@ -158,9 +184,31 @@ impl Client {
     /// Makes one attempt to PUT `body` at `url`, with these headers and no others of ours. As [`Client::send`] in all
     /// other respects.
     pub async fn put(&self, url: Url, headers: HeaderMap, body: Bytes) -> Verdict {
+        self.egress_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
         match self.current() {
             Ok(client) => attempt(client.put(url).headers(headers).body(body), Protocol::Otlp, false).await,
             Err(reason) => unreachable(reason),
+        }
+    }
+
+    /// Makes one request to something that is no backend, and gives the status and the body of its answer.
+    ///
+    /// # Errors
+    /// Why there is no whole answer of at most `max_bytes`, on one line.
+    pub async fn exchange(
+        &self,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        body: Bytes,
+        max_bytes: usize,
+    ) -> Result<(u16, Vec<u8>), String> {
+        let sent = self.current()?.request(method, url).headers(headers).body(body).send().await;
+        let mut response = sent.map_err(|error| reason(&error.without_url()))?;
+        let mut answer = Vec::new();
+        match read(&mut response, max_bytes, &mut answer).await {
+            End::Whole => Ok((response.status().as_u16(), answer)),
+            End::Cut | End::Broken => Err("its answer is cut off or too long".to_owned()),
         }
     }
 
@@ -212,8 +260,23 @@ impl Client {
                 file.display()
             );
         }
-        let config = tls::client_config(roots).map_err(|error| format!("TLS cannot be set up: {error}"))?;
+        let config = self.with_identity(&roots).map_or_else(|| tls::client_config(roots, None), Ok);
+        let config = config.map_err(|error| format!("TLS cannot be set up: {error}"))?;
         Ok(self.tls.get_or_init(|| config).clone())
+    }
+
+    /// A configuration that shows the certificate; `None` if there is none, or after a line that says why it cannot be shown.
+    fn with_identity(&self, roots: &rustls::RootCertStore) -> Option<ClientConfig> {
+        let (certificate, key) = self.identity.as_ref().filter(|_| !matches!(self.roots, Roots::Plain))?;
+        let config =
+            tls::identity(certificate, key).map_err(|error| error.to_string()).and_then(|identity| {
+                tls::client_config(roots.clone(), Some(identity)).map_err(|error| error.to_string())
+            });
+        let told = |error: &String| {
+            let file = certificate.display();
+            log::warn!("OUTLAST_CLIENT_CERT_FILE={file}: {error}; no certificate is shown to the backend");
+        };
+        config.inspect_err(told).ok()
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<reqwest::Client>> {

@@ -10,15 +10,19 @@
 //! peer has closed meanwhile is replaced without being noticed, if nothing was written to it.
 
 mod answer;
+mod aws;
 mod client;
 mod dialect;
 pub mod fallback;
 mod lookup;
 mod retry_after;
+mod secrets;
 mod tls;
 mod verdict;
 
 pub use answer::MESSAGE_MAX_CHARS;
+pub use aws::{Aws, AwsError};
 pub use client::{ANSWER_BODY_MAX_BYTES, ANSWER_BODY_WAIT_MAX_MS, Client, Outgoing};
 pub use retry_after::{RETRY_AFTER_MAX_S, retry_after};
+pub use secrets::{Headers, SecretHeader, Vault};
 pub use verdict::{Cause, Verdict, verdict};

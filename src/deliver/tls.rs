@@ -9,28 +9,33 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, crypto};
 
-/// The longest file of authorities: several times what the whole web trusts, which is some 220 kB.
-const CA_FILE_MAX_BYTES: u64 = 1 << 20;
+/// The longest file of certificates: several times what the whole web trusts, which is some 220 kB.
+const FILE_MAX_BYTES: u64 = 1 << 20;
 
-/// Why a file of certificate authorities is not used. None of it is then.
+/// Why a file of certificates or of a key is not used. None of it is then.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CaFileError {
+pub(super) enum FileError {
     #[error("cannot be read ({0})")]
     Read(#[from] io::Error),
     /// Opening or reading anything else might not come back.
     #[error("is not a file")]
     NotAFile,
-    #[error("is longer than {CA_FILE_MAX_BYTES} bytes")]
+    #[error("is longer than {FILE_MAX_BYTES} bytes")]
     TooLong,
     #[error("holds no certificate in PEM")]
     Empty,
     #[error("holds a certificate that is none ({0})")]
     Bad(String),
+    #[error("holds no key in PEM ({0})")]
+    NoKey(String),
 }
+
+/// A certificate to be shown, those between it and its authority, and its key.
+pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// What the web trusts.
 pub(super) fn web_roots() -> RootCertStore {
@@ -38,39 +43,57 @@ pub(super) fn web_roots() -> RootCertStore {
 }
 
 /// Adds the certificates of a PEM file to what is trusted.
-pub(super) fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), CaFileError> {
-    // Before it is opened: opening a pipe waits for its other end.
-    if !path.metadata()?.is_file() {
-        return Err(CaFileError::NotAFile);
-    }
-    let mut pem = Vec::new();
-    File::open(path)?.take(CA_FILE_MAX_BYTES + 1).read_to_end(&mut pem)?;
-    if pem.len() as u64 > CA_FILE_MAX_BYTES {
-        return Err(CaFileError::TooLong);
-    }
-    let mut added = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        added.push(certificate.map_err(|error| CaFileError::Bad(error.to_string()))?);
-    }
-    if added.is_empty() {
-        return Err(CaFileError::Empty);
-    }
+pub(super) fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), FileError> {
     let mut with = roots.clone();
-    for certificate in added {
-        with.add(certificate).map_err(|error| CaFileError::Bad(error.to_string()))?;
+    for certificate in certificates(&content(path)?)? {
+        with.add(certificate).map_err(|error| FileError::Bad(error.to_string()))?;
     }
     *roots = with;
     Ok(())
 }
 
-/// A client configuration that trusts `roots`. Clones of it share the cache of sessions, so that a new
+/// What to show to a backend that asks who we are, out of a file with certificates and one with a key.
+pub(super) fn identity(certificate: &Path, key: &Path) -> Result<Identity, FileError> {
+    let key =
+        PrivateKeyDer::from_pem_slice(&content(key)?).map_err(|error| FileError::NoKey(error.to_string()))?;
+    Ok((certificates(&content(certificate)?)?, key))
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, FileError> {
+    // Before it is opened: opening a pipe waits for its other end.
+    if !path.metadata()?.is_file() {
+        return Err(FileError::NotAFile);
+    }
+    let mut pem = Vec::new();
+    File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_end(&mut pem)?;
+    if pem.len() as u64 > FILE_MAX_BYTES { Err(FileError::TooLong) } else { Ok(pem) }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let mut found = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        found.push(certificate.map_err(|error| FileError::Bad(error.to_string()))?);
+    }
+    if found.is_empty() { Err(FileError::Empty) } else { Ok(found) }
+}
+
+/// A client configuration that trusts `roots` and shows `identity`. Clones of it share the cache of sessions, so that a new
 /// connection to a known backend resumes one.
-pub(super) fn client_config(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+///
+/// # Errors
+/// If the key is none that TLS knows, or not that of the certificate.
+pub(super) fn client_config(
+    roots: RootCertStore,
+    identity: Option<Identity>,
+) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((certificates, key)) => config.with_client_auth_cert(certificates, key)?,
+        None => config.with_no_client_auth(),
+    };
     // One request at a time per signal: HTTP/2 would bring frames, windows and a larger binary for nothing.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)

@@ -56,6 +56,8 @@ pub enum Cause {
     /// No connection came about (refused, DNS, TLS, connect time-out), or it was gone before anything was
     /// written: the backend has nothing of it. With the reason, on one line.
     Unreachable(String),
+    /// Its credentials are kept elsewhere and cannot be had, so no request was made. With the reason, on one line.
+    NoSecret(String),
     /// No answer in the time a request may take: whether the backend has it is unknown. Decided by the caller,
     /// who owns the time.
     TimedOut,
@@ -78,6 +80,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(reason) => write!(f, "unreachable: {reason}"),
+            Self::NoSecret(reason) => write!(f, "its credentials cannot be had: {reason}"),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Status(status) => write!(f, "status {status}"),
             Self::Broken => f.write_str("connection lost before an answer"),

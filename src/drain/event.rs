@@ -31,6 +31,8 @@ pub struct Settings {
     pub can_hold: bool,
     /// Where telemetry goes that the backend does not take (`OUTLAST_FALLBACK`); `None`: it only waits.
     pub fallback: Option<FallbackSettings>,
+    /// What may go to the backend per second, in the mean, counted by [`Sent::wire_bytes`]; none for no limit.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// What the policy needs to know of the fallback.

@@ -7,14 +7,13 @@
 use super::policy::{Outcome, Portion, Sent, Target};
 use crate::config::Config;
 use crate::deliver::fallback::{Fallback, Parcel};
-use crate::deliver::{Client, Outgoing, Verdict};
+use crate::deliver::{Client, Headers, Outgoing, Vault, Verdict};
 use crate::encode::{Protocol, WireFormat};
 use crate::keeper::{Fate, Job, Level, land};
 use crate::queue::{Encoding, Request};
 use crate::{PerSignal, Signal};
 use bytes::Bytes;
 use reqwest::Url;
-use reqwest::header::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -43,12 +42,13 @@ pub struct Landed {
 /// Where requests of one signal go.
 struct Address {
     url: Url,
-    headers: HeaderMap,
+    headers: Headers,
 }
 
 /// Sends requests.
 pub struct Executor {
     client: Arc<Client>,
+    vault: Arc<Vault>,
     addresses: PerSignal<Option<Arc<Address>>>,
     fallback: Option<Arc<Fallback>>,
     protocol: Protocol,
@@ -63,6 +63,7 @@ impl Executor {
     pub fn new(
         config: &Config,
         client: Arc<Client>,
+        vault: Arc<Vault>,
         fallback: Option<Arc<Fallback>>,
         wire: &dyn WireFormat,
         jobs: mpsc::UnboundedSender<Job>,
@@ -75,7 +76,7 @@ impl Executor {
         let content_type = wire.content_type();
         let flights = PerSignal::from_fn(|_| None);
         let protocol = config.protocol;
-        (Self { client, addresses, fallback, protocol, content_type, jobs, landed, flights }, landings)
+        (Self { client, vault, addresses, fallback, protocol, content_type, jobs, landed, flights }, landings)
     }
 
     /// Whether `signal` has an address.
@@ -108,7 +109,7 @@ impl Executor {
         match target {
             Target::Primary => {
                 let address = self.addresses.get(signal).clone()?;
-                Some(Way::Primary(Arc::clone(&self.client), address))
+                Some(Way::Primary(Arc::clone(&self.client), Arc::clone(&self.vault), address))
             }
             Target::Fallback => self.fallback.clone().map(Way::Fallback),
         }
@@ -123,6 +124,12 @@ impl Executor {
         }
     }
 
+    /// Bytes of the bodies of all requests so far.
+    pub fn egress_bytes(&self) -> u64 {
+        let aside = self.fallback.as_ref().map_or(0, |fallback| fallback.egress_bytes());
+        self.client.egress_bytes().saturating_add(aside)
+    }
+
     /// Closes idle connections to `target`.
     pub fn renew_connections(&self, target: Target) {
         match (target, &self.fallback) {
@@ -134,7 +141,7 @@ impl Executor {
 
 /// How a request gets where it goes.
 enum Way {
-    Primary(Arc<Client>, Arc<Address>),
+    Primary(Arc<Client>, Arc<Vault>, Arc<Address>),
     Fallback(Arc<Fallback>),
 }
 
@@ -200,18 +207,17 @@ impl Flight {
         let key = format!("{:032x}", xxh3_128(&request.body));
         let gzip = request.encoding == Encoding::Gzip;
         match way {
-            Way::Primary(client, address) => {
-                client
-                    .send(Outgoing {
-                        url: &address.url,
-                        headers: &address.headers,
-                        protocol: self.protocol,
-                        content_type: self.content_type,
-                        gzip,
-                        body: Bytes::from(request.body),
-                        idempotency_key: &key,
-                    })
-                    .await
+            Way::Primary(client, vault, address) => {
+                let outgoing = Outgoing {
+                    url: &address.url,
+                    headers: &address.headers.fixed,
+                    protocol: self.protocol,
+                    content_type: self.content_type,
+                    gzip,
+                    body: Bytes::from(request.body),
+                    idempotency_key: &key,
+                };
+                vault.send(client, &address.headers, outgoing).await
             }
             Way::Fallback(fallback) => {
                 fallback
@@ -224,6 +230,7 @@ impl Flight {
                         hash: &key,
                         records: u64::from(request.records),
                         first: request.head.0,
+                        from_record: request.part.map_or(0, |part| part.start),
                         received: Duration::from_nanos(request.received),
                         queue_id: request.queue_id,
                     })

@@ -16,3 +16,4 @@ mod retry;
 mod standby;
 #[cfg(test)]
 mod testing;
+mod throttle;

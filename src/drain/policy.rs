@@ -31,6 +31,7 @@ pub use super::event::{
 use super::hold::Invocations;
 use super::lane::{Faith, Flight, Lane, Standing};
 use super::standby::Standby;
+use super::throttle::Throttle;
 use crate::Signal;
 use crate::clock::Time;
 
@@ -94,6 +95,7 @@ pub struct Policy {
     lanes: [Lane; 3],
     destination: Destination,
     standby: Option<Standby>,
+    throttle: Option<Throttle>,
     /// The queue is nearly full.
     crowded: bool,
     invocations: Invocations,
@@ -117,6 +119,7 @@ impl Policy {
             lanes: Signal::ALL.map(|signal| Lane::new(signal, &settings)),
             destination: Destination::new(&settings),
             standby: settings.fallback.map(|fallback| Standby::new(&settings, &fallback)),
+            throttle: settings.bytes_per_second.map(Throttle::new),
             crowded: false,
             rng: fastrand::Rng::with_seed(rng_seed),
             invocations: Invocations::default(),

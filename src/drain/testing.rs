@@ -20,5 +20,6 @@ pub(super) fn settings() -> Settings {
         continuous: false,
         can_hold: true,
         fallback: None,
+        bytes_per_second: None,
     }
 }

@@ -1,7 +1,7 @@
 //! The blocks of one delivery, filled signal by signal.
 
 use crate::encode::WireFormat;
-use crate::queue::{BlockError, Deflater, Kind, NewBlock};
+use crate::queue::{BlockError, Deflater, Kind, NewBlock, severity_class};
 use crate::record::Resource;
 use crate::{PerSignal, Signal};
 
@@ -24,6 +24,8 @@ pub(super) struct Content<'c> {
     /// The last event of its delivery that it covers, from 1.
     pub(super) events_end: u32,
     pub(super) records: u32,
+    /// Of the gravest record, 0 if unknown.
+    pub(super) severity: u8,
     /// Earliest and latest, Unix nanoseconds.
     pub(super) times: (u64, u64),
     pub(super) plain: &'c [u8],
@@ -42,6 +44,7 @@ impl Packer {
             signal: Signal::Logs,
             events_end: 0,
             records: 1,
+            severity: 0,
             times,
             plain: body,
         })
@@ -53,6 +56,7 @@ impl Packer {
             kind: Kind::Carry,
             signal: Signal::Logs,
             format: self.wire.id(),
+            severity: 0,
             events_end: 0,
             records: 0,
             plain_len: u32::try_from(carry.len()).map_err(|_| BlockError::Deflate)?,
@@ -72,17 +76,19 @@ impl Packer {
         let mut plain = Vec::with_capacity(open.records.len() + HEAD_BYTES);
         self.wire.block_head(signal, resource, open.records.len(), &mut plain);
         plain.extend_from_slice(&open.records);
-        let (events_end, records, times) = (open.events_end, open.count, (open.first, open.last));
-        self.pack(&Content { kind, signal, events_end, records, times, plain: &plain })
+        let &OpenBlock { events_end, count: records, severity, first, last, .. } = open;
+        let times = (first, last);
+        self.pack(&Content { kind, signal, events_end, records, severity, times, plain: &plain })
     }
 
     /// A block with this content, deflated.
     pub(super) fn pack(&mut self, content: &Content<'_>) -> Result<NewBlock, BlockError> {
-        let &Content { kind, signal, events_end, records, times, plain } = content;
+        let &Content { kind, signal, events_end, records, severity, times, plain } = content;
         Ok(NewBlock {
             kind,
             signal,
             format: self.wire.id(),
+            severity,
             events_end,
             records,
             plain_len: u32::try_from(plain.len()).map_err(|_| BlockError::Deflate)?,
@@ -93,10 +99,15 @@ impl Packer {
     }
 }
 
+/// Where the least severe records go first, a delivery's blocks are ended so many times because the next record is of
+/// another class; then they mix. Each costs a header (96 bytes), what the format says around records, and compression.
+pub(super) const CLASS_CUTS_MAX: u32 = 8;
+
 /// The blocks of one delivery.
 pub(super) struct Blocks<'p> {
     packer: &'p mut Packer,
     kind: Kind,
+    cuts_left: u32,
     open: PerSignal<OpenBlock>,
     /// Those that are complete, in the order in which they go to disk.
     done: Vec<NewBlock>,
@@ -112,11 +123,14 @@ pub(super) struct Encoded<'e> {
     pub(super) times: (u64, u64),
     /// The places of their events in the delivery, from 1: the first and the last.
     pub(super) events: (u32, u32),
+    /// Of the gravest of them, 0 if unknown.
+    pub(super) severity: u8,
 }
 
 impl<'p> Blocks<'p> {
-    pub(super) fn new(packer: &'p mut Packer, kind: Kind) -> Self {
-        Self { packer, kind, open: PerSignal::default(), done: Vec::new(), records: 0 }
+    /// `cuts_max`: how often a block may be ended for the sake of one class of severity in it.
+    pub(super) fn new(packer: &'p mut Packer, kind: Kind, cuts_max: u32) -> Self {
+        Self { packer, kind, cuts_left: cuts_max, open: PerSignal::default(), done: Vec::new(), records: 0 }
     }
 
     pub(super) fn wire(&self) -> &dyn WireFormat {
@@ -142,7 +156,12 @@ impl<'p> Blocks<'p> {
         let open = self.open.get_mut(signal);
         let is_full = open.records.len() + encoded.bytes.len() > BLOCK_MAX_PLAIN_BYTES
             || open.count.saturating_add(encoded.count) > records_max;
-        if open.count > 0 && is_full {
+        let is_other =
+            self.cuts_left > 0 && severity_class(open.severity) != severity_class(encoded.severity);
+        if open.count > 0 && (is_full || is_other) {
+            if !is_full {
+                self.cuts_left -= 1;
+            }
             open.events_end = encoded.events.0.saturating_sub(1);
             self.close(signal, resource)?;
         }
@@ -184,6 +203,7 @@ struct OpenBlock {
     events_end: u32,
     first: u64,
     last: u64,
+    severity: u8,
 }
 
 impl OpenBlock {
@@ -195,6 +215,9 @@ impl OpenBlock {
         self.records.extend_from_slice(encoded.bytes);
         self.first = if self.count == 0 { first } else { self.first.min(first) };
         self.last = self.last.max(last);
+        if self.count == 0 || severity_class(encoded.severity) > severity_class(self.severity) {
+            self.severity = encoded.severity;
+        }
         self.count += encoded.count;
     }
 }

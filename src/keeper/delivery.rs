@@ -3,7 +3,7 @@
 //! Metrics and spans are made by an observer of the delivery's own. It takes the place of the pipeline's once the blocks
 //! are kept; if they are not, Lambda sends the delivery again, and it is as if it had never come.
 
-use super::blocks::{Blocks, Encoded};
+use super::blocks::{Blocks, CLASS_CUTS_MAX, Encoded};
 use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, Remembered, token};
 use super::{inputs, tmp};
 use crate::deliver::fallback::is_echo;
@@ -67,7 +67,7 @@ impl<'p> Delivery<'p> {
             resource,
             running,
             nonce,
-            blocks: Blocks::new(packer, origin.kind),
+            blocks: Blocks::new(packer, origin.kind, if making.sorts { CLASS_CUTS_MAX } else { 0 }),
             observer: observer.clone(),
             before: observer,
             seen: Seen::default(),
@@ -222,8 +222,8 @@ impl<'p> Delivery<'p> {
         self.encoded.clear();
         self.blocks.wire().log(self.resource, &record, &mut self.encoded);
         let time = record.time_unix_nanos;
-        let events = (index, self.event);
-        let encoded = Encoded { bytes: &self.encoded, count: 1, times: (time, time), events };
+        let (events, severity) = ((index, self.event), record.severity.number);
+        let encoded = Encoded { bytes: &self.encoded, count: 1, times: (time, time), severity, events };
         self.blocks.push(Signal::Logs, self.resource, &encoded)
     }
 
@@ -247,7 +247,7 @@ impl<'p> Delivery<'p> {
         let Measured { encoded, count, times, event } = &mut self.measured;
         if *count > 0 {
             let events = (*event, *event);
-            let encoded = Encoded { bytes: encoded, count: *count, times: *times, events };
+            let encoded = Encoded { bytes: encoded, count: *count, times: *times, severity: 0, events };
             self.blocks.push(Signal::Metrics, self.resource, &encoded)?;
         }
         encoded.clear();
@@ -278,7 +278,8 @@ impl<'p> Delivery<'p> {
         let first = spans.iter().map(|span| span.start_unix_nanos).min().unwrap_or_default();
         let last = spans.iter().map(|span| span.end_unix_nanos).max().unwrap_or_default();
         let count = u32::try_from(spans.len()).unwrap_or(u32::MAX);
-        let encoded = Encoded { bytes: &self.encoded, count, times: (first, last), events: (index, index) };
+        let (times, events) = ((first, last), (index, index));
+        let encoded = Encoded { bytes: &self.encoded, count, times, severity: 0, events };
         self.blocks.push(Signal::Traces, self.resource, &encoded)
     }
 

@@ -47,7 +47,8 @@ impl Intake {
             return Ok(());
         }
         let request = received::read(signal, media, &body)?;
-        let (records, times, distinct) = (request.records, request.times, request.distinct);
+        let (records, times, distinct, severity) =
+            (request.records, request.times, request.distinct, request.severity);
         if records == 0 {
             return Ok(());
         }
@@ -68,8 +69,13 @@ impl Intake {
         if kept > 0 {
             plain = Bytes::from(received::part(&plain, &(kept as usize..records as usize))?);
         }
-        let rest =
-            Rest { signal, records: records - kept, kept, times: times.unwrap_or((received, received)) };
+        let rest = Rest {
+            signal,
+            records: records - kept,
+            kept,
+            severity,
+            times: times.unwrap_or((received, received)),
+        };
         let blocks = self.blocks_of(&plain, &rest).map_err(|_| Outcome::Full)?;
         drop(plain);
         let parts_before = known.map_or(0, |progress| progress.frames());
@@ -104,6 +110,7 @@ impl Intake {
             signal: rest.signal,
             events_end: rest.kept.saturating_add(end),
             records: count,
+            severity: rest.severity,
             times: rest.times,
             plain,
         })
@@ -116,6 +123,8 @@ struct Rest {
     records: u32,
     /// Records that are on disk.
     kept: u32,
+    /// Of the gravest record of the request.
+    severity: u8,
     times: (u64, u64),
 }
 

@@ -74,6 +74,9 @@ pub struct Making {
     pub own_every: Option<Duration>,
     /// What the user's rules make of log records; none if there are none.
     pub rule_set: Option<RuleSet>,
+    /// Whether blocks are to be of one class of severity each, as far as that comes cheaply: the least severe are given
+    /// up first.
+    pub sorts: bool,
 }
 
 impl Default for Making {
@@ -88,6 +91,7 @@ impl Default for Making {
             joins_lines: false,
             own_every: None,
             rule_set: None,
+            sorts: false,
         }
     }
 }
@@ -265,8 +269,9 @@ impl Pipeline {
     ) -> Result<Vec<NewBlock>, BlockError> {
         let mut encoded = Vec::new();
         self.packer.wire.log(&self.resource, record, &mut encoded);
+        let severity = record.severity.number;
         let time = record.time_unix_nanos;
-        let encoded = Encoded { bytes: &encoded, count: 1, times: (time, time), events: (0, 0) };
+        let encoded = Encoded { bytes: &encoded, count: 1, times: (time, time), severity, events: (0, 0) };
         self.own_block(Signal::Logs, &encoded, kind)
     }
 
@@ -284,7 +289,7 @@ impl Pipeline {
             wire.metric(metric, &mut encoded);
             count += 1;
         });
-        let encoded = Encoded { bytes: &encoded, count, times: (time, time), events: (0, 0) };
+        let encoded = Encoded { bytes: &encoded, count, times: (time, time), severity: 0, events: (0, 0) };
         self.own_block(Signal::Metrics, &encoded, kind)
     }
 
@@ -294,7 +299,7 @@ impl Pipeline {
         encoded: &Encoded<'_>,
         kind: Kind,
     ) -> Result<Vec<NewBlock>, BlockError> {
-        let mut blocks = Blocks::new(&mut self.packer, kind);
+        let mut blocks = Blocks::new(&mut self.packer, kind, 0);
         blocks.push(signal, &self.resource, encoded)?;
         blocks.close(signal, &self.resource)?;
         Ok(blocks.finish().0)

@@ -38,6 +38,7 @@ fn why(reason: Reason) -> &'static str {
         Reason::Rejected => "the backend took the request but rejected them",
         Reason::Damaged => "what was stored is damaged, or was made for another OUTLAST_PROTOCOL",
         Reason::Unreadable => "deliveries that are not telemetry",
+        Reason::Shed => "the queue was full and the least severe made room: see OUTLAST_QUEUE_MAX_BYTES",
         Reason::Unsaved => "the disk took nothing until the end of the environment",
     }
 }

@@ -4,43 +4,55 @@ use super::frame::{Header, Kind, Seq};
 use super::lane::{Item, Stored};
 use super::ledger::{Reason, Tally};
 use super::scan::walk;
+use super::shed::Room;
 use super::state::{FRAMES_START, Mark};
 use super::store::{Queue, headers_of};
 use super::types::{AppendError, Batch, Overflow};
 use crate::Signal;
 
 impl Queue {
-    /// Whether `size` more bytes fit, if need be by giving up the oldest segments. What is in memory counts as well: it goes
-    /// to the disk as soon as that takes it.
-    pub(super) fn make_room(&mut self, size: u64) -> bool {
-        let needed = size + FRAMES_START;
-        if needed > self.limits.max_bytes {
-            return false;
+    /// Makes room for `batch`. What is given up for it is counted, in the queue or of the batch.
+    ///
+    /// # Errors
+    /// [`AppendError::NoRoom`] if what is turned away cannot be counted.
+    pub(super) fn make_room(&mut self, batch: &Batch) -> Result<Room, AppendError> {
+        let size = batch.size();
+        let mut fits = size + FRAMES_START <= self.limits.max_bytes;
+        if fits && self.limits.overflow == Overflow::Shed {
+            return self.shed_for(batch);
         }
         let begun_since = self.store.next_number();
-        while self.disk_bytes() + self.store.memory_bytes() + needed > self.limits.max_bytes {
+        while fits && !self.has_room_for(size) {
             if self.limits.overflow == Overflow::DropNewest {
-                return false;
-            }
-            if !self.drop_oldest(begun_since) {
+                fits = false;
+            } else if !self.drop_oldest(begun_since) {
                 // Nothing of ours is left to give up, the rest belongs to the index; or it cannot be counted now.
                 break;
             }
         }
-        true
+        if fits {
+            return Ok(Room::Whole);
+        }
+        self.turn_away(batch, Reason::OverflowNewest)?;
+        Ok(Room::Nothing)
     }
 
-    /// Counts a batch as given up.
+    /// Whether `size` more bytes fit. What is in memory counts as well: it goes to the disk as soon as that takes it.
+    pub(super) fn has_room_for(&self, size: u64) -> bool {
+        self.disk_bytes() + self.store.memory_bytes() + size + FRAMES_START <= self.limits.max_bytes
+    }
+
+    /// Counts blocks of a batch as given up.
     ///
     /// # Errors
     /// [`AppendError::NoRoom`] if the count cannot be kept either.
-    pub(super) fn turn_away(&mut self, batch: &Batch) -> Result<(), AppendError> {
+    pub(super) fn turn_away(&mut self, batch: &Batch, reason: Reason) -> Result<(), AppendError> {
         let before = (self.state.ledger, self.state.fragment);
         let mut dropped = 0;
         for header in headers_of(batch, 0, 0) {
             let records = header.user_records();
             dropped += records;
-            self.state.ledger.drop(Tally { signal: header.signal, reason: Reason::OverflowNewest, records });
+            self.state.ledger.drop(Tally { signal: header.signal, reason, records });
             // Counted with what was to join it.
             if header.kind == (Kind::Block { joins: Some(self.state.fragment) }) {
                 self.state.fragment = Seq::default();
@@ -50,14 +62,13 @@ impl Queue {
             (self.state.ledger, self.state.fragment) = before;
             return Err(AppendError::NoRoom);
         }
-        self.deliveries.note_whole(batch.delivery);
         log::warn!("queue full: {dropped} new records dropped");
         Ok(())
     }
 
     /// Gives up the oldest segment, but for the reports in it. Returns whether there was one to give up. Of segments from
     /// `begun_since` on, which hold what was brought there from others just now, the reports go as well.
-    fn drop_oldest(&mut self, begun_since: u32) -> bool {
+    pub(super) fn drop_oldest(&mut self, begun_since: u32) -> bool {
         let Some(number) = self.store.first_from(0) else { return false };
         if self.degraded && (self.store.active() == Some(number) || self.store.carries_state(number)) {
             // The last file of a disk that takes no other: the state would be in memory only.

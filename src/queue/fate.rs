@@ -51,14 +51,18 @@ impl Queue {
 
     /// The request in flight was not taken, or nobody knows: its records stay.
     pub fn keep(&mut self, signal: Signal) {
-        if let Some(flight) = self.lanes.get_mut(signal).flight.take() {
+        let lane = self.lanes.get_mut(signal);
+        lane.asked_for = Seq::default();
+        if let Some(flight) = lane.flight.take() {
             self.report_again(flight.reports);
         }
     }
 
     /// Ends the flight; what was dropped meanwhile has arrived after all.
     fn land(&mut self, signal: Signal) {
-        if let Some(flight) = self.lanes.get_mut(signal).flight.take() {
+        let lane = self.lanes.get_mut(signal);
+        lane.asked_for = Seq::default();
+        if let Some(flight) = lane.flight.take() {
             flight.arrive(signal, &mut self.state.ledger);
         }
     }
@@ -73,10 +77,7 @@ impl Queue {
         let lane = self.lanes.get_mut(signal);
         while let Some(item) = lane.pop_through(to) {
             if let Some(remaining) = self.remaining.get_mut(&item.header.seq.segment()) {
-                let waiting = remaining.get_mut(signal);
-                waiting.blocks = waiting.blocks.saturating_sub(1);
-                waiting.records = waiting.records.saturating_sub(item.header.user_records());
-                waiting.plain_bytes = waiting.plain_bytes.saturating_sub(u64::from(item.header.plain_len));
+                remaining.get_mut(signal).take(&item.header);
             }
         }
         *self.state.marks.get_mut(signal) = to;
@@ -191,6 +192,7 @@ impl Queue {
         self.store.remove(number);
         self.remaining.remove(&number);
         self.unverified.remove(&number);
+        self.lowest.remove(&number);
         self.note(Entry::Removed(number));
     }
 

@@ -3,10 +3,10 @@
 //! ```text
 //!  offset  bytes  field
 //!       0      4  magic "oLf1"
-//!       4      1  kind: 1 block, 2 fragment, 3 report, 4 carry
+//!       4      1  kind: 1 block, 2 fragment, 3 report, 4 carry, 5 shed
 //!       5      1  signal
 //!       6      1  wire format of the payload
-//!       7      1  zero
+//!       7      1  severity of the gravest record (OpenTelemetry's number); 0 if unknown
 //!       8      8  sequence number: segment number << 32 | ordinal in the segment
 //!      16     16  hash of the delivery the records came in
 //!      32      2  this frame's place among the frames of its delivery
@@ -25,7 +25,8 @@
 //!      92      4  CRC-32 of the 92 bytes before
 //! ```
 //! All numbers are little-endian. The payload follows: deflate without a final block, ended on a byte. That of a
-//! carry, which is never sent, is stored as it is.
+//! carry, which is never sent, is stored as it is. A frame that was shed, or was done when its neighbours were, is a
+//! header without a payload.
 
 use super::bytes::{Fields, crc32};
 use super::ledger::Tally;
@@ -85,6 +86,8 @@ pub enum Kind {
     /// What the maker of the records has to remember, as of the end of its delivery. Only the newest one counts; it is
     /// never sent. See [`Queue::carry`](super::Queue::carry).
     Carry,
+    /// What is left of a frame of a segment that was written anew by `shed`: it says which delivery it came in.
+    Shed,
 }
 
 impl Kind {
@@ -103,6 +106,8 @@ pub(super) struct Header {
     pub signal: Signal,
     /// The wire format of the payload (`WireFormat::id`).
     pub format: u8,
+    /// Severity of the gravest record, 0 if unknown.
+    pub severity: u8,
     /// Place in the queue.
     pub seq: Seq,
     /// Hash of the request body that brought the records.
@@ -137,10 +142,11 @@ impl Header {
             Kind::Fragment => (2, 0),
             Kind::Report(tally) => (3, tally.pack()),
             Kind::Carry => (4, 0),
+            Kind::Shed => (5, 0),
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&[kind, self.signal.index() as u8, self.format, 0]);
+        bytes.extend_from_slice(&[kind, self.signal.index() as u8, self.format, self.severity]);
         bytes.extend_from_slice(&self.seq.0.to_le_bytes());
         bytes.extend_from_slice(&self.delivery.to_le_bytes());
         bytes.extend_from_slice(&self.part.to_le_bytes());
@@ -172,7 +178,7 @@ impl Header {
         if Fields::new(crc).u32()? != crc32(body) {
             return None;
         }
-        let (kind, signal, format, _) = (fields.u8()?, fields.u8()?, fields.u8()?, fields.u8()?);
+        let (kind, signal, format, severity) = (fields.u8()?, fields.u8()?, fields.u8()?, fields.u8()?);
         let seq = Seq(fields.u64()?);
         let delivery = fields.u128()?;
         let (part, parts) = (fields.u16()?, fields.u16()?);
@@ -188,12 +194,14 @@ impl Header {
             2 => Kind::Fragment,
             3 => Kind::Report(Tally::unpack(extra)?),
             4 => Kind::Carry,
+            5 => Kind::Shed,
             _ => return None,
         };
         Some(Self {
             kind,
             signal: Signal::from_byte(signal)?,
             format,
+            severity,
             seq,
             delivery,
             part,
@@ -219,7 +227,7 @@ impl Header {
         match self.kind {
             Kind::Block { .. } => u64::from(self.records),
             Kind::Fragment => 1,
-            Kind::Report(_) | Kind::Carry => 0,
+            Kind::Report(_) | Kind::Carry | Kind::Shed => 0,
         }
     }
 }
@@ -231,6 +239,7 @@ pub(super) fn sample(seq: Seq) -> Header {
         kind: Kind::Block { joins: None },
         signal: Signal::Logs,
         format: 1,
+        severity: 9,
         seq,
         delivery: 7,
         part: 0,
@@ -255,15 +264,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_header_survives_the_disk(seq: u64, delivery: u128, part: u16, words: [u32; 6], longs: [u64; 3],
-                                      kind in 0u8..4, signal in 0u8..3, count in 0u64..1 << 40) {
+                                      kind in 0u8..5, signal in 0u8..3, count in 0u64..1 << 40) {
             let kind = match kind {
                 0 => Kind::Block { joins: (longs[0] != 0).then_some(Seq(longs[0])) },
                 1 => Kind::Fragment,
                 2 => Kind::Carry,
+                3 => Kind::Shed,
                 _ => Kind::Report(Tally { signal: Signal::Traces, reason: Reason::Overflow, records: count }),
             };
             let header = Header {
-                kind, signal: Signal::from_byte(signal).unwrap(), format: 9, seq: Seq(seq), delivery, part, parts: part,
+                kind, signal: Signal::from_byte(signal).unwrap(), format: 9, severity: part as u8, seq: Seq(seq), delivery, part, parts: part,
                 events_end: words[0], records: words[1], plain_len: words[2], stored_len: words[3],
                 plain_crc: words[4], stored_crc: words[5], times: (longs[0], longs[1]), received: longs[2],
             };

@@ -80,6 +80,8 @@ pub(super) struct Lane {
     payload_tries: u32,
     /// The request in flight, if there is one.
     pub flight: Option<Flight>,
+    /// The last block that was asked for by who sends, as long as its fate is open.
+    pub asked_for: Seq,
 }
 
 impl Lane {
@@ -95,6 +97,7 @@ impl Lane {
             scan_tries: 0,
             payload_tries: 0,
             flight: None,
+            asked_for: Seq::default(),
         }
     }
 
@@ -223,6 +226,22 @@ impl Lane {
     /// The payload of the head was read.
     pub(super) fn payload_read(&mut self) {
         self.payload_tries = 0;
+    }
+
+    /// Segment `number` was written anew: of the blocks in sight those in `waiting` are left, in another place.
+    pub(super) fn rewritten(&mut self, number: u32, waiting: &[Item]) {
+        self.window.retain_mut(|item| {
+            if item.header.seq.segment() != number {
+                return true;
+            }
+            let found = waiting.binary_search_by_key(&item.header.seq, |moved| moved.header.seq);
+            let moved = found.ok().and_then(|at| waiting.get(at));
+            moved.map(|moved| *item = *moved).is_some()
+        });
+        if self.scanned.segment == number {
+            // What was seen of it is known by its number.
+            self.scanned = Position::start_of(number);
+        }
     }
 
     /// Forgets what lies in segment `number` and looks on behind it.

@@ -24,11 +24,13 @@ pub enum Reason {
     Unreadable,
     /// The disk took nothing to the end, and what memory held in its stead went with the process.
     Unsaved,
+    /// The queue was full and `shed` gave up the least severe.
+    Shed,
 }
 
 impl Reason {
     /// Every reason, in the order of the byte stored on disk.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Overflow,
         Self::OverflowNewest,
         Self::Refused,
@@ -36,7 +38,10 @@ impl Reason {
         Self::Damaged,
         Self::Unreadable,
         Self::Unsaved,
+        Self::Shed,
     ];
+    /// So many stand together on disk; what came later stands behind what stood there first.
+    pub(super) const FIRST: usize = 7;
 
     fn index(self) -> usize {
         self as usize
@@ -52,6 +57,7 @@ impl Reason {
             Self::Damaged => "damaged",
             Self::Unreadable => "unreadable",
             Self::Unsaved => "unsaved",
+            Self::Shed => "overflow_shed",
         }
     }
 }
@@ -110,12 +116,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Bytes of the drops on disk.
-    pub(super) const BYTES: usize = 3 * 2 * Reason::ALL.len() * 8;
+    /// Bytes of the drops on disk, for the reasons there were first.
+    pub(super) const BYTES: usize = 3 * 2 * Reason::FIRST * 8;
     /// Bytes of what was handed over on disk.
     pub(super) const HANDED_BYTES: usize = 3 * 8;
     /// Bytes of what was delivered, and of what was told, on disk.
     pub(super) const TOLD_BYTES: usize = 3 * 8 + 3 * Totals::BYTES;
+    /// Bytes of drops for later reasons on disk: given up, reported, told.
+    pub(super) const LATER_BYTES: usize = 3 * 3 * (Reason::ALL.len() - Reason::FIRST) * 8;
 
     /// Counts records as given up.
     pub fn drop(&mut self, tally: Tally) {
@@ -241,6 +249,25 @@ impl Ledger {
         Some(())
     }
 
+    /// Appends drops for later reasons, which stand behind everything else.
+    pub(super) fn encode_later(&self, out: &mut Vec<u8>) {
+        self.encode_reasons(Reason::FIRST, Reason::ALL.len(), out);
+        for count in self.told.iter().flat_map(|(_, totals)| totals.dropped.iter().skip(Reason::FIRST)) {
+            out.extend_from_slice(&count.to_le_bytes());
+        }
+    }
+
+    /// Reads what [`Ledger::encode_later`] wrote.
+    pub(super) fn decode_later(&mut self, fields: &mut Fields<'_>) -> Option<()> {
+        self.decode_reasons(Reason::FIRST, Reason::ALL.len(), fields)?;
+        for signal in Signal::ALL {
+            for count in self.told.get_mut(signal).dropped.iter_mut().skip(Reason::FIRST) {
+                *count = fields.u64()?;
+            }
+        }
+        Some(())
+    }
+
     /// Appends what was delivered and told, which stands behind what an earlier version knows.
     pub(super) fn encode_told(&self, out: &mut Vec<u8>) {
         for (_, records) in self.delivered.iter() {
@@ -263,22 +290,35 @@ impl Ledger {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        for (_, account) in self.accounts.iter() {
-            for count in account.dropped.iter().chain(&account.reported) {
-                out.extend_from_slice(&count.to_le_bytes());
-            }
-        }
+        self.encode_reasons(0, Reason::FIRST, out);
     }
 
     pub(super) fn decode(fields: &mut Fields<'_>) -> Option<Self> {
         let mut ledger = Self::default();
-        for signal in Signal::ALL {
-            let account = ledger.accounts.get_mut(signal);
-            for count in account.dropped.iter_mut().chain(&mut account.reported) {
-                *count = fields.u64()?;
+        ledger.decode_reasons(0, Reason::FIRST, fields)?;
+        Some(ledger)
+    }
+
+    fn encode_reasons(&self, from: usize, to: usize, out: &mut Vec<u8>) {
+        for (_, account) in self.accounts.iter() {
+            for counts in [&account.dropped, &account.reported] {
+                for count in counts.iter().take(to).skip(from) {
+                    out.extend_from_slice(&count.to_le_bytes());
+                }
             }
         }
-        Some(ledger)
+    }
+
+    fn decode_reasons(&mut self, from: usize, to: usize, fields: &mut Fields<'_>) -> Option<()> {
+        for signal in Signal::ALL {
+            let account = self.accounts.get_mut(signal);
+            for counts in [&mut account.dropped, &mut account.reported] {
+                for count in counts.iter_mut().take(to).skip(from) {
+                    *count = fields.u64()?;
+                }
+            }
+        }
+        Some(())
     }
 }
 
@@ -311,7 +351,23 @@ mod tests {
         let mut bytes = Vec::new();
         ledger.encode(&mut bytes);
         assert_eq!(bytes.len(), Ledger::BYTES);
-        assert_eq!(Ledger::decode(&mut Fields::new(&bytes)), Some(ledger));
+        ledger.drop(Tally { signal: Signal::Metrics, reason: Reason::Shed, records: 4 });
+        ledger.hand_over(Signal::Logs, 6);
+        let totals = ledger.untold(Signal::Metrics, 6);
+        ledger.tell(Signal::Metrics, &totals);
+        ledger.encode_handed(&mut bytes);
+        ledger.encode_told(&mut bytes);
+        ledger.encode_later(&mut bytes);
+        assert_eq!(
+            bytes.len(),
+            Ledger::BYTES + Ledger::HANDED_BYTES + Ledger::TOLD_BYTES + Ledger::LATER_BYTES
+        );
+        let mut fields = Fields::new(&bytes);
+        let mut read = Ledger::decode(&mut fields).unwrap();
+        read.decode_handed(&mut fields).unwrap();
+        read.decode_told(&mut fields).unwrap();
+        read.decode_later(&mut fields).unwrap();
+        assert_eq!(read, ledger);
     }
 
     #[test]

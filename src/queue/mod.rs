@@ -13,7 +13,8 @@
 //! - Records leave the queue in one of two ways: [`Queue::done`] (delivered), or counted in the [`Ledger`].
 //!
 //! # Invariants
-//! 1. A frame is never changed after it was written; only the state at the head of the newest segment is.
+//! 1. A frame is never changed after it was written; only the state at the head of the newest segment is. To shed,
+//!    a whole segment takes the place of another.
 //! 2. A segment is removed only on positive evidence that each of its frames is done: the marks are past them,
 //!    and they were counted frame by frame. Lost evidence means a repeat, never a loss.
 //! 3. The ledger is on disk before the records it speaks of are removed: nothing is while the state could not be
@@ -53,8 +54,11 @@ mod reports;
 mod scan;
 mod segments;
 mod send;
+mod shed;
 mod state;
 mod store;
+#[cfg(feature = "tool")]
+mod survey;
 mod totals;
 mod types;
 
@@ -66,8 +70,11 @@ pub use index::IndexError;
 pub use ledger::{Ledger, Reason, Tally};
 pub use notes::{Entry, Found, Index, SegmentRow};
 pub use segments::StoreError;
-pub use state::{Mark, State};
+pub use shed::severity_class;
+pub use state::{Mark, Shedding, State};
 pub use store::Queue;
+#[cfg(feature = "tool")]
+pub use survey::{ReadOnlyDisk, SegmentSurvey, Standing, Surveyed, survey};
 pub use totals::Totals;
 pub use types::{
     AppendError, Appended, Batch, Encoding, Limits, NewBlock, Oldest, Opened, Overflow, Request, Waiting,

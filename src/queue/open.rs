@@ -48,6 +48,7 @@ impl Queue {
             unreadable: BTreeSet::new(),
             index: None,
             unnoted: Vec::new(),
+            lowest: BTreeMap::new(),
             index_asked: 0,
             looks: 0,
             degraded: false,
@@ -212,6 +213,7 @@ impl Queue {
         }
         self.lanes = new_lanes();
         self.remaining.clear();
+        self.lowest.clear();
         let found = newest_state(&mut self.store, self.state.queue_id, self.looks >= LOOKS_MAX);
         let Ok(mut state) = found else {
             self.store.unlist();
@@ -272,7 +274,7 @@ impl Queue {
             match header.kind {
                 Kind::Report(_) => self.state.reported = header.seq,
                 Kind::Carry => self.state.carry = header.seq,
-                Kind::Block { .. } | Kind::Fragment => {}
+                Kind::Block { .. } | Kind::Fragment | Kind::Shed => {}
             }
         }
     }
@@ -287,6 +289,7 @@ impl Queue {
         if header.kind.is_sent() {
             self.remaining.entry(number).or_default().get_mut(header.signal).add(header);
             self.written.get_mut(header.signal).add(header);
+            self.note_severity(header);
         }
         Ok(())
     }
@@ -301,7 +304,7 @@ fn new_lanes() -> PerSignal<Lane> {
 ///
 /// # Errors
 /// If a head cannot be read just now and `give_up` is not set.
-fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) -> Result<State, StoreError> {
+pub(super) fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) -> Result<State, StoreError> {
     let mut newest: Option<(u32, State)> = None;
     let mut strange = false;
     for number in store.all().rev().map(|(number, _)| number).collect::<Vec<_>>() {
@@ -329,6 +332,10 @@ fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) -> Result<S
     }
     let Some((carrier, mut state)) = newest else { return Ok(State { queue_id, ..State::default() }) };
     store.carried_by(carrier);
+    let shedding = std::mem::take(&mut state.shedding);
+    if store.len(shedding.segment).unwrap_or_default() == shedding.len {
+        shedding.count_in(&mut state.ledger);
+    }
     if strange {
         log::warn!("queue: segments of several queues lie together: all of them will be sent");
         state = State { queue_id, ledger: state.ledger, generation: state.generation, ..State::default() };

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 const SUFFIX: &str = ".seg";
+/// A segment that is being written anew, before it takes the place of what it was.
+const ASIDE_SUFFIX: &str = ".new";
 /// A file with a higher number is not ours, unless a state of ours stands in it: we would have had to write some
 /// hundred terabytes, or to go on after a file with just this number. Numbers must not run out because of it.
 const FOUND_NUMBER_MAX: u32 = 1 << 31;
@@ -128,7 +130,13 @@ impl Segments {
             return Err(error.into());
         }
         for (name, len) in self.disk.list(&self.dir)? {
-            let Some(number) = number_of(&name) else { continue };
+            let Some(number) = number_of(&name) else {
+                // The process ended before it was whole, or before it took the place of the segment.
+                if name.strip_suffix(ASIDE_SUFFIX).is_some_and(is_number) {
+                    self.discard(&self.dir.join(name));
+                }
+                continue;
+            };
             self.by_number.insert(number, Segment::new(len, Place::File));
             // What cannot be read just now may be ours.
             if number > FOUND_NUMBER_MAX && self.head(number).is_ok_and(|head| head.states.is_empty()) {
@@ -377,6 +385,49 @@ impl Segments {
         }
     }
 
+    /// Writes what segment `number` is to be, beside it.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub(super) fn write_aside(&mut self, number: u32, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.aside(number);
+        self.disk.remove_all(&path)?;
+        Ok(self.disk.create(&path)?.write_all_at(bytes, 0)?)
+    }
+
+    /// What was written beside segment `number`, `len` bytes, takes its place.
+    ///
+    /// # Errors
+    /// If it cannot be renamed; the segment is what it was.
+    pub(super) fn replace(&mut self, number: u32, len: u64) -> Result<(), StoreError> {
+        self.disk.rename(&self.aside(number), &self.path(number))?;
+        self.readers.retain(|(open, _)| *open != number);
+        if self.ahead.number == number {
+            self.ahead = Ahead::default();
+        }
+        if let Some(segment) = self.by_number.get_mut(&number) {
+            *segment = Segment::new(len, Place::File);
+        }
+        Ok(())
+    }
+
+    /// Removes the file of segment `number`, which has to work.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub(super) fn unlink(&mut self, number: u32) -> Result<(), StoreError> {
+        Ok(self.disk.remove(&self.path(number))?)
+    }
+
+    /// What was written beside segment `number` is not needed.
+    pub(super) fn discard_aside(&self, number: u32) {
+        self.discard(&self.aside(number));
+    }
+
+    fn aside(&self, number: u32) -> PathBuf {
+        self.path(number).with_extension(ASIDE_SUFFIX.trim_start_matches('.'))
+    }
+
     fn discard(&self, path: &Path) {
         if let Err(error) = self.disk.remove(path)
             && error.kind() != io::ErrorKind::NotFound
@@ -396,8 +447,11 @@ fn file_name(number: u32) -> String {
 
 fn number_of(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(SUFFIX)?;
-    let ours = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| ours)
+    digits.parse().ok().filter(|_| is_number(digits))
+}
+
+fn is_number(digits: &str) -> bool {
+    digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

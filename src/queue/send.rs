@@ -72,7 +72,9 @@ impl Queue {
             };
             self.lanes.get_mut(signal).payload_read();
             let to = Mark { seq: last.header.seq, records: 0 };
-            self.lanes.get_mut(signal).flight = Some(Flight::new(to));
+            let lane = self.lanes.get_mut(signal);
+            lane.flight = Some(Flight::new(to));
+            lane.asked_for = to.seq;
             return Some(Request {
                 signal,
                 body,
@@ -217,7 +219,9 @@ impl Queue {
         if end < head.header.records {
             request.to = Mark { seq: mark.seq, records: end };
         }
-        self.lanes.get_mut(signal).flight = Some(Flight::new(request.to));
+        let lane = self.lanes.get_mut(signal);
+        lane.flight = Some(Flight::new(request.to));
+        lane.asked_for = head.header.seq;
         Some(request)
     }
 
@@ -238,6 +242,7 @@ impl Queue {
             _ => (*items.next()?, 0),
         };
         drop(items);
+        self.lanes.get_mut(signal).asked_for = item.header.seq;
         self.subset(signal, &item, wire, encoding, place..place + 1).ok()
     }
 

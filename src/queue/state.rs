@@ -10,7 +10,7 @@ use super::frame::Seq;
 use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
-/// Length of one slot in bytes: the state takes 740, the rest is zero and room for later versions.
+/// Length of one slot in bytes: the state takes 848, the rest is zero and room for later versions.
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
 pub(super) const SLOTS: u64 = 2;
@@ -30,6 +30,18 @@ pub struct Mark {
     pub seq: Seq,
     /// Records of the next block that are done, while it is sent in parts.
     pub records: u32,
+}
+
+/// A segment that is about to be written anew without some of its records. Whether that came to pass shows in its
+/// length, so that the count of what is gone and the going are one step: a crash forgets both or neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shedding {
+    /// The segment's number; 0 if there is none.
+    pub segment: u32,
+    /// Its length in bytes then; 0 if it is to be removed.
+    pub len: u64,
+    /// Records that are given up by it.
+    pub records: PerSignal<u64>,
 }
 
 /// Everything about the queue that its frames do not say.
@@ -53,6 +65,8 @@ pub struct State {
     pub told: Seq,
     /// When that was, Unix nanoseconds.
     pub told_at: u64,
+    /// What is being shed.
+    pub shedding: Shedding,
 }
 
 impl State {
@@ -76,6 +90,12 @@ impl State {
         self.ledger.encode_told(&mut slot);
         slot.extend_from_slice(&self.told.0.to_le_bytes());
         slot.extend_from_slice(&self.told_at.to_le_bytes());
+        self.ledger.encode_later(&mut slot);
+        slot.extend_from_slice(&self.shedding.segment.to_le_bytes());
+        slot.extend_from_slice(&self.shedding.len.to_le_bytes());
+        for (_, records) in self.shedding.records.iter() {
+            slot.extend_from_slice(&records.to_le_bytes());
+        }
         slot.resize(SLOT_BYTES - 4, 0);
         let crc = crc32(&slot);
         slot.extend_from_slice(&crc.to_le_bytes());
@@ -104,6 +124,12 @@ impl State {
         state.ledger.decode_told(&mut fields)?;
         state.told = Seq(fields.u64()?);
         state.told_at = fields.u64()?;
+        state.ledger.decode_later(&mut fields)?;
+        state.shedding.segment = fields.u32()?;
+        state.shedding.len = fields.u64()?;
+        for signal in Signal::ALL {
+            *state.shedding.records.get_mut(signal) = fields.u64()?;
+        }
         let own = [state.reported, state.fragment, state.carry, state.told];
         let mut named = state.marks.iter().map(|(_, mark)| mark.seq).chain(own);
         let plausible = named.all(|seq| seq.segment() <= SEGMENT_MAX) && state.generation <= GENERATION_MAX;
@@ -120,7 +146,18 @@ pub(super) fn is_newer(slot: &[u8]) -> bool {
 }
 
 const _: () = assert!(
-    8 + 4 + 16 + 8 + 36 + Ledger::BYTES + 24 + Ledger::HANDED_BYTES + Ledger::TOLD_BYTES + 16 + 4
+    8 + 4
+        + 16
+        + 8
+        + 36
+        + Ledger::BYTES
+        + 24
+        + Ledger::HANDED_BYTES
+        + Ledger::TOLD_BYTES
+        + 16
+        + Ledger::LATER_BYTES
+        + 36
+        + 4
         <= SLOT_BYTES
 );
 
@@ -146,6 +183,7 @@ mod tests {
         state.ledger.deliver(Signal::Metrics, 5);
         let totals = state.ledger.untold(Signal::Metrics, 6);
         state.ledger.tell(Signal::Metrics, &totals);
+        state.shedding = Shedding { segment: 3, len: 7_000, records: PerSignal::from_fn(|_| 9) };
         state
     }
 
@@ -160,6 +198,7 @@ mod tests {
         slot.extend_from_slice(&crc32(&slot).to_le_bytes());
         let read = State::decode(&slot, 12).unwrap();
         assert_eq!(read.ledger.handed(Signal::Traces), 0);
+        assert_eq!(read.shedding, Shedding::default());
         assert_eq!(read.ledger.dropped(Signal::Logs), 3);
         assert_eq!((read.carry, read.marks), (state().carry, state().marks));
         assert_eq!((read.told, read.ledger.delivered(Signal::Metrics)), (Seq::default(), 0));

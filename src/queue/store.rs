@@ -3,11 +3,12 @@
 //! `fate` settles them.
 
 use super::deliveries::{Deliveries, Progress};
-use super::frame::{HEADER_BYTES, Header, Kind, Seq};
+use super::frame::{Header, Kind, Seq};
 use super::lane::{Filled, Item, Lane};
 use super::ledger::Ledger;
 use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::segments::{Segments, StoreError};
+use super::shed::{Room, count_shed};
 use super::state::{FRAMES_START, State};
 use super::types::{AppendError, Appended, Batch, Limits, Oldest, Waiting};
 use crate::{PerSignal, Signal};
@@ -33,6 +34,8 @@ pub struct Queue {
     pub(super) index: Option<Index>,
     /// Deliveries that the index does not know of yet.
     pub(super) unnoted: Vec<u128>,
+    /// By segment: no record in it that waits is of a lower class. What is missing is not known yet.
+    pub(super) lowest: BTreeMap<u32, u8>,
     /// How often the index was asked what it found.
     pub(super) index_asked: u32,
     /// The first segment number that this process may have given out.
@@ -176,15 +179,29 @@ impl Queue {
             self.deliveries.note_whole(batch.delivery);
             return Ok(Appended::OnDisk);
         }
-        let size: u64 = batch.blocks.iter().map(|b| (HEADER_BYTES + b.payload.len()) as u64).sum();
+        let size = batch.size();
         let fits = size + FRAMES_START <= self.limits.max_bytes;
         if fits && self.degraded && !self.store.has_memory_for(size) {
             // Nothing is given up for what is not taken now.
             return Err(AppendError::NoRoom);
         }
-        if !self.make_room(size) {
-            return self.turn_away(batch).map(|()| Appended::Dropped);
+        match self.make_room(batch)? {
+            Room::Whole => self.keep_all(batch),
+            Room::Part(part, turned_away) => self.keep_all(&part).inspect_err(|_| {
+                // The sender has all of it.
+                count_shed(&turned_away, |tally| self.state.ledger.undrop(tally));
+                drop(self.save_state());
+            }),
+            Room::Nothing => {
+                self.deliveries.note_whole(batch.delivery);
+                Ok(Appended::Dropped)
+            }
         }
+    }
+
+    /// Appends a batch there is room for.
+    fn keep_all(&mut self, batch: &Batch) -> Result<Appended, AppendError> {
+        let size = batch.size();
         let mut written = self.write(batch, size);
         if let (Err(StoreError::Vanished), false) = (&written, self.degraded) {
             log::error!("queue: its directory was removed by somebody else; it is made again");
@@ -239,10 +256,13 @@ impl Queue {
                 Kind::Block { joins: Some(seq) } if seq == self.state.fragment => {
                     self.state.fragment = Seq::default();
                 }
-                Kind::Block { .. } => {}
+                Kind::Block { .. } | Kind::Shed => {}
             }
             remaining.get_mut(header.signal).add(header);
             self.written.get_mut(header.signal).add(header);
+        }
+        for header in &headers {
+            self.note_severity(header);
         }
         Ok(())
     }
@@ -292,6 +312,7 @@ impl Queue {
     /// the disk.
     pub fn try_disk(&mut self) -> bool {
         self.unreadable.clear();
+        self.lowest.clear();
         for signal in Signal::ALL {
             self.lanes.get_mut(signal).resume();
         }
@@ -311,7 +332,7 @@ impl Queue {
         drop(self.save_state());
         self.retire();
         // If the oldest could not be given up meanwhile.
-        self.make_room(0);
+        drop(self.make_room(&Batch { delivery: 0, received: 0, parts_before: 0, blocks: Vec::new() }));
         true
     }
 }
@@ -326,6 +347,7 @@ pub(super) fn headers_of(batch: &Batch, number: u32, first: u32) -> Vec<Header> 
             kind: block.kind,
             signal: block.signal,
             format: block.format,
+            severity: block.severity,
             seq: Seq::new(number, first.saturating_add(u32::from(index))),
             delivery: batch.delivery,
             part: batch.parts_before.saturating_add(index),

@@ -17,8 +17,10 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Counts on disk: drops for later reasons stand elsewhere.
+    const STORED: usize = 3 + Reason::FIRST;
     /// Bytes on disk.
-    pub(super) const BYTES: usize = (3 + Reason::ALL.len()) * 8;
+    pub(super) const BYTES: usize = Self::STORED * 8;
 
     fn counts(&mut self) -> impl Iterator<Item = &mut u64> {
         [&mut self.received, &mut self.delivered, &mut self.handed].into_iter().chain(&mut self.dropped)
@@ -42,14 +44,14 @@ impl Totals {
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let mut own = *self;
-        for count in own.counts() {
+        for count in own.counts().take(Self::STORED) {
             out.extend_from_slice(&count.to_le_bytes());
         }
     }
 
     pub(super) fn decode(fields: &mut Fields<'_>) -> Option<Self> {
         let mut totals = Self::default();
-        for count in totals.counts() {
+        for count in totals.counts().take(Self::STORED) {
             *count = fields.u64()?;
         }
         Some(totals)

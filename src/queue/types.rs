@@ -1,7 +1,8 @@
 //! What goes into the queue and what comes out of it.
 
-use super::frame::{Header, Kind, Seq};
+use super::frame::{HEADER_BYTES, Header, Kind, Seq};
 use super::segments::StoreError;
+use super::shed::severity_class;
 use super::state::Mark;
 use crate::Signal;
 use std::ops::Range;
@@ -15,6 +16,8 @@ pub enum Overflow {
     DropOldest,
     /// New deliveries are turned away, so that the beginning of the outage is kept.
     DropNewest,
+    /// The least severe records go, the oldest of them first.
+    Shed,
 }
 
 impl Overflow {
@@ -23,6 +26,7 @@ impl Overflow {
         match self {
             Self::DropOldest => "drop-oldest",
             Self::DropNewest => "drop-newest",
+            Self::Shed => "shed",
         }
     }
 }
@@ -73,6 +77,8 @@ pub struct NewBlock {
     pub signal: Signal,
     /// Wire format of the payload.
     pub format: u8,
+    /// Severity of the gravest record (OpenTelemetry's number), 0 if unknown.
+    pub severity: u8,
     /// How many of the delivery's events this signal's blocks cover, up to and with this one.
     pub events_end: u32,
     /// Records in the payload.
@@ -98,6 +104,23 @@ pub struct Batch {
     pub parts_before: u16,
     /// In the order they are to be sent.
     pub blocks: Vec<NewBlock>,
+}
+
+impl NewBlock {
+    /// The class that it is shed with.
+    pub(super) fn class(&self) -> u8 {
+        match self.kind {
+            Kind::Block { .. } => severity_class(self.severity),
+            _ => u8::MAX,
+        }
+    }
+}
+
+impl Batch {
+    /// Bytes of its frames.
+    pub(super) fn size(&self) -> u64 {
+        self.blocks.iter().map(|block| (HEADER_BYTES + block.payload.len()) as u64).sum()
+    }
 }
 
 /// Where a batch went.
@@ -159,6 +182,12 @@ impl Waiting {
         self.blocks += 1;
         self.records += header.user_records();
         self.plain_bytes += u64::from(header.plain_len);
+    }
+
+    pub(super) fn take(&mut self, header: &Header) {
+        self.blocks = self.blocks.saturating_sub(1);
+        self.records = self.records.saturating_sub(header.user_records());
+        self.plain_bytes = self.plain_bytes.saturating_sub(u64::from(header.plain_len));
     }
 }
 

@@ -16,6 +16,10 @@ pub(crate) fn heavy(number: u64) -> Invocation {
 }
 
 async fn overflow(world: &World, policy: &str) -> Sandbox {
+    overflow_of(world, policy, heavy).await
+}
+
+async fn overflow_of(world: &World, policy: &str, invocation: fn(u64) -> Invocation) -> Sandbox {
     world.backend.behave(Behaviour::status(503));
     let lambda = world
         .lambda()
@@ -25,10 +29,20 @@ async fn overflow(world: &World, policy: &str) -> Sandbox {
         .await
         .unwrap();
     for number in 0..12 {
-        invoke(&lambda, heavy(number)).await;
+        invoke(&lambda, invocation(number)).await;
         within("deliveries", lambda.settled()).await;
     }
     lambda
+}
+
+/// As [`heavy`], in words of a logger: nearly all of it is INFO, and two lines are errors.
+fn heavy_with_errors(number: u64) -> Invocation {
+    let mut random = fastrand::Rng::with_seed(number);
+    (0..250).fold(Invocation::new(), |invocation, line| {
+        let level = if line % 125 == 60 { "ERROR" } else { "INFO" };
+        let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(1_000).collect();
+        invocation.line(format!("[{level}] {number} {line} {noise}"))
+    })
 }
 
 /// What was acknowledged is delivered, or in the drop reports: exactly.
@@ -70,6 +84,27 @@ async fn the_newest_are_turned_away() {
     let (expected, got) = assert_accounted(&world, &lambda);
     assert_eq!(expected.first(), got.first(), "the oldest are there");
     assert_eq!(world.reported_for("overflow_newest"), world.reported());
+}
+
+#[tokio::test]
+async fn the_least_severe_make_room() {
+    let world = World::new().await;
+    let lambda = overflow_of(&world, "shed", heavy_with_errors).await;
+    lambda.kill().await;
+    invoke(&lambda, heavy_with_errors(100)).await;
+    within("deliveries", lambda.settled()).await;
+    world.backend.recover().await.unwrap();
+    world.wait_for(|received| received.records().iter().any(is_report)).await;
+    leave(&lambda).await;
+    let (expected, got) = assert_accounted(&world, &lambda);
+    let errors = |told: &[Told]| -> Vec<String> {
+        let texts = told.iter().filter_map(|told| told.body.as_str());
+        texts.filter(|text| text.starts_with("[ERROR]")).map(str::to_owned).collect()
+    };
+    assert_eq!(errors(&expected).len(), 26);
+    assert_eq!(errors(&expected), errors(&got), "no error goes while anything else is left");
+    assert_eq!(world.reported_for("overflow_shed"), world.reported());
+    assert!(lines_with(&lambda, "least severe") > 0);
 }
 
 #[tokio::test]

@@ -150,7 +150,7 @@ async fn the_last_line_tells_the_counts() {
     world.until_delivered(&lambda).await;
     leave(&lambda).await;
     let count = lambda.acknowledged_count();
-    let line = format!("shutdown: {count} records received, {count} delivered, 0 left on disk, 0 dropped");
+    let line = format!("shutdown: {count} records received, {count} delivered, 0 left on disk, 0 dropped; ");
     assert_eq!(lines_with(&lambda, &line), 1, "{:?}", output(&lambda));
 }
 

@@ -4,6 +4,7 @@ use crate::support::{
     World, attempts_within_budget, balance, free_invocations, invoke, leave, left_on_disk, lines_with,
     output, within,
 };
+use outlast_backend::proxy::Proxy;
 use outlast_backend::tls::{Authority, Flaw, Identity};
 use outlast_backend::{Backend, Door};
 use outlast_simulator::{Builder, Invocation, Sandbox};
@@ -175,4 +176,110 @@ async fn a_handshake_that_hangs_does_not_keep_a_shutdown() {
     world.wait_for(|received| received.records().len() >= lambda.acknowledged_count() + 10).await;
     leave(&next).await;
     assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0);
+}
+
+#[tokio::test]
+async fn a_backend_that_asks_for_a_certificate_is_shown_one() {
+    let (authority, clients) = (Authority::new().unwrap(), Authority::new().unwrap());
+    let (certificate, key) = clients.client().unwrap();
+    for [certificate_variable, key_variable] in [
+        ["OUTLAST_CLIENT_CERT_FILE", "OUTLAST_CLIENT_KEY_FILE"],
+        ["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_KEY"],
+    ] {
+        let world = world(authority.server_asking(&clients).unwrap());
+        let file = |name: &str, content: &str| {
+            let file = world.queue().with_file_name(name);
+            std::fs::write(&file, content).unwrap();
+            file
+        };
+        let (certificate, key) = (file("client.pem", &certificate), file("client.key", &key));
+        let lambda = trusting(&world, &authority)
+            .env(certificate_variable, certificate.display())
+            .env(key_variable, key.display());
+        delivers(world, lambda).await;
+    }
+    let world = world(authority.server_asking(&clients).unwrap());
+    let both = world.queue().with_file_name("both.pem");
+    std::fs::write(&both, format!("{certificate}{key}")).unwrap();
+    let lambda = trusting(&world, &authority).env("OUTLAST_CLIENT_CERT_FILE", both.display());
+    delivers(world, lambda).await;
+}
+
+#[tokio::test]
+async fn without_a_certificate_that_can_be_shown_the_data_waits_for_one() {
+    let (authority, clients) = (Authority::new().unwrap(), Authority::new().unwrap());
+    let world = world(authority.server_asking(&clients).unwrap());
+    let wrong = world.queue().with_file_name("client.pem");
+    std::fs::write(&wrong, authority.pem()).unwrap();
+    let lambda = trusting(&world, &authority).env("OUTLAST_CLIENT_CERT_FILE", wrong.display());
+    let lambda = lambda.start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    within("the outage to be told", lambda.until_output(|line| line.contains("backend: away"))).await;
+    leave(&lambda).await;
+    assert_eq!(lines_with(&lambda, "holds no key in PEM"), 1, "{:?}", output(&lambda));
+    assert_eq!(left_on_disk(&lambda), lambda.acknowledged_count());
+    let (certificate, key) = clients.client().unwrap();
+    std::fs::write(&wrong, format!("{certificate}{key}")).unwrap();
+    let next = trusting(&world, &authority).env("OUTLAST_CLIENT_CERT_FILE", wrong.display());
+    let next = next.start().await.unwrap();
+    world.wait_for(|received| received.records().len() >= lambda.acknowledged_count()).await;
+    leave(&next).await;
+    assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0);
+}
+
+#[tokio::test]
+async fn a_fallback_is_trusted_by_the_same_authorities() {
+    let authority = Authority::new().unwrap();
+    let world = World::new().await;
+    let second = Backend::builder().tls(authority.server(Flaw::None).unwrap()).start().unwrap();
+    world.backend.set_door(Door::Refused).await.unwrap();
+    let lambda = trusting(&world, &authority).env("OUTLAST_FALLBACK", second.url()).start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    within("deliveries", lambda.settled()).await;
+    leave(&lambda).await;
+    assert!(second.records().len() >= lambda.acknowledged_count(), "{:?}", output(&lambda));
+    assert_eq!(left_on_disk(&lambda), 0);
+}
+
+#[tokio::test]
+async fn a_proxy_from_the_environment_is_used_unless_the_host_is_excepted() {
+    let authority = Authority::new().unwrap();
+    let world = world(authority.server(Flaw::OtherHost).unwrap());
+    let proxy = Proxy::start(world.backend.address()).await.unwrap();
+    // Nobody has an address for this name but the proxy.
+    let by_proxy = |lambda: Builder| {
+        lambda.env("OUTLAST_ENDPOINT", "https://other.example").env("HTTPS_PROXY", proxy.url())
+    };
+    let excepted = by_proxy(trusting(&world, &authority))
+        .env("NO_PROXY", "x.example,other.example")
+        .start()
+        .await
+        .unwrap();
+    invoke(&excepted, Invocation::new().logs(5)).await;
+    within("the outage to be told", excepted.until_output(|line| line.contains("backend: away"))).await;
+    leave(&excepted).await;
+    assert_eq!(proxy.asked(), [] as [&str; 0]);
+    let lambda = by_proxy(trusting(&world, &authority)).env("NO_PROXY", "x.example").start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(5)).await;
+    let expected = excepted.acknowledged_count() + 5;
+    world.wait_for(|received| received.records().len() >= expected).await;
+    leave(&lambda).await;
+    assert!(
+        proxy.asked().iter().all(|line| line == "CONNECT other.example:443 HTTP/1.1"),
+        "{:?}",
+        proxy.asked()
+    );
+    assert!(!proxy.asked().is_empty());
+    assert_eq!(balance(&[&excepted, &lambda], &world.backend).repeated, 0);
+}
+
+#[tokio::test]
+async fn an_address_of_ipv6_is_an_address() {
+    // Where there is no IPv6 there is nothing to try.
+    let Ok(backend) = Backend::builder().bind("[::1]:0".parse().unwrap()).start() else {
+        return eprintln!("an_address_of_ipv6_is_an_address: SKIPPED, there is no ::1");
+    };
+    let world = World::around(backend);
+    let lambda = world.lambda();
+    delivers(world, lambda).await;
 }

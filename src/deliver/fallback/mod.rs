@@ -4,12 +4,11 @@
 //! is one attempt that comes back with a [`Verdict`]; when and what is decided elsewhere. Nothing is set up before the
 //! first attempt: most environments never need one.
 
-mod civil;
 mod s3;
-mod sigv4;
 mod stdout;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +17,14 @@ use reqwest::Url;
 use reqwest::header::HeaderMap;
 
 use super::client::{Client, Outgoing};
+use super::secrets::{Headers, Vault};
 use super::verdict::Verdict;
 use crate::encode::Protocol;
 use crate::{PerSignal, Signal};
 
-pub use s3::{Aws, AwsError, OBJECT_MAX_PLAIN_BYTES, S3};
+#[cfg(feature = "tool")]
+pub use s3::Listed;
+pub use s3::{ENDPOINT_VARIABLE, OBJECT_MAX_PLAIN_BYTES, S3};
 pub use stdout::{SHUTDOWN_MAX_BYTES, STDOUT_BYTES_PER_SECOND_MAX, Stdout, is_echo};
 
 /// A request body and what its name is made of.
@@ -44,6 +46,8 @@ pub struct Parcel<'a> {
     pub records: u64,
     /// Sequence number of the first block in it.
     pub first: u64,
+    /// The first record of that block that is in it.
+    pub from_record: u32,
     /// When that was received, as time since the Unix epoch.
     pub received: Duration,
     /// The queue it comes from.
@@ -64,30 +68,36 @@ pub enum Fallback {
 pub struct Http {
     client: Arc<Client>,
     urls: PerSignal<Url>,
-    headers: HeaderMap,
+    headers: Headers,
+    vault: Arc<Vault>,
 }
 
 impl Http {
     /// A backend that takes each signal at its URL, with `headers` and none of the first backend's. A connection is
-    /// waited for no longer than `timeout`.
-    pub fn new(urls: PerSignal<Url>, headers: HeaderMap, timeout: Duration) -> Self {
+    /// waited for no longer than `timeout`; the authorities of `ca_file` are trusted as well.
+    pub fn new(
+        urls: PerSignal<Url>,
+        headers: Headers,
+        vault: Arc<Vault>,
+        timeout: Duration,
+        ca_file: Option<PathBuf>,
+    ) -> Self {
         let all: Vec<Url> = urls.iter().map(|(_, url)| url.clone()).collect();
-        Self { client: Arc::new(Client::new(&all, timeout)), urls, headers }
+        Self { client: Arc::new(Client::new(&all, timeout).trusting(ca_file)), urls, headers, vault }
     }
 
     async fn send(&self, parcel: Parcel<'_>) -> Verdict {
         self.client.prepared().await;
-        self.client
-            .send(Outgoing {
-                url: self.urls.get(parcel.signal),
-                headers: &self.headers,
-                protocol: parcel.protocol,
-                content_type: parcel.content_type,
-                gzip: parcel.gzip,
-                body: parcel.body,
-                idempotency_key: parcel.hash,
-            })
-            .await
+        let outgoing = Outgoing {
+            url: self.urls.get(parcel.signal),
+            headers: &HeaderMap::new(),
+            protocol: parcel.protocol,
+            content_type: parcel.content_type,
+            gzip: parcel.gzip,
+            body: parcel.body,
+            idempotency_key: parcel.hash,
+        };
+        self.vault.send(&self.client, &self.headers, outgoing).await
     }
 }
 
@@ -107,6 +117,15 @@ impl Fallback {
         match self {
             Self::Stdout(_) => stdout::lines_bytes(body_bytes),
             Self::S3(_) | Self::Http(_) => body_bytes as u64,
+        }
+    }
+
+    /// Bytes of the bodies of all requests so far. What goes to stdout is not sent by us.
+    pub fn egress_bytes(&self) -> u64 {
+        match self {
+            Self::S3(s3) => s3.egress_bytes(),
+            Self::Http(http) => http.client.egress_bytes(),
+            Self::Stdout(_) => 0,
         }
     }
 

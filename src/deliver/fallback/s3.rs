@@ -1,21 +1,24 @@
 //! One object per request body, in Amazon S3 or in what speaks like it.
 //!
 //! A key is made of what does not change when the same blocks are sent again, so that a repeated PUT overwrites itself:
-//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-HASH.EXT.gz`. The time is that of the first block's
-//! arrival. Sequence numbers grow with the stream within one queue, and have a fixed width, so that keys of one hour,
+//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-RECORD-HASH.EXT.gz`. The time is that of the first block's
+//! arrival, the record the first of that block in the object. Sequence numbers grow with the stream within one queue, and have a fixed width, so that keys of one hour,
 //! signal and queue sort in the order of the stream.
 
+#[cfg(feature = "tool")]
+mod reading;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use thiserror::Error;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::Parcel;
-use super::civil::Civil;
-use super::sigv4::{Signer, ToSign, encoded_path, sha256_hex};
 use crate::clock;
+use crate::deliver::aws::civil::Civil;
+use crate::deliver::aws::{Aws, AwsError, Unsigned, domain, encoded_path};
 use crate::deliver::client::Client;
 use crate::deliver::verdict::{Cause, Verdict};
 
@@ -23,65 +26,12 @@ use crate::deliver::verdict::{Cause, Verdict};
 /// a body is held in memory, one per signal, and functions of 128 MB are common.
 pub const OBJECT_MAX_PLAIN_BYTES: u64 = 4 << 20;
 
+#[cfg(feature = "tool")]
+pub use reading::Listed;
+
 const SERVICE: &str = "s3";
-const SHA256: &str = "x-amz-content-sha256";
-const DATE: &str = "x-amz-date";
-const TOKEN: &str = "x-amz-security-token";
-
-/// What Lambda's environment says about AWS.
-#[derive(Clone)]
-pub struct Aws {
-    access_key_id: String,
-    secret_access_key: String,
-    session_token: Option<String>,
-    region: String,
-    endpoint: Option<Url>,
-    function: String,
-}
-
-/// Why S3 cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum AwsError {
-    /// A variable is not set.
-    #[error("{0} is not set")]
-    Missing(&'static str),
-    /// A variable is not what it should be.
-    #[error("{0} is not an http:// or https:// URL without a query")]
-    NotAUrl(&'static str),
-}
-
-impl Aws {
-    /// Reads the variables that Lambda sets, and the `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` that the user may
-    /// (AWS SDKs and tools reference guide, "Service-specific endpoints").
-    ///
-    /// # Errors
-    /// [`AwsError`] names the variable.
-    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, AwsError> {
-        let set = |name| variable(name).filter(|value| !value.trim().is_empty());
-        let required = |name| set(name).ok_or(AwsError::Missing(name));
-        let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(|name| {
-            let value = set(name)?;
-            Some(endpoint_of(value.trim()).ok_or(AwsError::NotAUrl(name)))
-        });
-        Ok(Self {
-            access_key_id: required("AWS_ACCESS_KEY_ID")?,
-            secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
-            session_token: set("AWS_SESSION_TOKEN"),
-            region: set("AWS_REGION")
-                .or_else(|| set("AWS_DEFAULT_REGION"))
-                .ok_or(AwsError::Missing("AWS_REGION"))?,
-            endpoint: endpoint.transpose()?,
-            function: set("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "unknown".to_owned()),
-        })
-    }
-}
-
-fn endpoint_of(value: &str) -> Option<Url> {
-    let url = Url::parse(value).ok()?;
-    let usable =
-        matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
-    (usable && url.host_str().is_some_and(|host| !host.is_empty())).then_some(url)
-}
+/// Where S3 is, if not at AWS (AWS SDKs and tools reference guide, "Service-specific endpoints").
+pub const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_S3";
 
 /// A bucket, and the right to write into it.
 pub struct S3 {
@@ -93,14 +43,21 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// Objects in `bucket`, with keys that begin with `prefix`. A connection is waited for no longer than `timeout`.
+    /// Objects in `bucket`, with keys that begin with `prefix`. A connection is waited for no longer than `timeout`; the
+    /// authorities of `ca_file` are trusted as well.
     ///
     /// # Errors
     /// [`AwsError::NotAUrl`] if the region or the bucket make no host name.
-    pub fn new(aws: Aws, bucket: &str, prefix: &str, timeout: Duration) -> Result<Self, AwsError> {
+    pub fn new(
+        aws: Aws,
+        bucket: &str,
+        prefix: &str,
+        timeout: Duration,
+        ca_file: Option<PathBuf>,
+    ) -> Result<Self, AwsError> {
         let base = base_of(&aws, bucket);
         let url = Url::parse(&base).map_err(|_| AwsError::NotAUrl("AWS_REGION"))?;
-        let client = Arc::new(Client::new(&[url], timeout));
+        let client = Arc::new(Client::new(&[url], timeout).trusting(ca_file));
         Ok(Self { aws, client, base, prefix: prefix.to_owned() })
     }
 
@@ -113,6 +70,10 @@ impl S3 {
         self.client.put(url, headers, parcel.body).await
     }
 
+    pub(super) fn egress_bytes(&self) -> u64 {
+        self.client.egress_bytes()
+    }
+
     pub(super) fn renew(&self) {
         self.client.renew();
     }
@@ -121,41 +82,15 @@ impl S3 {
     fn request(&self, parcel: &Parcel<'_>, now: Duration) -> Option<(Url, HeaderMap)> {
         let key = encoded_path(&self.key(parcel));
         let url = Url::parse(&format!("{}/{key}", self.base)).ok()?;
-        let now = Civil::of(now);
-        let payload_hash = sha256_hex(&parcel.body);
-        let date = now.to_second().to_string();
-        let host = host_of(&url)?;
-        let mut covered = vec![("host", host.as_str()), (SHA256, &payload_hash), (DATE, &date)];
-        if let Some(token) = &self.aws.session_token {
-            covered.push((TOKEN, token));
-        }
-        let signer = Signer {
-            access_key_id: &self.aws.access_key_id,
-            secret_access_key: &self.aws.secret_access_key,
-            region: &self.aws.region,
+        let unsigned = Unsigned {
             service: SERVICE,
-        };
-        let to_sign = ToSign {
+            region: &self.aws.region,
             method: "PUT",
-            path: url.path(),
-            query: "",
-            headers: &covered,
-            payload_hash: &payload_hash,
+            url: &url,
+            headers: &[],
+            body: &parcel.body,
         };
-        let authorization = signer.authorization(&to_sign, now);
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            (AUTHORIZATION, Some(&authorization)),
-            (HeaderName::from_static(SHA256), Some(&payload_hash)),
-            (HeaderName::from_static(DATE), Some(&date)),
-            (HeaderName::from_static(TOKEN), self.aws.session_token.as_ref()),
-        ] {
-            if let Some(value) = value {
-                let mut value = HeaderValue::from_str(value).ok()?;
-                value.set_sensitive(true);
-                headers.insert(name, value);
-            }
-        }
+        let mut headers = self.aws.signed(&unsigned, now)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(parcel.content_type));
         if parcel.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -175,8 +110,8 @@ impl S3 {
         let gz = if parcel.gzip { ".gz" } else { "" };
         format!(
             "{prefix}{slash}{function}/{year:04}/{month:02}/{day:02}/{hour:02}/\
-             {signal}-{time}-{queue:016x}-{:016x}-{hash}.{extension}{gz}",
-            parcel.first
+             {signal}-{time}-{queue:016x}-{:016x}-{:08x}-{hash}.{extension}{gz}",
+            parcel.first, parcel.from_record
         )
     }
 }
@@ -188,18 +123,12 @@ fn base_of(aws: &Aws, bucket: &str) -> String {
         return format!("{}/{bucket}", endpoint.as_str().trim_end_matches('/'));
     }
     let region = &aws.region;
-    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    let domain = domain(region);
     if bucket.contains('.') {
         format!("https://s3.{region}.{domain}/{bucket}")
     } else {
         format!("https://{bucket}.s3.{region}.{domain}")
     }
-}
-
-/// The `host` header that goes with `url`.
-fn host_of(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 /// What files of a media type usually end in.
@@ -216,6 +145,7 @@ fn extension(content_type: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::Signal;
+    use crate::deliver::aws::host_of;
     use bytes::Bytes;
     use std::collections::HashMap;
 
@@ -230,11 +160,11 @@ mod tests {
     fn aws(more: &[(&'static str, &'static str)]) -> Result<Aws, AwsError> {
         let mut variables = HashMap::from(LAMBDA);
         variables.extend(more.iter().copied());
-        Aws::from_variables(|name| variables.get(name).map(|value| (*value).to_owned()))
+        Aws::from_variables(|name| variables.get(name).map(|value| (*value).to_owned()), ENDPOINT_VARIABLE)
     }
 
     fn s3(bucket: &str, prefix: &str, more: &[(&'static str, &'static str)]) -> S3 {
-        S3::new(aws(more).unwrap(), bucket, prefix, Duration::from_secs(1)).unwrap()
+        S3::new(aws(more).unwrap(), bucket, prefix, Duration::from_secs(1), None).unwrap()
     }
 
     fn parcel() -> Parcel<'static> {
@@ -247,12 +177,13 @@ mod tests {
             hash: "00112233445566778899aabbccddeeff",
             records: 3,
             first: 7 << 32 | 5,
+            from_record: 0,
             received: Duration::from_millis(1_440_938_160_007),
             queue_id: 0xfeed_0000_0000_0001_u128 << 64,
         }
     }
 
-    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-0011223344556677.pb.gz";
+    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-00000000-0011223344556677.pb.gz";
 
     #[test]
     fn a_key_is_made_of_what_stays_the_same_when_the_same_blocks_go_again() {
@@ -268,6 +199,10 @@ mod tests {
         let of = |first: u64, millis: u64| {
             s3.key(&Parcel { first, received: Duration::from_millis(1_440_938_160_007 + millis), ..parcel() })
         };
+        let part = |from_record| {
+            s3.key(&Parcel { from_record, hash: &format!("{:032x}", 99 - from_record), ..parcel() })
+        };
+        assert!(part(0) < part(9) && part(9) < part(10), "parts of one block, too");
         assert!(of(5, 0) < of(6, 0) && of(6, 0) < of(1 << 32, 0) && of(1 << 32, 0) < of(16 << 32, 1));
     }
 
@@ -299,7 +234,7 @@ mod tests {
         assert_eq!((of("content-type"), of("content-encoding")), ("application/x-protobuf", "gzip"));
         assert_eq!(of("x-amz-date"), "20150830T123600Z");
         assert_eq!(of("x-amz-security-token"), "opaque");
-        assert_eq!(of("x-amz-content-sha256"), sha256_hex(b"gzip"));
+        assert_eq!(of("x-amz-content-sha256").len(), 64);
         let authorization = of("authorization");
         assert!(
             authorization
@@ -323,6 +258,8 @@ mod tests {
                 Some(AwsError::NotAUrl("AWS_ENDPOINT_URL"))
             );
         }
-        assert!(S3::new(aws(&[("AWS_REGION", "not a region")]).unwrap(), "b", "", Duration::ZERO).is_err());
+        assert!(
+            S3::new(aws(&[("AWS_REGION", "not a region")]).unwrap(), "b", "", Duration::ZERO, None).is_err()
+        );
     }
 }

@@ -126,6 +126,7 @@ mod tests {
             hash: "00112233445566778899aabbccddeeff",
             records: 42,
             first: 1,
+            from_record: 0,
             received: Duration::ZERO,
             queue_id: 1,
         }

@@ -68,11 +68,17 @@ impl Policy {
             });
         }
         let mut gate = lane.not_before.max(self.destination.pause_until());
-        if self.destination.is_open() {
+        if self.destination.is_open() || self.throttle.is_some() {
+            // What a request costs is known once it has gone.
             let flights = self.lanes.iter().filter_map(|lane| lane.flight.as_ref());
             if flights.into_iter().any(|flight| flight.target == Target::Primary) {
                 return None;
             }
+        }
+        if let Some(throttle) = &self.throttle {
+            gate = gate.max(throttle.ready_at());
+        }
+        if self.destination.is_open() {
             // A lane that has not failed itself may find out at once: its path may be fine.
             if lane.failures > 0 {
                 gate = gate.max(self.destination.probe_at());

@@ -31,6 +31,9 @@ impl Policy {
         }
         if outcome != Outcome::NotSent {
             self.destination.used(now);
+            if let Some(throttle) = &mut self.throttle {
+                throttle.sent(now, sent.wire_bytes);
+            }
         }
         match outcome {
             Outcome::Delivered => {

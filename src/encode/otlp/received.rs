@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::super::SplitError;
-use super::super::protobuf::{bytes, tag, varint};
+use super::super::protobuf::{bytes, read_varint, tag, varint};
 use super::walk::{self, Field, Fields, Shape};
 use super::{Wire, attributes};
 use crate::Signal;
@@ -75,6 +75,8 @@ pub struct Received<'a> {
     /// be this one again. Spans have ids; points of metrics must have a time (`metrics.proto`, `time_unix_nano`), a log
     /// record need not.
     pub distinct: bool,
+    /// The highest severity number that a log record says; 0 if none does.
+    pub severity: u8,
 }
 
 /// Reads the body of a request for `signal`.
@@ -100,11 +102,11 @@ pub fn read(signal: Signal, media: Media, body: &[u8]) -> Result<Received<'_>, R
     if survey.records == 0 && !plain.is_empty() && !has_resources(&plain)? {
         return Err(RequestError::Foreign);
     }
-    let Survey { records, times, distinct, .. } = survey;
+    let Survey { records, times, distinct, severity, .. } = survey;
     if records > REQUEST_MAX_RECORDS {
         return Err(RequestError::TooMany);
     }
-    Ok(Received { plain, records, times, distinct })
+    Ok(Received { plain, records, times, distinct, severity })
 }
 
 /// Whether the request names any resource.
@@ -127,6 +129,7 @@ struct Survey {
     records: u32,
     times: Option<(u64, u64)>,
     distinct: bool,
+    severity: u8,
     fault: Option<SplitError>,
 }
 
@@ -141,7 +144,7 @@ impl Survey {
             Signal::Metrics => &[],
         };
         let needs_time = signal == Signal::Logs;
-        Self { time_fields, needs_time, records: 0, times: None, distinct: true, fault: None }
+        Self { time_fields, needs_time, records: 0, times: None, distinct: true, severity: 0, fault: None }
     }
 
     fn record(&mut self, plain: &[u8], record: &Field) {
@@ -155,6 +158,11 @@ impl Survey {
         let mut timed = false;
         let mut fields = Fields::new(plain, record.value.clone());
         while let Some(field) = fields.next()? {
+            // `LogRecord.severity_number`
+            if self.needs_time && field.number == 2 && field.shape == Shape::Varint {
+                let number = read_varint(plain, field.value.start).map_or(0, |(number, _)| number);
+                self.severity = self.severity.max(u8::try_from(number).unwrap_or_default());
+            }
             if field.shape != Shape::Fixed64 || !self.time_fields.contains(&field.number) {
                 continue;
             }

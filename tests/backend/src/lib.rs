@@ -34,7 +34,8 @@
 //! | `shared` | what connections and the handle share |
 //! | [`gzip`] | RFC 1952, strictly |
 //! | [`command`] | the script as text, for the binary |
-//! | [`bucket`] | a bucket of S3 |
+//! | [`proxy`] | an HTTP proxy |
+//! | [`bucket`], [`keystore`] | a bucket of S3, a store of secrets |
 //! | [`real`], [`moto`] | an OpenTelemetry collector and an S3 nobody here wrote |
 
 #![allow(
@@ -52,7 +53,9 @@ pub mod dialect;
 pub mod door;
 pub mod gzip;
 mod http;
+pub mod keystore;
 pub mod moto;
+pub mod proxy;
 pub mod real;
 pub mod received;
 pub mod record;

@@ -19,8 +19,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(50);
 
 const PROGRAM: &str = r#"
 import json, logging, os, sys
-# One bucket, and for each of two users: the user, the policy, the key.
-os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "7"
+# One bucket, a parameter, a secret, and for each of three users: the user, the policy, the key.
+os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "12"
 bucket, prefix, region = sys.argv[1:4]
 logging.disable(logging.CRITICAL)
 import boto3
@@ -40,8 +40,14 @@ def user(name, action, resource):
     key = iam.create_access_key(UserName=name)["AccessKey"]
     return key["AccessKeyId"], key["SecretAccessKey"]
 writer = user("writer", "s3:PutObject", f"arn:aws:s3:::{bucket}/{prefix}/*")
-reader = client("s3", *user("reader", ["s3:ListBucket", "s3:GetObject"], "*"))
-print(json.dumps({"endpoint": endpoint, "key": writer[0], "secret": writer[1]}), flush=True)
+reading = user("reader", ["s3:ListBucket", "s3:GetObject"], "*")
+reader = client("s3", *reading)
+shelf = {"parameter": "/telemetry/key", "parameter_value": "p-" + writer[0], "secret_member": "token", "secret_value": "s-" + writer[0]}
+client("ssm").put_parameter(Name=shelf["parameter"], Value=shelf["parameter_value"], Type="SecureString")
+kept = json.dumps({shelf["secret_member"]: shelf["secret_value"]})
+shelf["secret_arn"] = client("secretsmanager").create_secret(Name="telemetry/token", SecretString=kept)["ARN"]
+shelf["access_key_id"], shelf["secret_access_key"] = user("holder", ["ssm:GetParameter", "secretsmanager:GetSecretValue"], "*")
+print(json.dumps({"endpoint": endpoint, "key": writer[0], "secret": writer[1], "reader": reading, "shelf": shelf}), flush=True)
 for _ in sys.stdin:
     found = []
     for item in reader.list_objects_v2(Bucket=bucket).get("Contents", []):
@@ -69,6 +75,27 @@ struct Ready {
     endpoint: String,
     key: String,
     secret: String,
+    reader: (String, String),
+    shelf: Shelf,
+}
+
+/// Values that are kept in its stores, and a user who may read them.
+#[derive(Debug, Deserialize)]
+pub struct Shelf {
+    /// Name of a parameter.
+    pub parameter: String,
+    /// Its value.
+    pub parameter_value: String,
+    /// ARN of a secret, a JSON object.
+    pub secret_arn: String,
+    /// The name of a member of it.
+    pub secret_member: String,
+    /// The value of that.
+    pub secret_value: String,
+    /// `AWS_ACCESS_KEY_ID` of a user who may read both.
+    pub access_key_id: String,
+    /// `AWS_SECRET_ACCESS_KEY` of that user.
+    pub secret_access_key: String,
 }
 
 /// An object as S3 gives it back.
@@ -92,6 +119,10 @@ pub struct Moto {
     pub access_key_id: String,
     /// `AWS_SECRET_ACCESS_KEY` of that user.
     pub secret_access_key: String,
+    /// The keys of a user who may list the bucket and get objects.
+    pub reader: (String, String),
+    /// What else it keeps.
+    pub shelf: Shelf,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     _child: Child,
@@ -133,8 +164,17 @@ impl Moto {
             return Err(MotoError::Silent("no pipes".to_owned()));
         };
         let mut output = BufReader::new(output).lines();
-        let Ready { endpoint, key, secret } = next(&mut output).await?;
-        Ok(Self { endpoint, access_key_id: key, secret_access_key: secret, input, output, _child: child })
+        let Ready { endpoint, key, secret, reader, shelf } = next(&mut output).await?;
+        Ok(Self {
+            endpoint,
+            access_key_id: key,
+            secret_access_key: secret,
+            reader,
+            shelf,
+            input,
+            output,
+            _child: child,
+        })
     }
 
     /// Everything in the bucket.

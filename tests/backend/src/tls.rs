@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::{VerifierBuilderError, WebPkiClientVerifier},
 };
 use time::{Duration, OffsetDateTime};
 
@@ -19,6 +20,9 @@ pub enum TlsError {
     /// The server.
     #[error("no TLS server: {0}")]
     Server(#[from] rustls::Error),
+    /// Whom it lets in.
+    #[error("no TLS server for clients with certificates: {0}")]
+    Verifier(#[from] VerifierBuilderError),
 }
 
 /// A certificate authority of its own.
@@ -65,11 +69,36 @@ impl Authority {
         &self.pem
     }
 
+    /// A certificate of somebody who is no server, and its key, both in PEM.
+    ///
+    /// # Errors
+    /// [`TlsError::Certificate`].
+    pub fn client(&self) -> Result<(String, String), TlsError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "a client");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        Ok((certificate, key.serialize_pem()))
+    }
+
     /// A server's certificate by this authority.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn server(&self, flaw: Flaw) -> Result<Identity, TlsError> {
+        self.server_for(flaw, None)
+    }
+
+    /// The same, of a server that takes nobody without a certificate by `clients`.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn server_asking(&self, clients: &Self) -> Result<Identity, TlsError> {
+        self.server_for(Flaw::None, Some(clients))
+    }
+
+    fn server_for(&self, flaw: Flaw, clients: Option<&Self>) -> Result<Identity, TlsError> {
         let hosts =
             if flaw == Flaw::OtherHost { ["other.example", "127.0.0.2"] } else { ["localhost", "127.0.0.1"] };
         let mut params = CertificateParams::new(hosts.map(str::to_owned))?;
@@ -82,10 +111,22 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)?;
+        let provider = Arc::new(ring::default_provider());
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in CertificateDer::pem_slice_iter(authority.pem.as_bytes()).flatten() {
+                    roots.add(certificate)?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+                config.with_client_cert_verifier(verifier)
+            }
+        };
+        let config = config.with_single_cert(vec![certificate], key)?;
         Ok(Identity(Arc::new(config)))
     }
 }

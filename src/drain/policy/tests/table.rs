@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::world::{Request, UNAVAILABLE, World, hang, ms, reply, settings};
 use crate::Signal;
-use crate::drain::policy::{Action, Event, Outcome, Portion, Settings};
+use crate::drain::policy::{Action, Backlog, Event, Outcome, Policy, Portion, Sent, Settings};
 
 /// A gap so long that every invocation is worth holding.
 const QUIET: Duration = ms(60_000);
@@ -858,9 +858,9 @@ fn an_answer_to_an_aborted_attempt_changes_nothing() {
     world.tell(Event::Answer {
         signal: Signal::Logs,
         attempt: 1,
-        sent: crate::drain::policy::Sent::default(),
+        sent: Sent::default(),
         outcome: Outcome::Delivered,
-        left: crate::drain::policy::Backlog::default(),
+        left: Backlog::default(),
     });
     let sends = world.sends().len();
     world.run_for(ms(100));
@@ -881,6 +881,7 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         continuous: false,
         can_hold: true,
         fallback: None,
+        bytes_per_second: None,
     };
     let huge = Settings {
         batch_max_bytes: u64::MAX,
@@ -894,6 +895,7 @@ fn settings_at_their_extremes_do_not_spin_or_panic() {
         continuous: false,
         can_hold: true,
         fallback: None,
+        bytes_per_second: None,
     };
     for settings in [zero, huge] {
         let mut world = World::started(settings, |_| reply(ms(1), UNAVAILABLE));
@@ -1000,4 +1002,33 @@ fn a_freeze_shorter_than_the_time_out_is_noticed_too() {
     world.run_for(ms(400));
     let abort = world.actions.iter().find(|(_, action)| matches!(action, Action::Abort { .. }));
     assert_eq!(abort.map(|(at, _)| *at), Some(thaw + ms(300)));
+}
+
+#[test]
+fn a_rate_limit_lets_one_request_go_at_a_time_and_is_lifted_at_shutdown() {
+    let mut limited = Policy::new(Settings { bytes_per_second: Some(1_000), ..settings() }, 1);
+    let level = |blocks| Backlog { blocks, bytes: blocks * 100_000, ..Backlog::default() };
+    limited.on(ms(0), Event::Started);
+    for signal in [Signal::Logs, Signal::Traces] {
+        limited.on(ms(0), Event::Backlog { signal, level: level(2) });
+    }
+    let sends = |policy: &mut Policy, now| {
+        let actions = std::iter::from_fn(|| policy.next(now));
+        actions
+            .filter_map(|a| {
+                if let Action::Send { signal, attempt, .. } = a { Some((signal, attempt)) } else { None }
+            })
+            .collect::<Vec<_>>()
+    };
+    let first = sends(&mut limited, ms(0));
+    assert_eq!(first.len(), 1, "{first:?}");
+    let (signal, attempt) = first[0];
+    let sent = Sent { head: 1, blocks: 1, records: 1, plain_bytes: 100_000, wire_bytes: 25_000 };
+    limited.on(ms(10), Event::Answer { signal, attempt, sent, outcome: Outcome::Delivered, left: level(1) });
+    assert_eq!(sends(&mut limited, ms(10)), []);
+    let wake = limited.wake_at().expect("it goes on by itself");
+    assert_eq!(wake, ms(15_010), "25 s are paid for, 10 of them in advance");
+    assert_eq!(sends(&mut limited, wake).len(), 1);
+    limited.on(ms(15_020), Event::Shutdown { deadline: ms(17_000) });
+    assert_eq!(sends(&mut limited, ms(15_020)).len(), 1, "the other signal goes at once");
 }

@@ -76,6 +76,7 @@ pub(crate) fn block(deflater: &mut Deflater, signal: Signal, ids: &[u64], paddin
         kind: Kind::Block { joins: None },
         signal,
         format: Lines(FRAMINGS[0]).id(),
+        severity: 0,
         events_end: ids.len() as u32,
         records: ids.len() as u32,
         plain_len: plain.len() as u32,

@@ -235,7 +235,7 @@ fn in_range(config: &Config) {
     assert!(config.queue_dir.is_absolute() && config.queue_dir.parent().is_some());
     assert!(!config.telemetry.is_empty() && config.telemetry.len() <= 3);
     let own = config.own_headers.iter().filter_map(|(_, headers)| headers.as_ref());
-    for header in config.headers.values().chain(own.flat_map(|headers| headers.values())) {
+    for header in config.headers.fixed.values().chain(own.flat_map(|headers| headers.fixed.values())) {
         assert!(header.is_sensitive());
     }
 }

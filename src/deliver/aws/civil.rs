@@ -7,11 +7,11 @@ const SECONDS_PER_DAY: u64 = 86_400;
 
 /// A moment of the Gregorian calendar in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Civil {
-    pub(super) year: u64,
-    pub(super) month: u64,
-    pub(super) day: u64,
-    pub(super) hour: u64,
+pub(in crate::deliver) struct Civil {
+    pub(in crate::deliver) year: u64,
+    pub(in crate::deliver) month: u64,
+    pub(in crate::deliver) day: u64,
+    pub(in crate::deliver) hour: u64,
     minute: u64,
     second: u64,
     millis: u32,
@@ -19,7 +19,7 @@ pub(super) struct Civil {
 
 impl Civil {
     /// The moment so long after the Unix epoch.
-    pub(super) fn of(since_epoch: Duration) -> Self {
+    pub(in crate::deliver) fn of(since_epoch: Duration) -> Self {
         let seconds = since_epoch.as_secs();
         let (days, of_day) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY);
         // Years that begin in March have their leap day at the end: Howard Hinnant, "chrono-Compatible Low-Level Date
@@ -42,17 +42,17 @@ impl Civil {
     }
 
     /// `20260723`
-    pub(super) fn date(&self) -> String {
+    pub(in crate::deliver) fn date(&self) -> String {
         format!("{:04}{:02}{:02}", self.year, self.month, self.day)
     }
 
     /// `20260723T101530Z`, the basic format of ISO 8601.
-    pub(super) fn to_second(self) -> impl fmt::Display {
+    pub(in crate::deliver) fn to_second(self) -> impl fmt::Display {
         format!("{}T{:02}{:02}{:02}Z", self.date(), self.hour, self.minute, self.second)
     }
 
     /// `20260723T101530123Z`
-    pub(super) fn to_millisecond(self) -> impl fmt::Display {
+    pub(in crate::deliver) fn to_millisecond(self) -> impl fmt::Display {
         let Self { hour, minute, second, millis, .. } = self;
         format!("{}T{hour:02}{minute:02}{second:02}{millis:03}Z", self.date())
     }

@@ -80,7 +80,7 @@ fn digits(byte: u8) -> impl Iterator<Item = char> {
 }
 
 /// `text` with everything but unreserved characters and `/` percent-encoded, as a canonical path wants it.
-pub(super) fn encoded_path(text: &str) -> String {
+pub(in crate::deliver) fn encoded_path(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut path, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
             path.push(char::from(byte));

@@ -1,0 +1,287 @@
+//! Sending what was rescued: a queue's directory, or objects of the fallback.
+
+use std::io::Read;
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::options::Options;
+use super::progress::{Bar, Progress};
+use super::sender::{Judged, Sender};
+use crate::config::{self, Fallback};
+use crate::deliver::Aws;
+use crate::deliver::fallback::{ENDPOINT_VARIABLE, Listed, Parcel, S3};
+use crate::encode::{Protocol, WireFormat};
+use crate::queue::{
+    Encoding, Limits, Mark, Overflow, Queue, ReadOnlyDisk, Reason, Request, Standing, gzip, survey,
+};
+use crate::{Signal, logging};
+
+/// A queue that is only read never has to make room.
+const LIMITS_BYTES: u64 = u64::MAX / 2;
+
+pub(super) async fn run(options: &Options) -> Result<(), String> {
+    logging::start(log::LevelFilter::Error);
+    let loaded = config::load(std::env::vars_os());
+    for problem in &loaded.problems {
+        eprintln!("{problem}");
+    }
+    let mut sender = Sender::new(&loaded.config, options.bytes_per_second);
+    let bucket = Fallback::parse(&options.source);
+    let done = if let Some(Fallback::S3 { bucket, prefix }) = bucket {
+        let aws = Aws::from_variables(|name| std::env::var(name).ok(), ENDPOINT_VARIABLE);
+        let aws = aws.map_err(|error| error.to_string())?;
+        let ca_file = loaded.config.ca_file.clone();
+        let s3 = S3::new(aws, &bucket, &prefix, loaded.config.timeout, ca_file).map_err(|e| e.to_string())?;
+        objects(options, &s3, &mut sender).await
+    } else {
+        directory(options, &mut sender).await
+    };
+    let totals = sender.totals;
+    println!(
+        "{} records sent in {} requests ({} bytes), {} refused, {} left out",
+        totals.records,
+        totals.requests,
+        sender.egress_bytes(),
+        totals.refused,
+        totals.skipped
+    );
+    done
+}
+
+// === A directory
+
+async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String> {
+    if options.function.is_some() {
+        return Err("--function is for a bucket: a queue is one function's".to_owned());
+    }
+    let dir = Path::new(&options.source);
+    let (_, segments) = survey(dir).map_err(|error| format!("{}: {error}", options.source))?;
+    let waiting: Vec<_> = segments
+        .iter()
+        .flat_map(|segment| &segment.frames)
+        .filter(|frame| frame.standing == Standing::Waits)
+        .collect();
+    if let Some(foreign) = waiting.iter().find(|frame| frame.format != sender.wire.id()) {
+        let name = Protocol::of_id(foreign.format).map_or("an unknown protocol", Protocol::name);
+        return Err(format!("it was stored for {name}: set OUTLAST_PROTOCOL={name}"));
+    }
+    let mut progress = Progress::open(&options.progress, &options.identity())?;
+    let mut bar = Bar::new(waiting.iter().map(|frame| u64::from(frame.plain_bytes)).sum());
+    drop(waiting);
+    let limits = Limits::new(LIMITS_BYTES, Overflow::DropNewest);
+    let (mut queue, opened) = Queue::open(Box::new(ReadOnlyDisk), dir, limits, 0);
+    if let Some(problem) = opened.problem {
+        return Err(format!("{}: {problem}", options.source));
+    }
+    // Before anything is counted: what was sent by then is no more missing than what the queue itself has done.
+    for signal in Signal::ALL {
+        if let Some(mark) = progress.marks.get(&signal.index()) {
+            queue.done(signal, *mark);
+        }
+    }
+    while queue.count_one() {}
+    for signal in Signal::ALL {
+        lane(options, signal, &mut queue, sender, &mut progress, &mut bar).await?;
+    }
+    bar.end();
+    let damaged: u64 = Signal::ALL.iter().map(|s| queue.ledger().dropped_for(*s, Reason::Damaged)).sum();
+    if damaged > 0 {
+        eprintln!("{damaged} records are damaged");
+    }
+    Ok(())
+}
+
+async fn lane(
+    options: &Options,
+    signal: Signal,
+    queue: &mut Queue,
+    sender: &mut Sender,
+    progress: &mut Progress,
+    bar: &mut Bar,
+) -> Result<(), String> {
+    // Blocks that are not asked for may stand among the others.
+    let one_by_one = options.since.is_some() || options.until.is_some();
+    let mut blocks_max = if one_by_one { 1 } else { u32::MAX };
+    let mut records_max = u32::MAX;
+    while let Some(oldest) = queue.oldest(signal) {
+        let block = Mark { seq: oldest.seq, records: 0 };
+        if !options.is_asked_for(oldest.received) {
+            sender.totals.skipped += u64::from(oldest.records);
+            bar.advance(u64::from(oldest.plain_bytes), sender.totals.records);
+            queue.done(signal, block);
+            continue;
+        }
+        let done = queue.state().marks.get(signal).records;
+        let encoding = if sender.gzip { Encoding::Gzip } else { Encoding::Identity };
+        let wire = config_wire(sender);
+        let request = if records_max < oldest.records {
+            queue.assemble_part(signal, wire.as_ref(), encoding, done..done.saturating_add(records_max))
+        } else {
+            queue.assemble(signal, wire.as_ref(), encoding, sender.max_bytes(), blocks_max)
+        };
+        // What turned out damaged is given up, and the next is tried.
+        let Some(Request { body, to, blocks, records, reports, plain_bytes, .. }) = request else { continue };
+        match sender.send(signal, body, encoding == Encoding::Gzip).await? {
+            Judged::Taken(rejected) => {
+                sender.totals.records += u64::from(records - reports.min(records));
+                sender.totals.refused += rejected;
+                progress.note_mark(signal, to)?;
+                queue.done(signal, to);
+                bar.advance(plain_bytes, sender.totals.records);
+                if !one_by_one {
+                    blocks_max = blocks_max.saturating_mul(2);
+                }
+                records_max = records_max.saturating_mul(2);
+            }
+            Judged::NoGzip => {
+                sender.gzip = false;
+                queue.keep(signal);
+            }
+            Judged::TooLarge | Judged::Refused(_) if blocks > 1 => {
+                blocks_max = blocks / 2;
+                queue.keep(signal);
+            }
+            Judged::TooLarge | Judged::Refused(_) if records > 1 => {
+                records_max = records / 2;
+                queue.keep(signal);
+            }
+            judged => {
+                eprintln!("a record of {signal} is refused: {judged:?}");
+                sender.totals.refused += 1;
+                progress.note_mark(signal, to)?;
+                queue.done(signal, to);
+            }
+        }
+    }
+    if queue.is_stalled() {
+        return Err(format!("not all of {signal} can be read now"));
+    }
+    Ok(())
+}
+
+/// Lent to the queue while the sender is in use.
+fn config_wire(sender: &Sender) -> Box<dyn WireFormat> {
+    let protocol = Protocol::of_id(sender.wire.id()).unwrap_or_default();
+    protocol.wire()
+}
+
+// === Objects
+
+async fn objects(options: &Options, s3: &S3, sender: &mut Sender) -> Result<(), String> {
+    let mut progress = Progress::open(&options.progress, &options.identity())?;
+    let all = s3.list().await.map_err(|error| format!("{}: {error}", options.source))?;
+    let mut bar = Bar::new(all.iter().map(|object| object.bytes).sum());
+    for Listed { key, bytes } in all {
+        let Some(signal) = asked_for(&key, options) else {
+            bar.advance(bytes, sender.totals.records);
+            sender.totals.skipped += u64::from(!progress.done.contains(&key));
+            continue;
+        };
+        if !progress.done.contains(&key) {
+            let body = s3.get(&key).await.map_err(|error| format!("{key}: {error}"))?;
+            object(signal, &key, body, sender).await?;
+            progress.note_object(&key)?;
+        }
+        bar.advance(bytes, sender.totals.records);
+    }
+    bar.end();
+    Ok(())
+}
+
+/// The signal of an object that is one of ours and asked for.
+fn asked_for(key: &str, options: &Options) -> Option<Signal> {
+    let mut path = key.rsplit('/');
+    let name = path.next()?;
+    let function = path.nth(4)?;
+    let signal = Signal::ALL.into_iter().find(|signal| name.split('-').next() == Some(signal.name()))?;
+    let received = u64::try_from(Parcel::received_of(key)?.as_nanos()).ok()?;
+    let of_function = options.function.as_deref().is_none_or(|wanted| wanted == function);
+    (of_function && options.is_asked_for(received)).then_some(signal)
+}
+
+async fn object(signal: Signal, key: &str, body: Vec<u8>, sender: &mut Sender) -> Result<(), String> {
+    let plain = inflated(&body).map_err(|error| format!("{key}: {error}"))?;
+    let content = Content::read(signal, &plain, sender.wire.as_ref())
+        .ok_or_else(|| format!("{key} is not what OUTLAST_PROTOCOL={} sends", sender.wire_name()))?;
+    // As it is: the same bytes have the same key.
+    let whole = if sender.gzip { body } else { plain.clone() };
+    match sender.send(signal, whole, sender.gzip).await? {
+        Judged::Taken(rejected) => {
+            sender.totals.records += content.records() as u64;
+            sender.totals.refused += rejected;
+            return Ok(());
+        }
+        Judged::NoGzip => sender.gzip = false,
+        Judged::TooLarge | Judged::Refused(_) => {}
+    }
+    // Halves, in order, down to the records that are not taken.
+    let all = 0..content.records();
+    let mut ranges = vec![all];
+    while let Some(range) = ranges.pop() {
+        if range.is_empty() {
+            continue;
+        }
+        let part = content.part(range.clone());
+        let body = if sender.gzip { gzip(&part).map_err(|error| error.to_string())? } else { part };
+        match sender.send(signal, body, sender.gzip).await? {
+            Judged::Taken(rejected) => {
+                sender.totals.records += range.len() as u64;
+                sender.totals.refused += rejected;
+            }
+            Judged::NoGzip => {
+                sender.gzip = false;
+                ranges.push(range);
+            }
+            judged if range.len() == 1 => {
+                eprintln!("a record of {key} is refused: {judged:?}");
+                sender.totals.refused += 1;
+            }
+            _ => {
+                let middle = range.start + range.len() / 2;
+                ranges.extend([middle..range.end, range.start..middle]);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The body of an object, and where its records are.
+struct Content<'a> {
+    signal: Signal,
+    inner: &'a [u8],
+    parts: crate::encode::Parts,
+    wire: Box<dyn WireFormat>,
+}
+
+impl<'a> Content<'a> {
+    fn read(signal: Signal, plain: &'a [u8], wire: &dyn WireFormat) -> Option<Self> {
+        let framing = wire.framing(signal);
+        let inner = plain.strip_prefix(framing.prefix)?.strip_suffix(framing.suffix)?;
+        let parts = wire.parts(inner).ok()?;
+        let wire = Protocol::of_id(wire.id())?.wire();
+        Some(Self { signal, inner, parts, wire })
+    }
+
+    fn records(&self) -> usize {
+        self.parts.records.len()
+    }
+
+    fn part(&self, range: std::ops::Range<usize>) -> Vec<u8> {
+        let framing = self.wire.framing(self.signal);
+        let subset = self.wire.subset(self.inner, &self.parts, range);
+        [framing.prefix, &subset, framing.suffix].concat()
+    }
+}
+
+fn inflated(body: &[u8]) -> Result<Vec<u8>, String> {
+    let mut plain = Vec::new();
+    MultiGzDecoder::new(body).read_to_end(&mut plain).map_err(|error| format!("is not gzip: {error}"))?;
+    Ok(plain)
+}
+
+impl Sender {
+    fn wire_name(&self) -> &'static str {
+        Protocol::of_id(self.wire.id()).map_or("unknown", Protocol::name)
+    }
+}

@@ -1,0 +1,141 @@
+//! One destination, and the patience of a replay with it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::config::Config;
+use crate::deliver::{Client, Outgoing, Vault, Verdict};
+use crate::encode::WireFormat;
+use crate::{Signal, clock};
+
+/// Failures in a row after which a replay ends; it goes on where it was when it is run again.
+const FAILURES_MAX: u32 = 12;
+
+/// What became of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// Taken; so many of its records were not.
+    Taken(u64),
+    /// Too large.
+    TooLarge,
+    /// Refused for good, in the destination's words.
+    Refused(String),
+    /// Not as gzip.
+    NoGzip,
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) requests: u64,
+    pub(super) records: u64,
+    pub(super) refused: u64,
+    pub(super) skipped: u64,
+}
+
+pub(super) struct Sender {
+    config: Config,
+    client: Client,
+    vault: Vault,
+    pub(super) wire: Box<dyn WireFormat>,
+    pub(super) gzip: bool,
+    bytes_per_second: Option<u64>,
+    pub(super) totals: Totals,
+}
+
+impl Sender {
+    pub(super) fn new(config: &Config, bytes_per_second: Option<u64>) -> Self {
+        let urls: Vec<_> = Signal::ALL.into_iter().filter_map(|signal| config.signal_url(signal)).collect();
+        let client = Client::new(&urls, config.timeout)
+            .trusting(config.ca_file.clone())
+            .showing(config.client_cert_file.clone(), config.client_key_file.clone());
+        Self {
+            client,
+            vault: Vault::new(config.timeout, config.ca_file.clone(), |name| std::env::var(name).ok()),
+            wire: config.protocol.wire(),
+            gzip: config.gzip,
+            bytes_per_second: bytes_per_second.or(config.rate_limit),
+            config: config.clone(),
+            totals: Totals::default(),
+        }
+    }
+
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.config.batch_max_bytes as u64
+    }
+
+    /// Bytes of all requests so far.
+    pub(super) fn egress_bytes(&self) -> u64 {
+        self.client.egress_bytes()
+    }
+
+    /// Sends `body` until the destination says something about it.
+    ///
+    /// # Errors
+    /// If it is away for long, or if its answers speak of the settings.
+    pub(super) async fn send(&mut self, signal: Signal, body: Vec<u8>, gzip: bool) -> Result<Judged, String> {
+        let Some(url) = self.config.signal_url(signal) else {
+            return Err(format!("there is no endpoint for {signal}: set OUTLAST_ENDPOINT"));
+        };
+        let key = format!("{:032x}", xxh3_128(&body));
+        let body = Bytes::from(body);
+        let headers = self.config.signal_headers(signal);
+        let mut pause = self.config.retry_initial;
+        for _ in 0..FAILURES_MAX {
+            let outgoing = Outgoing {
+                url: &url,
+                headers: &HeaderMap::new(),
+                protocol: self.config.protocol,
+                content_type: self.wire.content_type(),
+                gzip,
+                body: body.clone(),
+                idempotency_key: &key,
+            };
+            let verdict = tokio::select! {
+                biased;
+                verdict = self.vault.send(&self.client, headers, outgoing) => Some(verdict),
+                () = clock::sleep(self.config.timeout) => None,
+            };
+            self.totals.requests += 1;
+            self.pace(body.len()).await;
+            let (told, after) = match verdict {
+                Some(Verdict::Delivered { rejected, .. }) => return Ok(Judged::Taken(rejected)),
+                Some(Verdict::TooLarge) => return Ok(Judged::TooLarge),
+                Some(Verdict::GzipRefused) => return Ok(Judged::NoGzip),
+                Some(Verdict::Refused { status, message }) => {
+                    return Ok(Judged::Refused(format!("{status} {message}")));
+                }
+                Some(Verdict::Denied { status }) => {
+                    return Err(format!(
+                        "{url} answers {status}: endpoint, path or credentials are wrong",
+                        url = shown(&url)
+                    ));
+                }
+                Some(Verdict::Retry { cause, after }) => (cause.to_string(), after),
+                Some(Verdict::ServerError { after }) => ("status 500".to_owned(), after),
+                None => ("no answer in time".to_owned(), None),
+            };
+            let wait = after.unwrap_or_else(|| pause.mul_f64(fastrand::f64()));
+            eprintln!("{}: {told}; trying again in {} ms", shown(&url), wait.as_millis());
+            clock::sleep(wait).await;
+            pause = pause.saturating_mul(2).min(self.config.retry_max);
+        }
+        Err(format!("{} does not take anything; run this again later to go on", shown(&url)))
+    }
+
+    /// Waits for as long as so many bytes take.
+    async fn pace(&self, bytes: usize) {
+        if let Some(rate) = self.bytes_per_second {
+            let millis = (bytes as u64).saturating_mul(1_000) / rate.max(1);
+            clock::sleep(Duration::from_millis(millis)).await;
+        }
+    }
+}
+
+/// Without what may be secret.
+fn shown(url: &reqwest::Url) -> String {
+    url.host_str().unwrap_or_default().to_owned()
+}
