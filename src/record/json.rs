@@ -233,7 +233,7 @@ pub(crate) fn value_end(text: &[u8], start: usize) -> Option<usize> {
 /// bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn text(inside: &[u8]) -> Cow<'_, str> {
     if memchr::memchr(b'\\', inside).is_none() {
-        return String::from_utf8_lossy(inside);
+        return lossy(inside);
     }
     let mut out = Vec::with_capacity(inside.len());
     let mut rest = inside;
@@ -248,6 +248,11 @@ pub(crate) fn text(inside: &[u8]) -> Cow<'_, str> {
         Ok(text) => Cow::Owned(text),
         Err(error) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
     }
+}
+
+/// `String::from_utf8_lossy`, which goes byte by byte, only where it changes something.
+fn lossy(text: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
 /// Writes what the escape at the start of `escape` stands for; returns how many bytes it took, at least one.
