@@ -27,10 +27,11 @@ const ROOM_KEPT_MAX_BYTES: usize = 320 << 10;
 /// the CPU is the function's.
 const LEVEL: u32 = 1;
 
+type CompressVec = fn(&mut Compress, &[u8], &mut Vec<u8>, FlushCompress) -> Result<Status, CompressError>;
+
 /// The compressor's entry. Called by its address, which is hidden from the optimiser: inlined here it would be built for
 /// size, as our own code is.
-const COMPRESS: fn(&mut Compress, &[u8], &mut Vec<u8>, FlushCompress) -> Result<Status, CompressError> =
-    Compress::compress_vec;
+const COMPRESS: CompressVec = Compress::compress_vec;
 
 /// Deflate makes at most so many bytes out of one: a match of 258 bytes takes two bits at least (RFC 1951, 3.2.5 and
 /// 3.2.7).
