@@ -63,7 +63,8 @@ remapped=(
   "$PWD=/outlast"
   "$built=/target"
 )
-flags=
+flags= # in place of those of .cargo/config.toml
+[ "$architecture" = x86_64 ] && flags=-Cforce-frame-pointers=yes
 for pair in "${remapped[@]}"; do flags+="${flags:+$'\x1f'}--remap-path-prefix=$pair"; done
 
 PATH="$linker/bin:$PATH" CARGO_ENCODED_RUSTFLAGS=$flags CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$built \

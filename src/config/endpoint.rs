@@ -133,6 +133,9 @@ mod tests {
         }
         assert!(Endpoint::parse("http://").is_none());
         assert!(Endpoint::parse("HTTPS://Backend.example").is_some());
+        // Beyond ASCII a name has to be written as DNS has it: the tables that translate would be in every function.
+        assert!(Endpoint::parse("https://bücher.example").is_none());
+        assert_eq!(logs_url("https://xn--bcher-kva.example"), "https://xn--bcher-kva.example/v1/logs");
     }
 
     #[test]

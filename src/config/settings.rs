@@ -51,7 +51,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: ENDPOINT,
         default: "",
-        meaning: "Base URL of the backend. For OTLP `/v1/logs`, `/v1/metrics` and `/v1/traces` are appended, as OTLP/HTTP says; what other protocols do with its path is in [destinations.md](destinations.md#addresses). The query, if any, stays. Without it and without the standard variables there is nowhere to send, and the extension idles.",
+        meaning: "Base URL of the backend. For OTLP `/v1/logs`, `/v1/metrics` and `/v1/traces` are appended, as OTLP/HTTP says; what other protocols do with its path is in [destinations.md](destinations.md#addresses). The query, if any, stays. A host name beyond ASCII is written as DNS has it (`xn--…`). Without it and without the standard variables there is nowhere to send, and the extension idles.",
         example: "https://otlp.example.com:4318",
         kind: Kind::Other(apply::BASE_URL_ACCEPTED, apply::base_url),
         standard: &[

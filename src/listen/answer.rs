@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::body::{Memory, Refusal, discard};
 use super::connection::Progress;
 use super::limits::Limits;
-use super::server::Answers;
+use super::server::{Answering, Answers};
 use super::watch::Phase;
 use super::{Delivery, Inbox, Receipt};
 use crate::clock;
@@ -26,25 +26,29 @@ pub(super) struct Desk<I> {
 }
 
 impl<I: Inbox> Answers for Desk<I> {
-    const WHAT: &'static str = "telemetry";
+    fn what(&self) -> &'static str {
+        "telemetry"
+    }
 
     fn limits(&self) -> Limits {
         self.limits
     }
 
-    async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Response<Full<Bytes>> {
-        let (head, mut body) = request.into_parts();
-        let outcome = match refusal(&head.method, &head.headers) {
-            Some(status) => Err(status),
-            None => self.memory.take(&mut body, &self.limits, progress).await.map_err(status_of),
-        };
-        match outcome {
-            Ok(bytes) => {
-                progress.enter(Phase::Answering);
-                self.plain(self.hand_over(bytes).await)
+    fn answer<'a>(&'a self, request: Request<Incoming>, progress: &'a Progress) -> Answering<'a> {
+        Box::pin(async move {
+            let (head, mut body) = request.into_parts();
+            let outcome = match refusal(&head.method, &head.headers) {
+                Some(status) => Err(status),
+                None => self.memory.take(&mut body, &self.limits, progress).await.map_err(status_of),
+            };
+            match outcome {
+                Ok(bytes) => {
+                    progress.enter(Phase::Answering);
+                    self.plain(self.hand_over(bytes).await)
+                }
+                Err(status) => refuse(self.plain(status), &head.headers, &mut body, &self.limits).await,
             }
-            Err(status) => refuse(self.plain(status), &head.headers, &mut body, &self.limits).await,
-        }
+        })
     }
 }
 

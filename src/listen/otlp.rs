@@ -30,7 +30,7 @@ use super::body::{Memory, Refusal};
 use super::connection::Progress;
 use super::limits::Limits;
 use super::roster::Roster;
-use super::server::{Answers, serve};
+use super::server::{Answering, Answers, serve};
 use super::watch::Phase;
 use crate::encode::otlp::received::{Code, Media, REQUEST_MAX_BYTES};
 use crate::{PerSignal, Signal, clock};
@@ -122,41 +122,45 @@ impl Receiver {
         };
         let roster = Arc::new(Roster::new(limits.max_connections));
         let memory = Memory::new(&limits, Arc::clone(&roster));
-        serve(self.socket, Desk { exports, takes: self.takes, limits, memory }, roster).await
+        serve(self.socket, Arc::new(Desk { exports, takes: self.takes, limits, memory }), roster).await
     }
 }
 
 impl Answers for Desk {
-    const WHAT: &'static str = "OTLP";
+    fn what(&self) -> &'static str {
+        "OTLP"
+    }
 
     fn limits(&self) -> Limits {
         self.limits
     }
 
-    async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Response<Full<Bytes>> {
-        let (head, mut body) = request.into_parts();
-        // Whoever sent neither is most likely a person.
-        let media = media_of(&head).unwrap_or(Media::Json);
-        let asked = self.asked(&head);
-        let taken = match asked {
-            Ok(asked) => match self.memory.take(&mut body, &self.limits, progress).await {
-                Ok(bytes) => Ok((asked, bytes)),
-                Err(refusal) => Err(problem_of(refusal)),
-            },
-            Err(problem) => Err(problem),
-        };
-        match taken {
-            Ok(((signal, media, gzip), bytes)) => {
-                progress.enter(Phase::Answering);
-                match self.hand_over(signal, media, gzip, bytes).await {
-                    Ok(()) => respond(StatusCode::OK, media, media.accepted().into()),
-                    Err(problem) => self.respond_to(&problem, media),
+    fn answer<'a>(&'a self, request: Request<Incoming>, progress: &'a Progress) -> Answering<'a> {
+        Box::pin(async move {
+            let (head, mut body) = request.into_parts();
+            // Whoever sent neither is most likely a person.
+            let media = media_of(&head).unwrap_or(Media::Json);
+            let asked = self.asked(&head);
+            let taken = match asked {
+                Ok(asked) => match self.memory.take(&mut body, &self.limits, progress).await {
+                    Ok(bytes) => Ok((asked, bytes)),
+                    Err(refusal) => Err(problem_of(refusal)),
+                },
+                Err(problem) => Err(problem),
+            };
+            match taken {
+                Ok(((signal, media, gzip), bytes)) => {
+                    progress.enter(Phase::Answering);
+                    match self.hand_over(signal, media, gzip, bytes).await {
+                        Ok(()) => respond(StatusCode::OK, media, media.accepted().into()),
+                        Err(problem) => self.respond_to(&problem, media),
+                    }
+                }
+                Err(problem) => {
+                    refuse(self.respond_to(&problem, media), &head.headers, &mut body, &self.limits).await
                 }
             }
-            Err(problem) => {
-                refuse(self.respond_to(&problem, media), &head.headers, &mut body, &self.limits).await
-            }
-        }
+        })
     }
 }
 

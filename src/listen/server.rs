@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -30,19 +31,18 @@ use super::{Inbox, ListenError};
 /// would go on failing as fast as it is called.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
-/// Who answers the requests of a port.
+/// An answer that is being made.
+pub(super) type Answering<'a> = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send + 'a>>;
+
+/// Who answers the requests of a port. Behind a pointer, so that hyper's server is in the binary once and not for each.
 pub(super) trait Answers: Send + Sync + 'static {
     /// What is listened for, for log lines.
-    const WHAT: &'static str;
+    fn what(&self) -> &'static str;
 
     fn limits(&self) -> Limits;
 
     /// Answers `request`, noting in `progress` when the body is complete.
-    fn answer(
-        &self,
-        request: Request<Incoming>,
-        progress: &Progress,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn answer<'a>(&'a self, request: Request<Incoming>, progress: &'a Progress) -> Answering<'a>;
 }
 
 /// A bound port that nobody answers yet.
@@ -92,13 +92,16 @@ impl Listener {
     pub async fn serve(self, inbox: impl Inbox) -> Infallible {
         let roster = Arc::new(Roster::new(self.limits.max_connections));
         let memory = Memory::new(&self.limits, Arc::clone(&roster));
-        serve(self.socket, Desk { inbox, limits: self.limits, memory }, roster).await
+        serve(self.socket, Arc::new(Desk { inbox, limits: self.limits, memory }), roster).await
     }
 }
 
 /// Serves connections until the future is dropped.
-pub(super) async fn serve<D: Answers>(mut socket: impl Accept, desk: D, roster: Arc<Roster>) -> Infallible {
-    let desk = Arc::new(desk);
+pub(super) async fn serve(
+    mut socket: impl Accept,
+    desk: Arc<dyn Answers>,
+    roster: Arc<Roster>,
+) -> Infallible {
     let bell = roster.bell();
     let mut connections = Connections { tasks: JoinSet::new(), roster, order: Arc::default() };
     let mut failing = false;
@@ -124,7 +127,7 @@ pub(super) async fn serve<D: Answers>(mut socket: impl Accept, desk: D, roster: 
                 }
                 Err(error) => {
                     if !failing {
-                        log::warn!("cannot take {} connections and goes on trying: {error}", D::WHAT);
+                        log::warn!("cannot take {} connections and goes on trying: {error}", desk.what());
                     }
                     failing = true;
                     wait(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -150,9 +153,9 @@ impl Accept for TcpListener {
 
 impl Connections {
     /// Serves a new connection, for which there is a place.
-    fn open<D: Answers>(&mut self, stream: TcpStream, desk: &Arc<D>) {
+    fn open(&mut self, stream: TcpStream, desk: &Arc<dyn Answers>) {
         if let Err(error) = stream.set_nodelay(true) {
-            log::debug!("{} connection: {error}", D::WHAT);
+            log::debug!("{} connection: {error}", desk.what());
         }
         let progress = Arc::new(Progress::new(self.order.clone(), self.roster.bell()));
         let abort = self.tasks.spawn(run(stream, desk.clone(), progress.clone(), self.roster.clone()));
@@ -174,7 +177,7 @@ impl Connections {
 }
 
 /// Serves one connection to its end.
-async fn run<D: Answers>(stream: TcpStream, desk: Arc<D>, progress: Arc<Progress>, roster: Arc<Roster>) {
+async fn run(stream: TcpStream, desk: Arc<dyn Answers>, progress: Arc<Progress>, roster: Arc<Roster>) {
     let limits = desk.limits();
     let io = TokioIo::new(Metered::new(stream, progress.clone()));
     let service = service_fn(|request| {
@@ -253,7 +256,7 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         let (inbox, mut deliveries) = mpsc::channel::<Delivery>(1);
         let (desk, roster) = desk(inbox);
-        let server = tokio::spawn(serve(Failing { failures: 3, socket }, desk, roster));
+        let server = tokio::spawn(serve(Failing { failures: 3, socket }, Arc::new(desk), roster));
         let (answer, ()) = tokio::join!(answer_to_post(port), async {
             deliveries.recv().await.unwrap().reply.send(Receipt::Kept).unwrap();
         });

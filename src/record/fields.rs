@@ -183,25 +183,32 @@ fn exactly<T>(found: Option<T>) -> Option<(T, bool)> {
 /// The fields of an object whose names mean something.
 struct Known<'o, 'a> {
     object: &'o [Field<'a>],
-    /// For each of [`NAMES`] the place of the field that has it, if there is one.
-    at: [Option<usize>; NAMES.len()],
+    /// Names by their place in [`NAMES`], each with the place of the first field that has it. Few: a table of all names
+    /// would take longer to look through than it takes to read an object.
+    found: Vec<(usize, usize)>,
 }
 
 impl<'o, 'a> Known<'o, 'a> {
     fn of(object: &'o [Field<'a>]) -> Self {
-        let mut at = [None; NAMES.len()];
-        for (place, (name, _)) in object.iter().enumerate() {
-            let found = NAMES.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
-            if let Some(at) = found.and_then(|found| at.get_mut(found)) {
-                at.get_or_insert(place);
+        let mut found = Vec::with_capacity(object.len().min(NAMES.len()));
+        for (at, (name, _)) in object.iter().enumerate() {
+            let Some(rank) = NAMES.iter().position(|(known, _)| known.eq_ignore_ascii_case(name)) else {
+                continue;
+            };
+            let place = found.partition_point(|(before, _)| *before < rank);
+            if found.get(place).is_none_or(|(next, _)| *next != rank) {
+                found.insert(place, (rank, at));
             }
         }
-        Self { object, at }
+        Self { object, found }
     }
 
     fn fields(&self, wanted: Place) -> impl Iterator<Item = (usize, &'o Value<'a>)> {
-        let places = NAMES.iter().zip(self.at).filter(move |((_, place), _)| *place == wanted);
-        places.filter_map(|(_, at)| Some((at?, &self.object.get(at?)?.1)))
+        let places = self
+            .found
+            .iter()
+            .filter(move |(rank, _)| NAMES.get(*rank).is_some_and(|(_, place)| *place == wanted));
+        places.filter_map(|(_, at)| Some((*at, &self.object.get(*at)?.1)))
     }
 
     fn message(&self) -> Option<Message> {

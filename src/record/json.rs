@@ -7,31 +7,9 @@
 
 use std::borrow::Cow;
 
-/// `0x01` in every byte, for finding a byte in eight at once.
-const ONES: u64 = 0x0101_0101_0101_0101;
-/// `0x80` in every byte.
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// Marks the zero bytes of `word` in their high bits. The lowest mark is exact, those above it may not be.
-const fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & HIGHS
-}
-
 /// The offset of the first quote or backslash: the only two bytes that mean something inside a string.
 fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
-    const QUOTES: u64 = ONES * b'"' as u64;
-    const BACKSLASHES: u64 = ONES * b'\\' as u64;
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    let mut at = 0;
-    for chunk in chunks {
-        let word = u64::from_le_bytes(*chunk);
-        let hits = zero_bytes(word ^ QUOTES) | zero_bytes(word ^ BACKSLASHES);
-        if hits != 0 {
-            return Some(at + (hits.trailing_zeros() / 8) as usize);
-        }
-        at += 8;
-    }
-    rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).map(|found| at + found)
+    memchr::memchr2(b'"', b'\\', bytes)
 }
 
 /// A place in JSON text.
@@ -254,12 +232,12 @@ pub(crate) fn value_end(text: &[u8], start: usize) -> Option<usize> {
 /// Nothing is refused: a lone surrogate or an unknown escape stays as it was written, backslash included, and
 /// bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn text(inside: &[u8]) -> Cow<'_, str> {
-    if !inside.contains(&b'\\') {
-        return String::from_utf8_lossy(inside);
+    if memchr::memchr(b'\\', inside).is_none() {
+        return lossy(inside);
     }
     let mut out = Vec::with_capacity(inside.len());
     let mut rest = inside;
-    while let Some(at) = rest.iter().position(|&byte| byte == b'\\') {
+    while let Some(at) = memchr::memchr(b'\\', rest) {
         let (plain, escape) = rest.split_at(at);
         out.extend_from_slice(plain);
         let used = unescape(escape, &mut out);
@@ -270,6 +248,11 @@ pub(crate) fn text(inside: &[u8]) -> Cow<'_, str> {
         Ok(text) => Cow::Owned(text),
         Err(error) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
     }
+}
+
+/// `String::from_utf8_lossy`, which goes byte by byte, only where it changes something.
+fn lossy(text: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
 /// Writes what the escape at the start of `escape` stands for; returns how many bytes it took, at least one.

@@ -64,17 +64,15 @@ fn bracketed(line: &str) -> Option<Line<'_>> {
 
 /// `L, [TIME #PID]  LEVEL -- name: text`, where Lambda puts the request id after the level.
 fn ruby(line: &str) -> Option<Line<'_>> {
-    let (letter, rest) = line.split_once(", [")?;
+    let (letter, rest) = line.split_at_checked(1)?;
+    let rest = rest.strip_prefix(", [")?;
     let (stamp, rest) = rest.split_once(']')?;
     let (head, _) = rest.split_once(" -- ")?;
     let mut words = head.split_ascii_whitespace();
     let level = words.next()?;
     let known = number_of(level).is_some() || level == "ANY";
-    let shape = letter.len() == 1
-        && level.starts_with(letter)
-        && known
-        && time::date_time_length(stamp).is_some()
-        && stamp.contains('#');
+    let shape =
+        level.starts_with(letter) && known && time::date_time_length(stamp).is_some() && stamp.contains('#');
     shape.then(|| Line {
         level: Some(level).filter(|level| *level != "ANY"),
         request_id: words.next().filter(|id| is_request_id(id)),
