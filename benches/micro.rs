@@ -273,6 +273,7 @@ fn settings() -> Settings {
         shutdown_reserve: Duration::from_millis(150),
         continuous: false,
         can_hold: true,
+        bytes_per_second: None,
         fallback: None,
     }
 }

@@ -362,10 +362,10 @@ fn runs_dry(command: &str) {
     std::os::unix::fs::symlink(root().join("layer"), folder.path().join("layer")).unwrap();
     let built = folder.path().join("target/layer");
     fs::create_dir_all(&built).unwrap();
-    let make =
+    let prepare =
         "printf layer > outlast-x86_64.zip && sha256sum outlast-x86_64.zip > outlast-x86_64.zip.sha256";
-    let status = Command::new("bash").args(["-ec", make]).current_dir(&built).status().unwrap();
-    assert!(status.success());
+    let prepared = Command::new("bash").args(["-ec", prepare]).current_dir(&built).status().unwrap();
+    assert!(prepared.success());
     let output = Command::new("bash").args(["-ec", command]).current_dir(folder.path()).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -187,6 +187,7 @@ pub(crate) fn block(plain: &[u8], records: u32, wire: &dyn WireFormat, deflater:
         plain_len: u32::try_from(plain.len()).unwrap(),
         plain_crc: crc32fast::hash(plain),
         times: (RECEIVED, RECEIVED),
+        severity: 0,
         payload: deflater.deflate(plain).unwrap(),
     }
 }
