@@ -57,8 +57,8 @@ async fn main() {
         found.push(outage().await);
     }
     if let Some(out) = out {
-        let lines: String = found.iter().map(|row| format!("{row}\n")).collect();
-        fs::write(out, lines).unwrap();
+        let lines: Vec<String> = found.iter().map(Value::to_string).collect();
+        fs::write(out, lines.join("\n") + "\n").unwrap();
     }
 }
 

@@ -15,8 +15,9 @@ use outlast::record::{
     Context, Event, Field, LogRecord, Resource, ResourceInputs, Split, Value, severity, split,
 };
 use prost::Message;
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -127,7 +128,7 @@ pub(crate) fn said(number: usize, words: usize, random: &mut fastrand::Rng) -> S
         said.push(' ');
         said.push_str(WORDS[random.usize(..WORDS.len())]);
         if random.u8(..) < 64 {
-            said.push_str(&format!("={}", random.u32(..100_000)));
+            write!(said, "={}", random.u32(..100_000)).unwrap();
         }
     }
     said
