@@ -15,9 +15,8 @@ use outlast::record::{
     Context, Event, Field, LogRecord, Resource, ResourceInputs, Split, Value, severity, split,
 };
 use prost::Message;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -128,7 +127,8 @@ pub(crate) fn said(number: usize, words: usize, random: &mut fastrand::Rng) -> S
         said.push(' ');
         said.push_str(WORDS[random.usize(..WORDS.len())]);
         if random.u8(..) < 64 {
-            write!(said, "={}", random.u32(..100_000)).unwrap();
+            said.push('=');
+            said.push_str(&random.u32(..100_000).to_string());
         }
     }
     said

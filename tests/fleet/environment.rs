@@ -44,6 +44,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         shutdown_reserve: config.shutdown_reserve,
         continuous: false,
         can_hold: true,
+        bytes_per_second: None,
         fallback: None,
     }
 }
