@@ -397,14 +397,8 @@ fn shutdown_budget(told: Option<Duration>, continuous: bool) -> Duration {
 
 fn last_line(summary: &Summary, has_fallback: bool, egress_bytes: u64) -> String {
     let Summary { received, delivered, handed, dropped, waiting, rules } = summary;
-    let waiting: &PerSignal<_> = waiting;
-    let left: u64 = waiting.iter().map(|(_, waiting)| waiting.records).sum();
-    let by_signal: Vec<String> = waiting
-        .iter()
-        .filter(|(_, waiting)| waiting.records > 0)
-        .map(|(signal, waiting)| format!("{} {signal}", waiting.records))
-        .collect();
-    let by_signal = if left > 0 { format!(" ({})", by_signal.join(", ")) } else { String::new() };
+    let left = by_signal("left on disk", &PerSignal::from_fn(|signal| waiting.get(signal).records));
+    let dropped = by_signal("dropped", dropped);
     let handed = if has_fallback || *handed > 0 {
         format!(", {handed} handed to the fallback")
     } else {
@@ -416,8 +410,16 @@ fn last_line(summary: &Summary, has_fallback: bool, egress_bytes: u64) -> String
     let by_rule =
         if by_rule.is_empty() { String::new() } else { format!("; by rules: {}", by_rule.join(", ")) };
     format!(
-        "shutdown: {received} records received, {delivered} delivered{handed}, {left} left on disk{by_signal}, {dropped} dropped{by_rule}; {egress_bytes} bytes sent"
+        "shutdown: {received} records received, {delivered} delivered{handed}, {left}, {dropped}{by_rule}; {egress_bytes} bytes sent"
     )
+}
+
+/// What became of so many records of each signal.
+fn by_signal(what: &str, counts: &PerSignal<u64>) -> String {
+    let total: u64 = counts.iter().map(|(_, count)| *count).sum();
+    let told = counts.iter().filter(|(_, count)| **count > 0);
+    let told: Vec<String> = told.map(|(signal, count)| format!("{count} {signal}")).collect();
+    if told.is_empty() { format!("0 {what}") } else { format!("{total} {what} ({})", told.join(", ")) }
 }
 
 /// Waits until `wake`; for ever if there is none.
@@ -463,6 +465,22 @@ mod tests {
         assert_eq!(shutdown_budget(told(0), true), SHUTDOWN_BUDGET);
         assert_eq!(shutdown_budget(None, false), SHUTDOWN_BUDGET);
         assert_eq!(shutdown_budget(told(10_000), true), Duration::from_secs(10), "nothing is frozen there");
+    }
+
+    #[test]
+    fn the_last_line_tells_what_is_left_and_what_was_dropped_by_signal() {
+        let mut summary = Summary { received: 9, delivered: 2, ..Summary::default() };
+        let line = last_line(&summary, false, 7);
+        assert_eq!(
+            line,
+            "shutdown: 9 records received, 2 delivered, 0 left on disk, 0 dropped; 7 bytes sent"
+        );
+        summary.waiting.get_mut(Signal::Traces).records = 3;
+        *summary.dropped.get_mut(Signal::Logs) = 4;
+        *summary.dropped.get_mut(Signal::Metrics) = 1;
+        let line = last_line(&summary, true, 0);
+        let told = "0 handed to the fallback, 3 left on disk (3 traces), 5 dropped (4 logs, 1 metrics)";
+        assert_eq!(line, format!("shutdown: 9 records received, 2 delivered, {told}; 0 bytes sent"));
     }
 
     /// A file system that never comes back, as one over a network may.

@@ -1,4 +1,5 @@
-//! Drop reports: what they say adds up to what was dropped, although segments with reports in them are given up as well.
+//! What is dropped, and the reports of it: what they say adds up to what was dropped, although segments with reports in
+//! them are given up as well.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
@@ -7,7 +8,8 @@ mod common;
 use common::{Lines, batch, block, drain, numbers};
 use outlast::Signal;
 use outlast::queue::{
-    Appended, Deflater, Encoding, Kind, Limits, Overflow, Queue, RealDisk, Reason, Request, Tally,
+    Appended, Deflater, Encoding, HEADER_BYTES, Kind, Limits, Overflow, Queue, RealDisk, Reason, Request,
+    Tally,
 };
 
 const LIMITS: Limits = Limits {
@@ -208,4 +210,23 @@ fn a_report_that_was_made_for_another_destination_is_made_anew() {
         0,
         "it is no record of the user's"
     );
+}
+
+#[test]
+fn a_delivery_as_large_as_the_queue_takes_all_its_room_and_a_larger_one_is_dropped_and_costs_nothing_else() {
+    /// The states at the head of a segment.
+    const HEAD_BYTES: u64 = 2_048;
+    let most = (LIMITS.max_bytes - HEAD_BYTES) as usize - HEADER_BYTES;
+    for (payload_bytes, dropped) in [(most, Reason::Overflow), (most + 1, Reason::OverflowNewest)] {
+        let mut case = Case::new();
+        case.append(10);
+        let mut large = block(&mut case.deflater, Signal::Logs, &[2], 0);
+        large.payload = vec![0; payload_bytes];
+        let taken = case.queue.append(&batch(2, vec![large])).unwrap();
+        let expected = if dropped == Reason::Overflow { Appended::OnDisk } else { Appended::Dropped };
+        assert_eq!(taken, expected);
+        assert_eq!(case.queue.ledger().dropped_for(Signal::Logs, dropped), 1);
+        assert_eq!(case.queue.ledger().dropped(Signal::Logs), 1);
+        assert!(case.queue.disk_bytes() <= LIMITS.max_bytes);
+    }
 }

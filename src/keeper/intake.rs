@@ -372,7 +372,7 @@ impl Intake {
             received: self.received,
             delivered: self.delivered,
             handed: Signal::ALL.iter().map(|signal| self.queue.ledger().handed(*signal)).sum(),
-            dropped: dropped(&self.queue),
+            dropped: PerSignal::from_fn(|signal| self.queue.ledger().dropped(signal)),
             waiting: PerSignal::from_fn(|signal| self.queue.waiting(signal)),
             rules: self.pipeline.rule_set.iter().flat_map(RuleSet::counts).collect(),
         }

@@ -187,7 +187,7 @@ pub struct Summary {
     /// Records that the fallback has, since the queue was made.
     pub handed: u64,
     /// Records given up, since the queue was made.
-    pub dropped: u64,
+    pub dropped: PerSignal<u64>,
     /// What waits.
     pub waiting: PerSignal<Waiting>,
     /// What each of the user's rules did, in this process.

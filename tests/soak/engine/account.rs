@@ -3,10 +3,13 @@
 //! Both ends are read as they go, so that an hour needs no more memory than the records on their way. A record is known
 //! by its kind and its content; records of the same content are told apart by their order. [`Account::close`] balances
 //! what has come together since the last time, when nothing is on its way any more.
+//!
+//! Spans and data points are made by the extension, so how many there should be is not known here; but none of them may
+//! come again without need either.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use outlast_backend::Record;
+use outlast_backend::{Record, Signal};
 use outlast_simulator::Event;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
@@ -91,24 +94,28 @@ pub(crate) type Key = u128;
 /// A record that came, as the account wants it.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
-    /// `None` for a record of the extension's own.
+    /// `None` for what the extension made itself.
     key: Option<Key>,
     uid: u128,
     request: u64,
-    /// Of a drop report: the reason and the records.
+    /// Of a drop report on log records: the reason and the records.
     report: Option<(String, u64)>,
 }
 
 impl Arrival {
     /// What there is to note of a record.
     pub(crate) fn of(record: &Record) -> Self {
+        if record.signal != Signal::Logs {
+            return Self { key: None, uid: identity(record), request: record.request, report: None };
+        }
         let text = |name: &str| record.attributes.get(name).cloned().unwrap_or_default();
-        let report = (record.event_name == "outlast.dropped").then(|| {
+        let own = record.event_name == "outlast.dropped";
+        let report = (own && text("outlast.dropped.signal") == "logs").then(|| {
             let reason = text("outlast.dropped.reason").as_str().unwrap_or_default().to_owned();
             (reason, text("outlast.dropped.records").as_u64().unwrap_or_default())
         });
         Self {
-            key: report.is_none().then(|| key_of_record(record)),
+            key: (!own).then(|| key_of_record(record)),
             uid: xxh3_128(record.uid.as_deref().unwrap_or_default().as_bytes()),
             request: record.request,
             report,
@@ -315,6 +322,14 @@ pub(crate) fn key_of_event(event: &Event) -> Key {
         body = message;
     }
     key(&event.kind, body)
+}
+
+/// What tells a span or a data point from every other: its id; or its name, attributes, times and value.
+fn identity(record: &Record) -> u128 {
+    let Record { signal, text, body, attributes, time_unix_nano, other_time_unix_nano, .. } = record;
+    let told = format!("{signal:?} {} {} {text}", record.trace_id, record.span_id);
+    let point = format!("{attributes:?} {other_time_unix_nano} {time_unix_nano} {body}");
+    xxh3_128(if *signal == Signal::Traces { told } else { told + &point }.as_bytes())
 }
 
 fn key_of_record(record: &Record) -> Key {

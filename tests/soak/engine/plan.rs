@@ -203,6 +203,7 @@ impl Step {
 }
 
 /// What an episode sets.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) queue_max_bytes: u64,
@@ -214,6 +215,8 @@ pub(crate) struct Settings {
     pub(crate) gzip: bool,
     pub(crate) freezes: bool,
     pub(crate) shutdown_budget: Duration,
+    /// Metrics and spans of every invocation, besides the logs.
+    pub(crate) all_signals: bool,
 }
 
 impl Settings {
@@ -229,6 +232,7 @@ impl Settings {
             gzip: rng.u8(..5) > 0,
             freezes: rng.u8(..4) > 0,
             shutdown_budget: millis(rng, &[1_400, 1_400, 900, 500]),
+            all_signals: false,
         }
     }
 
@@ -251,7 +255,9 @@ impl Episode {
     pub(crate) fn of(seed: u64, number: u64) -> Self {
         let seed = seed ^ number.wrapping_mul(EPISODE_STRIDE);
         let mut rng = Rng::with_seed(seed);
-        let settings = Settings::draw(&mut rng);
+        let mut settings = Settings::draw(&mut rng);
+        // Drawn apart, so that the rest of an episode is what it was before there was this.
+        settings.all_signals = Rng::with_seed(!seed).bool();
         let count = rng.usize(STEPS);
         let steps = (0..count).map(|_| Step::draw(&mut rng, &settings)).collect();
         Self { seed, settings, steps }

@@ -69,6 +69,8 @@ pub(crate) async fn play(stage: &Stage, episode: &Episode, label: &str, deadline
         .env("OUTLAST_RETRY_MAX", millis(settings.retry_max))
         .env("OUTLAST_COMPRESSION", if settings.gzip { "gzip" } else { "none" })
         .env("OUTLAST_TELEMETRY", "platform,function,extension")
+        .env("OUTLAST_SIGNALS", if settings.all_signals { "logs,metrics,traces" } else { "logs" })
+        .env("OUTLAST_SAMPLER", "always_on")
         .freeze(freeze)
         .shutdown(budget)
         .timeout(FUNCTION_TIMEOUT);

@@ -149,7 +149,10 @@ impl Stage {
             .env("OUTLAST_ENDPOINT", self.backend.url())
             .env("OUTLAST_QUEUE_DIR", self.queue.display())
             .env("OUTLAST_RETRY_INITIAL", "20ms")
-            // The account is one of log records.
+            // What arrives is compared with what came: the extension's own alert is a line like any other.
+            .env("OUTLAST_EMF", "off")
+            .env("OUTLAST_JSON_LINES", "text")
+            // The account is one of log records. Of the other signals it only says what came again.
             .env("OUTLAST_SIGNALS", "logs")
             .suppress_failed_init();
         match &self.clock {
@@ -452,10 +455,14 @@ fn fate(kept: bool) -> Fate {
     if kept { Fate::Kept } else { Fate::Lost }
 }
 
-/// What the last line says is left on disk, and dropped since the queue was made.
+/// What the last line says is left on disk, of all signals, and how many log records were dropped since the queue was
+/// made.
 fn counts(line: &str) -> Option<(u64, u64)> {
-    let before = |what: &str| line.split(what).next()?.rsplit(' ').next()?.parse().ok();
-    Some((before(" left on disk")?, before(" dropped")?))
+    let (left, rest) = line.split_once(" left on disk")?;
+    let (_, dropped) = rest.split_once(" dropped")?;
+    let mut by_signal = dropped.split(')').next()?.trim_start_matches(" (").split(", ");
+    let logs = by_signal.find_map(|count| count.strip_suffix(" logs")).unwrap_or("0");
+    Some((left.rsplit(' ').next()?.parse().ok()?, logs.parse().ok()?))
 }
 
 /// Whether the extension could not know that a request had been taken: it had no answer or a late one, or something came
