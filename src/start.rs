@@ -89,7 +89,7 @@ fn making(config: &Config, concurrent: bool) -> Making {
         rules: Rules { sampler: config.sampler, price: config.price, concurrent },
         silenced: config.silenced.clone(),
         emf: config.emf,
-        reads_json_lines: config.reads_json_lines,
+        json_lines: config.json_lines,
         joins_lines: config.joins_lines,
         own_every: config.self_metrics,
         rule_set: config.rules.as_ref().and_then(|rules| rule_set(rules, config.otlp_receiver.is_some())),

@@ -10,7 +10,7 @@ use outlast::observe::{
 };
 use outlast::record::log::INVOCATION_ID;
 use outlast::record::{
-    Context, Event, Fact, Field, Kind, LogRecord, Reading, Split, Value, json_line, split,
+    Context, Event, Fact, Field, JsonLines, Kind, LogRecord, Reading, Split, Value, json_line, split,
 };
 use serde_json::{Map, Value as Json, json};
 use std::fmt::Write;
@@ -172,6 +172,7 @@ fn told(body: &[u8], concurrent: bool) -> String {
                 continue;
             }
         }
+        let reading = reading.with(JsonLines::default());
         let record = LogRecord::from_reading(&event, reading, &context, RECEIVED, "uid");
         let request = record.attributes.iter().find(|(name, _)| name == INVOCATION_ID);
         if let (Some((_, Value::Str(request))), Some(trace_id), Some(span_id)) =

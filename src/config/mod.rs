@@ -41,6 +41,7 @@ use crate::encode::Protocol;
 use crate::lambda::TelemetryType;
 use crate::observe::{Emf, Price, Sampler};
 use crate::queue::Overflow;
+use crate::record::JsonLines;
 use crate::{PerSignal, Signal};
 
 pub use endpoint::Endpoint;
@@ -95,8 +96,8 @@ pub struct Config {
     pub silenced: Vec<String>,
     /// What becomes of metrics that are embedded in log lines.
     pub emf: Emf,
-    /// Whether a line that is the text of an object is read as that object.
-    pub reads_json_lines: bool,
+    /// What becomes of a line that is the text of an object.
+    pub json_lines: JsonLines,
     /// Whether a stack trace that comes line by line becomes one record.
     pub joins_lines: bool,
     /// How often metrics about the extension itself are made, at most; none if never.
@@ -187,7 +188,7 @@ impl Config {
             price: None,
             silenced: Vec::new(),
             emf: Emf::Off,
-            reads_json_lines: false,
+            json_lines: JsonLines::Off,
             joins_lines: false,
             self_metrics: None,
             outage_alert_after: None,

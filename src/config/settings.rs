@@ -8,6 +8,7 @@ use super::kind::{Choice, Kind, Range, Setting, Standard};
 use super::{Overflow, apply, fallback, headers, signals};
 use crate::encode::Protocol;
 use crate::observe::Emf;
+use crate::record::JsonLines;
 
 /// Base URL of the backend.
 pub(super) const ENDPOINT: &str = "OUTLAST_ENDPOINT";
@@ -283,12 +284,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "OUTLAST_JSON_LINES",
-        default: "fields",
-        meaning: "How a log line is read that is a JSON object, which is what loggers write while Lambda's log format is `Text`. `fields` reads it as Lambda would in the log format `JSON`: message, level and time go to their places, the rest become attributes ([signals.md](signals.md#loggers)); one without a message stays text. `text` leaves all of them text.",
-        example: "text",
+        default: "text",
+        meaning: "How a log line is read that is a JSON object, which is what loggers write while Lambda's log format is `Text`. `text` sends the line as it is, with the level, time, request id and trace that it tells. `fields` reads it as Lambda would in the log format `JSON`: its message is the body, and the rest become attributes ([signals.md](signals.md#loggers)); one without a message stays text. `off` does not look into it.",
+        example: "fields",
         kind: Kind::Choice(&[
-            Choice { word: "fields", apply: Some(|config| config.reads_json_lines = true) },
-            Choice { word: "text", apply: Some(|config| config.reads_json_lines = false) },
+            Choice { word: "text", apply: Some(|config| config.json_lines = JsonLines::Text) },
+            Choice { word: "fields", apply: Some(|config| config.json_lines = JsonLines::Fields) },
+            Choice { word: "off", apply: Some(|config| config.json_lines = JsonLines::Off) },
         ]),
         standard: &[],
     },

@@ -13,8 +13,8 @@ use crate::queue::BlockError;
 use crate::record::log::INVOCATION_ID;
 use crate::record::stack::LINES;
 use crate::record::{
-    Context, Event, Fact, Joined, Kind, LogRecord, Piece, Platform, Reading, Resource, Value, join_lines,
-    json_line, severity,
+    Context, Event, Fact, Joined, JsonLines, Kind, LogRecord, Piece, Platform, Reading, Resource, Value,
+    join_lines, json_line, severity,
 };
 use crate::rules::{RuleSet, Tally};
 use crate::{Signal, clock};
@@ -172,7 +172,7 @@ impl<'p> Delivery<'p> {
         if !wanted && !embeds && !correlates {
             return Ok(());
         }
-        let line = if embeds || self.making.reads_json_lines { json_line(event) } else { None };
+        let line = if embeds || self.making.json_lines != JsonLines::Off { json_line(event) } else { None };
         let mut reading = match joined {
             Some(joined) => Reading::text(&joined.text),
             None => Reading::of(event, line.as_deref()),
@@ -191,9 +191,7 @@ impl<'p> Delivery<'p> {
         if !wanted && !correlates {
             return Ok(());
         }
-        if !self.making.reads_json_lines {
-            reading = reading.as_written();
-        }
+        reading = reading.with(self.making.json_lines);
         let concurrent = self.making.rules.concurrent;
         let context = Context { request_id: self.running.as_deref().filter(|_| !concurrent) };
         let uid = format!("{}-{index:x}", self.uid);

@@ -7,7 +7,7 @@ use crate::encode::WireFormat;
 use crate::observe::{Emf, Ending, Observer, Points, Rules};
 use crate::queue::{BlockError, Kind, NewBlock};
 use crate::record::event::Instance;
-use crate::record::{Event, Fact, LogRecord, Piece, Resource, salvage};
+use crate::record::{Event, Fact, JsonLines, LogRecord, Piece, Resource, salvage};
 use crate::rules::{RuleSet, Tally, Withheld};
 use crate::{PerSignal, Signal};
 use std::borrow::Cow;
@@ -66,8 +66,8 @@ pub struct Making {
     pub silenced: Vec<String>,
     /// What becomes of metrics that are embedded in log lines.
     pub emf: Emf,
-    /// Whether a line that is the text of an object is read as that object.
-    pub reads_json_lines: bool,
+    /// What becomes of a line that is the text of an object.
+    pub json_lines: JsonLines,
     /// Whether a stack trace that comes line by line becomes one record.
     pub joins_lines: bool,
     /// How often metrics about the extension itself are made, at most; `None`: never.
@@ -87,7 +87,7 @@ impl Default for Making {
             rules: Rules::default(),
             silenced: Vec::new(),
             emf: Emf::default(),
-            reads_json_lines: true,
+            json_lines: JsonLines::default(),
             joins_lines: false,
             own_every: None,
             rule_set: None,

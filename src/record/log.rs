@@ -8,6 +8,8 @@
 //! | platform and unknown types | the record as it came | none of its own; the type is the event name |
 //! | a record that is no JSON, no event at all, or half of one | the raw text | [`UNPARSED`] or [`CUT`] |
 //!
+//! A string that is the text of an object stays the body, unless [`JsonLines::Fields`](super::JsonLines) is wanted; what it tells has its places too.
+//!
 //! Of an object with a message, `timestamp` or `time`, `level` or `severity`, `requestId`, `traceId`,
 //! `spanId` and `traceFlags`, or `traceparent`, have places of their own in a log record; each goes there only if it can be read
 //! as what the place holds, and otherwise stays an attribute, as does whatever the envelope has beside time,
@@ -91,7 +93,9 @@ impl<'a> LogRecord<'a> {
     ) -> Self {
         let mut record = match (reading.value, &event.kind) {
             (None, _) => Content::raw(event.record),
-            (Some(value), Kind::Function | Kind::Extension) => Content::logged(value, reading.line),
+            (Some(value), Kind::Function | Kind::Extension) => {
+                Content::logged(value, reading.line, reading.stays_line)
+            }
             (Some(value), kind) => Content::platform(value, kind),
         };
         // Only what was logged in the course of an invocation may be taken to belong to the one that runs.
@@ -156,10 +160,10 @@ impl<'a> Content<'a> {
         Self { body: Value::Str(String::from_utf8_lossy(text)), unparsed: true, ..Self::default() }
     }
 
-    fn logged(record: Value<'a>, line: Option<&'a str>) -> Self {
+    fn logged(record: Value<'a>, line: Option<&'a str>, stays_line: bool) -> Self {
         match record {
             Value::Str(text) => Self::line(without_newline(text)),
-            Value::Map(fields) => Self::object(fields, line),
+            Value::Map(fields) => Self::object(fields, line, stays_line),
             other => Self { body: other, ..Self::default() },
         }
     }
@@ -180,8 +184,8 @@ impl<'a> Content<'a> {
         Self { body: Value::Str(text), request_id, severity, time_unix_nanos, ..Self::default() }
     }
 
-    /// `line` is the text that the object was read from: without a message it stays as it is.
-    fn object(object: Vec<Field<'a>>, line: Option<&'a str>) -> Self {
+    /// `line` is the text that the object was read from: without a message, or if it `stays_line`, that is the body.
+    fn object(object: Vec<Field<'a>>, line: Option<&'a str>, stays_line: bool) -> Self {
         let Fields { message, time, severity, request_id, trace_id, span_id, trace_flags, placed } =
             Fields::read(&object);
         let mut content = Self {
@@ -193,7 +197,7 @@ impl<'a> Content<'a> {
             trace_flags: trace_flags.unwrap_or_default(),
             ..Self::default()
         };
-        let Some(message) = message else {
+        let Some(message) = message.filter(|_| !stays_line || line.is_none()) else {
             content.body = line.map_or(Value::Map(object), |line| Value::Str(line.into()));
             return content;
         };

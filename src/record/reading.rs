@@ -5,6 +5,18 @@ use std::borrow::Cow;
 use super::event::{Event, Kind};
 use super::value::{Field, Value};
 
+/// What becomes of a line that is the text of an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JsonLines {
+    /// It is the body as it is, and what it tells of severity, time, request id and trace is known.
+    #[default]
+    Text,
+    /// As if it had come as an object: its message is the body, and the rest are attributes.
+    Fields,
+    /// It is text like any other.
+    Off,
+}
+
 /// The record of an event, read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading<'a> {
@@ -12,6 +24,8 @@ pub struct Reading<'a> {
     pub(super) value: Option<Value<'a>>,
     /// The line that `value` was read from, if that was a line.
     pub(super) line: Option<&'a str>,
+    /// The line is the body, even if it has a message in it.
+    pub(super) stays_line: bool,
 }
 
 /// The text of a record that is a line and may be the text of an object: what loggers write while Lambda's log format is
@@ -35,25 +49,27 @@ impl<'a> Reading<'a> {
     pub fn of(event: &Event<'a>, line: Option<&'a str>) -> Self {
         match (line, &event.kind) {
             (Some(line), _) => match Value::parse(line.as_bytes()) {
-                Some(object @ Value::Map(_)) => Self { value: Some(object), line: Some(line) },
+                Some(object @ Value::Map(_)) => {
+                    Self { value: Some(object), line: Some(line), ..Self::default() }
+                }
                 _ => Self::text(line),
             },
             (None, Kind::Odd | Kind::Cut) => Self::default(),
-            (None, _) => Self { value: Value::parse(event.record), line: None },
+            (None, _) => Self { value: Value::parse(event.record), ..Self::default() },
         }
     }
 
     /// A line.
     pub fn text(line: &'a str) -> Self {
-        Self { value: Some(Value::Str(Cow::Borrowed(line))), line: None }
+        Self { value: Some(Value::Str(Cow::Borrowed(line))), ..Self::default() }
     }
 
-    /// The same, but a line stays a line whatever can be read in it.
+    /// The same, with a line made what is wanted of it.
     #[must_use]
-    pub fn as_written(self) -> Self {
-        match self.line {
-            Some(line) => Self::text(line),
-            None => self,
+    pub fn with(self, wanted: JsonLines) -> Self {
+        match (wanted, self.line) {
+            (JsonLines::Off, Some(line)) => Self::text(line),
+            (wanted, _) => Self { stays_line: wanted == JsonLines::Text, ..self },
         }
     }
 

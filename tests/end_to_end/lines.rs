@@ -101,7 +101,7 @@ async fn embedded_metrics_outlive_an_outage_and_sigkills_and_count_once() {
 async fn the_original_line_is_kept_if_that_is_asked_for() {
     for (setting, count) in [("keep", 1), ("off", 0)] {
         let world = World::new().await;
-        let lambda = world.lambda().env("OUTLAST_EMF", setting).env("OUTLAST_JSON_LINES", "text");
+        let lambda = world.lambda().env("OUTLAST_EMF", setting);
         let lambda = lambda.start().await.unwrap();
         let line = emf(3, &json!({"message": "booked"}));
         invoke(&lambda, Invocation::new().line(line.clone())).await;

@@ -131,7 +131,6 @@ async fn a_long_outage_is_told_to_cloudwatch_and_so_is_its_end() {
         .env("OUTLAST_TELEMETRY", "platform,function,extension")
         // Lines as they were written, which the account compares.
         .env("OUTLAST_EMF", "off")
-        .env("OUTLAST_JSON_LINES", "text")
         .start()
         .await
         .unwrap();

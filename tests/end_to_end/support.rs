@@ -239,13 +239,10 @@ pub(crate) struct Told {
 
 fn told_by_lambda(event: &Event) -> Told {
     let mut body = event.value();
-    if matches!(&*event.kind, "function" | "extension") {
-        // A line that is an object is read as one.
-        let inside = body.as_str().and_then(|line| serde_json::from_str::<Value>(line).ok());
-        let mut object = inside.unwrap_or_else(|| body.clone());
-        if let Some(message) = object.get_mut("message").map(Value::take) {
-            body = message;
-        }
+    if matches!(&*event.kind, "function" | "extension")
+        && let Some(message) = body.get_mut("message").map(Value::take)
+    {
+        body = message;
     }
     if let Value::String(text) = &mut body {
         *text = text.strip_suffix('\n').unwrap_or(text).to_owned();

@@ -6,6 +6,7 @@ use super::{SECOND_NANOS, attribute, body, drain, text};
 use crate::encode::{Ndjson, Otlp, WireFormat};
 use crate::observe::Emf;
 use crate::queue::Overflow;
+use crate::record::JsonLines;
 use crate::rules::RuleSet;
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -102,7 +103,7 @@ fn where_no_points_are_made_the_line_stays_whole() {
     let line = emf("a", 3, json!({})).to_string();
     let delivery = body([event("function", &line.clone().into())]);
     let logs = PerSignal::from_fn(|signal| signal == Signal::Logs);
-    let off = |emf| Making { emf, reads_json_lines: false, ..Making::default() };
+    let off = |emf| Making { emf, json_lines: JsonLines::Off, ..Making::default() };
     for (making, wire, points) in [
         (off(Emf::Off), Box::new(Otlp) as Box<dyn WireFormat>, 0),
         (off(Emf::Keep), Box::new(Otlp), 1),

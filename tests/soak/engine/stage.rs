@@ -151,7 +151,6 @@ impl Stage {
             .env("OUTLAST_RETRY_INITIAL", "20ms")
             // What arrives is compared with what came: the extension's own alert is a line like any other.
             .env("OUTLAST_EMF", "off")
-            .env("OUTLAST_JSON_LINES", "text")
             // The account is one of log records. Of the other signals it only says what came again.
             .env("OUTLAST_SIGNALS", "logs")
             .suppress_failed_init();

@@ -9,7 +9,9 @@ use arbitrary::{Result, Unstructured};
 use outlast::Signal;
 use outlast::encode::{Otlp, WireFormat};
 use outlast::observe::Embedded;
-use outlast::record::{Context, Event, Kind, LogRecord, Reading, Resource, ResourceInputs, json_line};
+use outlast::record::{
+    Context, Event, JsonLines, Kind, LogRecord, Reading, Resource, ResourceInputs, json_line,
+};
 
 use crate::{json, mapped, otlp};
 
@@ -171,9 +173,15 @@ fn opened(raw: &[u8], event: &Event<'_>, running: Option<&str>) {
     let context = Context { request_id: running };
     let record = LogRecord::from_reading(event, reading.clone(), &context, OBSERVED_UNIX_NANOS, "uid");
     mapped::check(raw, &encoded(&record), running);
-    let record = LogRecord::from_reading(event, reading.as_written(), &context, OBSERVED_UNIX_NANOS, "uid");
     let plain = LogRecord::from_event(event, &context, OBSERVED_UNIX_NANOS, "uid");
-    assert_eq!((record.body, record.attributes), (plain.body, plain.attributes), "a line stays a line");
+    for wanted in [JsonLines::Text, JsonLines::Off] {
+        let reading = reading.clone().with(wanted);
+        let record = LogRecord::from_reading(event, reading, &context, OBSERVED_UNIX_NANOS, "uid");
+        assert_eq!(record.body, plain.body, "a line stays a line");
+        if wanted == JsonLines::Off {
+            assert_eq!(record.attributes, plain.attributes);
+        }
+    }
 }
 
 /// What is embedded in an object and what is left of it are all of it.

@@ -167,7 +167,7 @@ fn by_itself(name: OsString, value: OsString) {
             assert_eq!(taken, config.queue_dir.as_os_str() == value && value.starts_with('/'));
         }
         "OUTLAST_OVERFLOW" => {
-            assert_eq!(taken, ["drop-oldest", "drop-newest"].contains(&&*value.to_ascii_lowercase()));
+            assert_eq!(taken, ["drop-oldest", "drop-newest", "shed"].contains(&&*value.to_ascii_lowercase()));
         }
         "OUTLAST_COMPRESSION" => assert_eq!(taken, ["gzip", "none"].contains(&&*value.to_ascii_lowercase())),
         "OTEL_SERVICE_NAME" => assert_eq!(config.service_name.as_deref(), Some(value)),
