@@ -9,7 +9,8 @@ use crate::encode::WireFormat;
 use crate::listen::Receipt;
 use crate::observe::Ending;
 use crate::queue::{
-    AppendError, Appended, Batch, BlockError, Encoding, Kind, Progress, Queue, Reason, Request, Seq, Tally,
+    AppendError, Appended, Batch, BlockError, Encoding, Kind, NewBlock, Progress, Queue, Reason, Request,
+    Seq, Tally,
 };
 use crate::record::{Join, Piece, Split, join, salvage, split};
 use crate::rules::RuleSet;
@@ -165,11 +166,11 @@ impl Intake {
         let Some(made) = self.digest(&pieces, &origin)? else { return Ok(self.unreadable(body, delivery)) };
         let Made { blocks, noted, records, lost, remembered } = made;
         let parts_before = known.map_or(0, |progress| progress.frames());
-        if let (true, Some(seq)) = (blocks.is_empty(), joins) {
-            // Nothing is made of it, so there is no frame to say that it came.
+        let names_it = names_fragment(&blocks);
+        self.append(&Batch { delivery, received, parts_before, blocks }, records)?;
+        if let (false, Some(seq)) = (names_it, joins) {
             self.queue.forget_fragment(seq);
         }
-        self.append(&Batch { delivery, received, parts_before, blocks }, records)?;
         self.pipeline.commit(remembered);
         self.own.lost(lost);
         Ok(Taken { receipt: Receipt::Kept, noted })
@@ -198,8 +199,10 @@ impl Intake {
 
     /// Keeps a body that ends in the middle of a record until the rest comes.
     fn keep_fragment(&mut self, body: &[u8], delivery: u128, received: u64) -> Result<Taken, Lost> {
-        let block = self.pipeline.fragment(body, received)?;
+        let (block, withheld) = self.pipeline.fragment(body, received)?;
         self.append(&Batch { delivery, received, parts_before: 0, blocks: vec![block] }, 0)?;
+        // Not before: what is turned away comes again, and goes on from the part that is there.
+        self.pipeline.withhold(withheld);
         Ok(Receipt::Kept.into())
     }
 
@@ -211,10 +214,11 @@ impl Intake {
         let delivery = xxh3_128(&seq.0.to_le_bytes());
         // It stays where it is, then.
         let Some(made) = self.digest(&salvage(head), &origin)? else { return Ok(()) };
-        if made.blocks.is_empty() {
+        let names_it = names_fragment(&made.blocks);
+        self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)?;
+        if !names_it {
             self.queue.forget_fragment(seq);
         }
-        self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)?;
         self.pipeline.commit(made.remembered);
         Ok(())
     }
@@ -382,4 +386,10 @@ impl Intake {
 /// Records given up since `queue` was made.
 fn dropped(queue: &Queue) -> u64 {
     Signal::ALL.iter().map(|signal| queue.ledger().dropped(*signal)).sum()
+}
+
+/// Whether any frame of `blocks` says which cut record it completes. A carry does not, and of a record that is left out there
+/// is nothing else.
+fn names_fragment(blocks: &[NewBlock]) -> bool {
+    blocks.iter().any(|block| matches!(block.kind, Kind::Block { .. }))
 }

@@ -307,13 +307,21 @@ impl Pipeline {
 
     /// The raw body of a delivery that is half a record, to be joined later. What the rules take out of records does not get
     /// to the disk in it either.
-    pub(super) fn fragment(&mut self, body: &[u8], received: u64) -> Result<NewBlock, BlockError> {
+    pub(super) fn fragment(
+        &mut self,
+        body: &[u8],
+        received: u64,
+    ) -> Result<(NewBlock, Option<Withheld>), BlockError> {
         let Some(rule_set) = self.rule_set.as_mut().filter(|rules| rules.redacts()) else {
-            return self.packer.fragment(body, received);
+            return Ok((self.packer.fragment(body, received)?, None));
         };
         let (stored, withheld) = rule_set.withhold(&salvage(body));
-        self.withheld = Some(withheld);
-        self.packer.fragment(&stored, received)
+        Ok((self.packer.fragment(&stored, received)?, Some(withheld)))
+    }
+
+    /// The fragment is kept, of which `withheld` is in memory alone.
+    pub(super) fn withhold(&mut self, withheld: Option<Withheld>) {
+        self.withheld = withheld;
     }
 
     /// The first part of a cut record, of which `stored` is on disk, as far as this process knows more.

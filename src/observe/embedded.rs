@@ -32,6 +32,11 @@ const DIMENSION_MAX_CHARS: usize = 250;
 /// Points of one object: the specification bounds neither directives nor dimension sets, and a line of a megabyte could
 /// ask for millions. This is 100 metrics in 30 dimension sets.
 const POINTS_MAX: usize = 3_000;
+/// Names that are looked up, times the members they are looked for among: some 10 ms. A line of a megabyte could ask for
+/// thousands of millions.
+const LOOKS_MAX: usize = 4_000_000;
+/// Bytes of the attributes of all points of one object, about, for each point repeats those of its dimensions.
+const ATTRIBUTES_MAX_BYTES: usize = 1 << 20;
 /// A value has no interval. It is said to stand for the millisecond that ends with it, for there are receivers that
 /// divide by the interval.
 const INTERVAL_NANOS: u64 = 1_000_000;
@@ -120,8 +125,9 @@ impl<'a> Embedded<'a> {
             dimensions: Vec::new(),
             is_complete: true,
         };
+        let mut left = Left { looks: LOOKS_MAX, bytes: ATTRIBUTES_MAX_BYTES };
         for directive in directives {
-            let understood = found.direct(directive, members)?;
+            let understood = found.direct(directive, members, &mut left)?;
             found.is_complete &= understood;
         }
         (!found.points.is_empty()).then_some(found)
@@ -134,8 +140,8 @@ impl<'a> Embedded<'a> {
         }
     }
 
-    /// Follows one directive. Whether all of it was understood; `None` if there are too many points.
-    fn direct(&mut self, directive: &Value<'a>, members: &[Field<'a>]) -> Option<bool> {
+    /// Follows one directive. Whether all of it was understood; `None` if it asks for too much.
+    fn direct(&mut self, directive: &Value<'a>, members: &[Field<'a>], left: &mut Left) -> Option<bool> {
         let namespace = directive.get("Namespace").and_then(|name| text(name, TEXT_MAX_CHARS));
         let (Some(namespace), Some(Value::Array(sets)), Some(Value::Array(metrics))) =
             (namespace, directive.get("Dimensions"), directive.get("Metrics"))
@@ -148,6 +154,9 @@ impl<'a> Embedded<'a> {
         if sets.len().max(1).saturating_mul(metrics.len()) > POINTS_MAX.saturating_sub(self.points.len()) {
             return None;
         }
+        let names = sets.iter().map(|set| if let Value::Array(names) = set { names.len() } else { 1 });
+        let looks = names.sum::<usize>().saturating_add(metrics.len()).saturating_mul(members.len());
+        left.looks = left.looks.checked_sub(looks)?;
         let before = self.points.len();
         let mut is_complete = has_only(directive, &["Namespace", "Dimensions", "Metrics"]);
         let mut series = Vec::with_capacity(sets.len());
@@ -160,6 +169,10 @@ impl<'a> Embedded<'a> {
                 None => is_complete = false,
             }
         }
+        let bytes = |(name, value): &Field<'_>| name.len() + value.as_str().map_or(0, str::len);
+        let each: usize = series.iter().flatten().map(bytes).sum();
+        let all = each.saturating_add(namespace.len() * series.len()).saturating_mul(metrics.len());
+        left.bytes = left.bytes.checked_sub(all)?;
         for metric in metrics {
             is_complete &= self.measure(metric, namespace, &series, members).is_some()
                 && has_only(metric, &["Name", "Unit", "StorageResolution"]);
@@ -246,6 +259,12 @@ impl<'a> Embedded<'a> {
         }
         (u32::try_from(self.points.len()).unwrap_or(u32::MAX), time)
     }
+}
+
+/// What an object may still ask for.
+struct Left {
+    looks: usize,
+    bytes: usize,
 }
 
 impl Statistics {

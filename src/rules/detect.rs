@@ -266,12 +266,18 @@ fn bearers(text: &[u8], spans: &mut Vec<Span>) {
     let mut from = 0;
     while let Some(found) = find_word(text, WORD, from) {
         from = found + WORD.len();
+        if !begins(text, found) {
+            continue;
+        }
         // Blanks, also as URLs write them.
         let start = run(text, from, |byte| byte.is_ascii_whitespace() || byte == b'+');
         let start =
             if text.get(start..).is_some_and(|rest| rest.starts_with(b"%20")) { start + 3 } else { start };
+        if start == from {
+            continue;
+        }
         let end = run(text, start, is_token);
-        if begins(text, found) && start > from && end - start >= BEARER_MIN_BYTES {
+        if end - start >= BEARER_MIN_BYTES {
             spans.push(Span::plain(start, end));
             from = end;
         }
@@ -285,7 +291,12 @@ fn web_tokens(text: &[u8], spans: &mut Vec<Span>) {
     let mut from = 0;
     while let Some(start) = find_word(text, START, from) {
         from = start + START.len();
+        if !begins(text, start) {
+            continue;
+        }
         let mut end = run(text, start, is_part);
+        // What begins within the first part has the same parts after it.
+        from = end;
         let mut parts = 1;
         while at(text, end) == b'.' {
             let next = run(text, end + 1, is_part);
@@ -294,7 +305,7 @@ fn web_tokens(text: &[u8], spans: &mut Vec<Span>) {
             }
             (end, parts) = (next, parts + 1);
         }
-        if begins(text, start) && parts >= 3 {
+        if parts >= 3 {
             spans.push(Span::plain(start, end));
             from = end;
         }
@@ -331,8 +342,11 @@ fn aws_secrets(text: &[u8], spans: &mut Vec<Span>) {
                 gap += 1;
                 gap <= AWS_GAP_MAX_BYTES && (byte.is_ascii_whitespace() || b"\"'\\:=>".contains(&byte))
             });
+            if start == ended {
+                continue;
+            }
             let end = run(text, start, is_secret);
-            if start > ended && end - start >= AWS_SECRET_MIN_BYTES {
+            if end - start >= AWS_SECRET_MIN_BYTES {
                 spans.push(Span::plain(start, end));
                 from = end;
             }
@@ -350,6 +364,16 @@ mod tests {
         let mut spans = Vec::new();
         detector.find(text, &mut spans);
         spans.iter().map(|span| text[span.start..span.end].to_owned()).collect()
+    }
+
+    #[test]
+    fn what_begins_like_a_secret_again_and_again_is_looked_at_once() {
+        for (name, word) in
+            [("bearer", "bearer"), ("bearer", "eyJ"), ("bearer", "eyJ-"), ("aws-key", "secretaccesskey")]
+        {
+            // Each time to the end of the text, this would be 10¹¹ bytes.
+            assert_eq!(found(name, &word.repeat(100_000)), [""; 0], "{word}");
+        }
     }
 
     #[track_caller]

@@ -189,16 +189,21 @@ fn nothing_is_remembered_where_nothing_is_made_of_it() {
 
 #[test]
 fn a_cut_record_of_which_nothing_is_made_waits_for_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let (queue, _) =
-        Queue::open(Box::new(RealDisk), dir.path(), Limits::new(64 << 20, Overflow::DropOldest), 1);
-    let signals = PerSignal::from_fn(|signal| signal == Signal::Metrics);
-    let making = Making { signals, ..Making::default() };
-    let mut intake = Intake::new(queue, Box::new(Otlp), About::default(), making);
-    let head = br#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":{"message":"AAAA}]"#;
-    let tail = br#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":BBBB"}}]"#;
-    assert_eq!(intake.take(head, NOW).receipt, Receipt::Kept);
-    assert!(intake.queue.fragment().is_some());
-    assert_eq!(intake.take(tail, NOW).receipt, Receipt::Kept);
-    assert!(intake.queue.fragment().is_none());
+    // Alone, and beside something that is remembered: its frame does not say which record came.
+    for beside in [String::new(), format!(",{}", started())] {
+        let dir = tempfile::tempdir().unwrap();
+        let (queue, _) =
+            Queue::open(Box::new(RealDisk), dir.path(), Limits::new(64 << 20, Overflow::DropOldest), 1);
+        let signals = PerSignal::from_fn(|signal| signal == Signal::Metrics);
+        let making = Making { signals, ..Making::default() };
+        let mut intake = Intake::new(queue, Box::new(Otlp), About::default(), making);
+        let head = br#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":{"message":"AAAA}]"#;
+        let tail =
+            format!(r#"[{{"time":"2026-09-03T14:29:52.929Z","type":"function","record":BBBB"}}}}{beside}]"#);
+        assert_eq!(intake.take(head, NOW).receipt, Receipt::Kept);
+        assert!(intake.queue.fragment().is_some());
+        assert_eq!(intake.take(tail.as_bytes(), NOW).receipt, Receipt::Kept);
+        assert!(intake.queue.fragment().is_none(), "{beside}");
+        assert_eq!(intake.queue.carry().is_some(), !beside.is_empty());
+    }
 }

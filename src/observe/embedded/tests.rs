@@ -275,6 +275,31 @@ fn a_line_cannot_ask_for_more_points_than_it_may() {
 }
 
 #[test]
+fn a_line_cannot_ask_for_more_work_or_memory_than_it_may() {
+    let metrics: Vec<Json> = (0..100).map(|n| json!({"Name": format!("m{n}")})).collect();
+    let mut members = json!({});
+    for metric in &metrics {
+        members[metric["Name"].as_str().unwrap()] = 1.into();
+    }
+    let long = "v".repeat(1_000);
+    let names: Vec<String> = (0..30).map(|n| format!("d{n}")).collect();
+    for name in &names {
+        members[name] = long.as_str().into();
+    }
+    // Each of the points of the one set has 30 kB of dimensions.
+    let asks = |metrics: &[Json]| json!([directive(&json!([names]), &json!(metrics))]);
+    assert_eq!(became(&object(&asks(&metrics[..30]), &members)).unwrap().points.len(), 30);
+    assert_eq!(became(&object(&asks(&metrics), &members)), None);
+    // Names that are looked for among many members, and lead to nothing.
+    for n in 0..5_000 {
+        members[format!("x{n}")] = "x".into();
+    }
+    let missing: Vec<Vec<String>> = (0..30).map(|_| (0..30).map(|n| format!("no{n}")).collect()).collect();
+    let directives = vec![directive(&json!(missing), &json!([{"Name": "m0"}])); 2];
+    assert_eq!(became(&object(&json!(directives), &members)), None);
+}
+
+#[test]
 fn members_that_the_specification_does_not_know_are_not_lost() {
     let extra = |aws: Json| became(&json!({"_aws": aws, "m": 1})).unwrap().rest;
     let plain = json!({"Namespace": "n", "Dimensions": [[]], "Metrics": [{"Name": "m"}]});
