@@ -223,7 +223,9 @@ impl Queue {
     fn without(&mut self, number: u32, class: u8) -> Result<Option<Rewritten>, StoreError> {
         let spared = PerSignal::from_fn(|signal| self.spared(signal));
         let mut head = vec![0; FRAMES_START as usize];
-        self.store.read(number, &mut head, 0)?;
+        if self.store.read(number, &mut head, 0).is_err() {
+            return Ok(None);
+        }
         let mut made = Rewritten {
             bytes: head,
             stays: false,
@@ -274,7 +276,9 @@ impl Queue {
             }
             made.bytes.resize(payload_offset + header.stored_len as usize, 0);
             let payload = made.bytes.get_mut(payload_offset..).ok_or(StoreError::Missing(number))?;
-            self.store.read(number, payload, offset)?;
+            if self.store.read(number, payload, offset).is_err() {
+                return Ok(None);
+            }
         }
     }
 
