@@ -45,9 +45,11 @@ impl Redaction {
     /// Takes it out of `record`, and says whether anything was found.
     pub(super) fn apply(&mut self, record: &mut LogRecord<'_>) -> bool {
         let mut found = false;
-        if let (true, Value::Str(text)) = (is_unread(record), &mut record.body) {
+        let unread = is_unread(record);
+        if let Value::Str(text) = &mut record.body {
             // JSON, more or less: what is written with escapes is found as what it means.
-            if let Some(walked) = walk(text.as_bytes(), self, End::Known) {
+            let written = unread || text.starts_with('{') && text.ends_with('}');
+            if written && let Some(walked) = walk(text.as_bytes(), self, End::Known) {
                 *text = Cow::Owned(String::from_utf8_lossy(&walked).into_owned());
                 found = true;
             }

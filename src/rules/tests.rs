@@ -57,6 +57,25 @@ fn line(rules: &mut RuleSet, text: &str) -> Option<String> {
 }
 
 #[test]
+fn a_line_of_json_is_redacted_by_what_its_escapes_mean_and_stays_json() {
+    let mut rules = rules(concat!(
+        "[[rule]]\nredact.detect = [\"card\", \"email\"]\nredact.keys = [\"password\"]\n",
+        "redact.regex = [\"session=[a-z0-9]+\"]\n"
+    ));
+    for (given, sent) in [
+        (r#"{"m":"n\u00ba4111111111111111"}"#, r#"{"m":"nº[REDACTED]"}"#),
+        (r#"{"m":"session\u003da81bc9"}"#, r#"{"m":"[REDACTED]"}"#),
+        (r#"{"pass\u0077ord":"x"}"#, r#"{"pass\u0077ord":"[REDACTED]"}"#),
+        (r#"{"n":4111111111111111}"#, r#"{"n":"[REDACTED]"}"#),
+        (r#"{"m":"caf\u00e9 bob@example.com"}"#, r#"{"m":"café [REDACTED]"}"#),
+    ] {
+        let got = line(&mut rules, given).unwrap();
+        let read = |text: &str| serde_json::from_str::<Json>(text).unwrap_or_else(|_| panic!("{text}"));
+        assert_eq!(read(&got), read(sent), "{given}");
+    }
+}
+
+#[test]
 fn the_examples_of_the_page_do_what_it_says() {
     let page = include_str!("../../docs/rules.md");
     let blocks: Vec<(&str, &str)> =
