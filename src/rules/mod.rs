@@ -108,6 +108,8 @@ impl RuleSet {
     pub fn apply(&mut self, record: &mut LogRecord<'_>, failed: bool, tally: &mut Tally) -> bool {
         let unread = redact::is_unread(record);
         let mut settled = false;
+        // Before a rule can take the id out.
+        let invocation = if self.samples() { invocation_of(record) } else { None };
         for (index, rule) in self.rules.iter_mut().enumerate() {
             let decides = matches!(rule.action, Action::Drop | Action::Keep | Action::Sample { .. });
             if decides && settled {
@@ -129,7 +131,7 @@ impl RuleSet {
                 }
                 Action::Sample { sampler, by_trace } => {
                     let grave = failed || record.severity.number >= severity::ERROR;
-                    if !grave && !is_sampled(record, *sampler, *by_trace) {
+                    if !grave && !is_sampled(record.trace_id.filter(|_| *by_trace).or(invocation), *sampler) {
                         tally.count(index);
                         return false;
                     }
@@ -192,14 +194,15 @@ impl Tally {
     }
 }
 
-/// Whether the invocation, or the trace, of `record` is one of those that are kept. One that belongs to none is.
-fn is_sampled(record: &LogRecord<'_>, sampler: Sampler, by_trace: bool) -> bool {
-    let trace = record.trace_id.filter(|_| by_trace);
-    let invocation = || {
-        let id = record.attributes.iter().find(|(name, _)| name == INVOCATION_ID)?.1.as_str()?;
-        Some(xxh3_128(id.as_bytes()).to_be_bytes())
-    };
-    trace.or_else(invocation).is_none_or(|id| sampler.keeps(id, None))
+/// What stands for the invocation of `record` where it is decided which are kept.
+fn invocation_of(record: &LogRecord<'_>) -> Option<[u8; 16]> {
+    let id = record.attributes.iter().find(|(name, _)| name == INVOCATION_ID)?.1.as_str()?;
+    Some(xxh3_128(id.as_bytes()).to_be_bytes())
+}
+
+/// Whether the invocation, or the trace, that a record belongs to is one of those that are kept. One that belongs to none is.
+fn is_sampled(belongs_to: Option<[u8; 16]>, sampler: Sampler) -> bool {
+    belongs_to.is_none_or(|id| sampler.keeps(id, None))
 }
 
 /// Gives attributes other names, and the fields of a body that is an object.
