@@ -59,10 +59,13 @@ impl Options {
         self.since.is_none_or(|since| received >= since) && self.until.is_none_or(|until| received < until)
     }
 
-    /// What tells one replay from another, on one line.
-    pub(super) fn identity(&self) -> String {
+    /// What tells one replay from another, on one line: `queue` is the one in the directory, for another may come to lie
+    /// there; `destination` stands for where it all goes, for it may go to another as well.
+    pub(super) fn identity(&self, queue: u128, destination: u64) -> String {
         let Self { source, since, until, function, .. } = self;
-        format!("{source:?} since {since:?} until {until:?} function {function:?}")
+        format!(
+            "{source:?} queue {queue:032x} since {since:?} until {until:?} function {function:?} to {destination:016x}"
+        )
     }
 }
 

@@ -56,7 +56,7 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
         return Err("--function is for a bucket: a queue is one function's".to_owned());
     }
     let dir = Path::new(&options.source);
-    let (_, segments) = survey(dir).map_err(|error| format!("{}: {error}", options.source))?;
+    let (state, segments) = survey(dir).map_err(|error| format!("{}: {error}", options.source))?;
     let waiting: Vec<_> = segments
         .iter()
         .flat_map(|segment| &segment.frames)
@@ -66,7 +66,8 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
         let name = Protocol::of_id(foreign.format).map_or("an unknown protocol", Protocol::name);
         return Err(format!("it was stored for {name}: set OUTLAST_PROTOCOL={name}"));
     }
-    let mut progress = Progress::open(&options.progress, &options.identity())?;
+    let identity = options.identity(state.queue_id, sender.destination());
+    let mut progress = Progress::open(&options.progress, &identity)?;
     let mut bar = Bar::new(waiting.iter().map(|frame| u64::from(frame.plain_bytes)).sum());
     drop(waiting);
     let limits = Limits::new(LIMITS_BYTES, Overflow::DropNewest);
@@ -169,7 +170,8 @@ fn config_wire(sender: &Sender) -> Box<dyn WireFormat> {
 // === Objects
 
 async fn objects(options: &Options, s3: &S3, sender: &mut Sender) -> Result<(), String> {
-    let mut progress = Progress::open(&options.progress, &options.identity())?;
+    let identity = options.identity(0, sender.destination());
+    let mut progress = Progress::open(&options.progress, &identity)?;
     let all = s3.list().await.map_err(|error| format!("{}: {error}", options.source))?;
     let mut bar = Bar::new(all.iter().map(|object| object.bytes).sum());
     for Listed { key, bytes } in all {

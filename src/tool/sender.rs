@@ -47,6 +47,12 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// Stands for where it goes, without saying it: an address may have a password in it.
+    pub(super) fn destination(&self) -> u64 {
+        let urls = Signal::ALL.map(|signal| self.config.signal_url(signal).map(|url| url.to_string()));
+        xxhash_rust::xxh3::xxh3_64(format!("{urls:?}").as_bytes())
+    }
+
     pub(super) fn new(config: &Config, bytes_per_second: Option<u64>) -> Self {
         let urls: Vec<_> = Signal::ALL.into_iter().filter_map(|signal| config.signal_url(signal)).collect();
         let client = Client::new(&urls, config.timeout)

@@ -158,6 +158,12 @@ async fn what_was_received_at_another_time_is_left_out() {
     assert!(!ok && problems.contains("progress of another replay"), "{problems}");
     let (ok, _, problems) = run(&mut replay("--since", "b")).await;
     assert!(ok, "{problems}");
+    // What one backend has says nothing of another, whatever the file's name.
+    let other = Backend::start().await.unwrap();
+    let mut again = tool(&other, elsewhere.path());
+    again.arg("replay").arg(world.queue()).args(["--since", "2020-01-01T00:00:00Z", "--progress", "b"]);
+    let (ok, _, problems) = run(&mut again).await;
+    assert!(!ok && problems.contains("progress of another replay"), "{problems}");
     assert_each_once(&destination.records(), &lambda);
 }
 
