@@ -10,7 +10,7 @@ use outlast::observe::{
 };
 use outlast::record::log::INVOCATION_ID;
 use outlast::record::{
-    Context, Event, Fact, Field, JsonLines, Kind, LogRecord, Reading, Split, Value, json_line, split,
+    Context, Event, Fact, Field, JsonLines, LogRecord, Reading, Split, Value, json_line, split,
 };
 use serde_json::{Map, Value as Json, json};
 use std::fmt::Write;
@@ -163,8 +163,7 @@ fn told(body: &[u8], concurrent: bool) -> String {
         let context = Context { request_id: running.as_deref() };
         let line = json_line(&event);
         let mut reading = Reading::of(&event, line.as_deref());
-        let embedded = Embedded::read(reading.members())
-            .filter(|_| matches!(event.kind, Kind::Function | Kind::Extension));
+        let embedded = Embedded::read(reading.members()).filter(|_| event.kind.is_logged());
         if let Some(embedded) = embedded {
             let logged = event.time_unix_nanos.unwrap_or(RECEIVED);
             embedded.write(logged, place, |metric| writeln!(metrics, "{}", metric_line(metric)).unwrap());

@@ -164,9 +164,7 @@ impl<'p> Delivery<'p> {
             return Ok(());
         }
         let wanted = self.makes(Signal::Logs) && self.event > *self.origin.skip.get(Signal::Logs);
-        let embeds = self.making.emf != Emf::Off
-            && self.makes(Signal::Metrics)
-            && matches!(event.kind, Kind::Function | Kind::Extension);
+        let embeds = self.making.emf != Emf::Off && self.makes(Signal::Metrics) && event.kind.is_logged();
         // A line of the function's may tell its invocation's trace.
         let correlates = from_function && self.makes(Signal::Traces);
         if !wanted && !embeds && !correlates {

@@ -9,8 +9,7 @@ use crate::encode::WireFormat;
 use crate::listen::Receipt;
 use crate::observe::Ending;
 use crate::queue::{
-    AppendError, Appended, Batch, BlockError, Encoding, Kind, NewBlock, Progress, Queue, Reason, Request,
-    Seq, Tally,
+    AppendError, Appended, Batch, BlockError, Encoding, Kind, Progress, Queue, Reason, Request, Seq, Tally,
 };
 use crate::record::{Join, Piece, Split, join, salvage, split};
 use crate::rules::RuleSet;
@@ -166,11 +165,7 @@ impl Intake {
         let Some(made) = self.digest(&pieces, &origin)? else { return Ok(self.unreadable(body, delivery)) };
         let Made { blocks, noted, records, lost, remembered } = made;
         let parts_before = known.map_or(0, |progress| progress.frames());
-        let names_it = names_fragment(&blocks);
-        self.append(&Batch { delivery, received, parts_before, blocks }, records)?;
-        if let (false, Some(seq)) = (names_it, joins) {
-            self.queue.forget_fragment(seq);
-        }
+        self.append_completing(&Batch { delivery, received, parts_before, blocks }, records, joins)?;
         self.pipeline.commit(remembered);
         self.own.lost(lost);
         Ok(Taken { receipt: Receipt::Kept, noted })
@@ -197,6 +192,17 @@ impl Intake {
         Ok(())
     }
 
+    /// The same for a batch that completes the cut record `fragment`, if it completes one: that waits no longer. Blocks say
+    /// so themselves. A carry does not, and of a record that is left out there is nothing else.
+    fn append_completing(&mut self, batch: &Batch, records: u64, fragment: Option<Seq>) -> Result<(), Lost> {
+        self.append(batch, records)?;
+        let is_named = batch.blocks.iter().any(|block| matches!(block.kind, Kind::Block { .. }));
+        if let (false, Some(seq)) = (is_named, fragment) {
+            self.queue.forget_fragment(seq);
+        }
+        Ok(())
+    }
+
     /// Keeps a body that ends in the middle of a record until the rest comes.
     fn keep_fragment(&mut self, body: &[u8], delivery: u128, received: u64) -> Result<Taken, Lost> {
         let (block, withheld) = self.pipeline.fragment(body, received)?;
@@ -214,11 +220,8 @@ impl Intake {
         let delivery = xxh3_128(&seq.0.to_le_bytes());
         // It stays where it is, then.
         let Some(made) = self.digest(&salvage(head), &origin)? else { return Ok(()) };
-        let names_it = names_fragment(&made.blocks);
-        self.append(&Batch { delivery, received, parts_before: 0, blocks: made.blocks }, made.records)?;
-        if !names_it {
-            self.queue.forget_fragment(seq);
-        }
+        let batch = Batch { delivery, received, parts_before: 0, blocks: made.blocks };
+        self.append_completing(&batch, made.records, Some(seq))?;
         self.pipeline.commit(made.remembered);
         Ok(())
     }
@@ -386,10 +389,4 @@ impl Intake {
 /// Records given up since `queue` was made.
 fn dropped(queue: &Queue) -> u64 {
     Signal::ALL.iter().map(|signal| queue.ledger().dropped(*signal)).sum()
-}
-
-/// Whether any frame of `blocks` says which cut record it completes. A carry does not, and of a record that is left out there
-/// is nothing else.
-fn names_fragment(blocks: &[NewBlock]) -> bool {
-    blocks.iter().any(|block| matches!(block.kind, Kind::Block { .. }))
 }

@@ -106,6 +106,11 @@ impl Platform<'_> {
 }
 
 impl<'a> Kind<'a> {
+    /// Whether it was logged, by the function or by an extension.
+    pub fn is_logged(&self) -> bool {
+        matches!(self, Self::Function | Self::Extension)
+    }
+
     fn from_name(name: Cow<'a, str>) -> Self {
         match name.as_ref() {
             "function" => return Self::Function,

@@ -93,7 +93,7 @@ impl<'a> LogRecord<'a> {
     ) -> Self {
         let mut record = match (reading.value, &event.kind) {
             (None, _) => Content::raw(event.record),
-            (Some(value), Kind::Function | Kind::Extension) => {
+            (Some(value), kind) if kind.is_logged() => {
                 Content::logged(value, reading.line, reading.stays_line)
             }
             (Some(value), kind) => Content::platform(value, kind),
@@ -101,7 +101,7 @@ impl<'a> LogRecord<'a> {
         // Only what was logged in the course of an invocation may be taken to belong to the one that runs.
         let running = context
             .request_id
-            .filter(|_| matches!(event.kind, Kind::Function | Kind::Extension | Kind::Odd | Kind::Cut));
+            .filter(|_| event.kind.is_logged() || matches!(event.kind, Kind::Odd | Kind::Cut));
         let invocation = record.request_id.take().or(running.map(Cow::Borrowed));
 
         let kind = event.kind.name();
@@ -122,12 +122,11 @@ impl<'a> LogRecord<'a> {
         if attributes.len() > own {
             make_names_unique(&mut attributes);
         }
-        let named = !matches!(event.kind, Kind::Function | Kind::Extension);
         Self {
             time_unix_nanos: record.time_unix_nanos.or(event.time_unix_nanos).unwrap_or(observed_unix_nanos),
             observed_unix_nanos,
             severity: record.severity,
-            event_name: kind.filter(|_| named),
+            event_name: kind.filter(|_| !event.kind.is_logged()),
             body: record.body,
             attributes,
             trace_id: record.trace_id,

@@ -31,11 +31,10 @@ pub struct Reading<'a> {
 /// The text of a record that is a line and may be the text of an object: what loggers write while Lambda's log format is
 /// `Text`. `None`, at the cost of a look at a few bytes, for everything else.
 pub fn json_line(event: &Event<'_>) -> Option<String> {
-    let is_logged = matches!(event.kind, Kind::Function | Kind::Extension);
     let inside = event.record.strip_prefix(b"\"{")?.strip_suffix(b"\"")?;
     let inside = inside.strip_suffix(br"\n").unwrap_or(inside);
     let inside = inside.strip_suffix(br"\r").unwrap_or(inside);
-    if !is_logged || !inside.ends_with(b"}") {
+    if !event.kind.is_logged() || !inside.ends_with(b"}") {
         return None;
     }
     match Value::parse(event.record)? {

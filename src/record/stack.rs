@@ -16,7 +16,7 @@
 
 use std::borrow::Cow;
 
-use super::event::{Event, Kind};
+use super::event::Event;
 use super::line::Line;
 use super::reading::without_newline;
 use super::split::Piece;
@@ -71,8 +71,7 @@ pub fn join_lines(event: &Event<'_>, after: &[Piece<'_>]) -> Option<Joined> {
 
 /// The text of an event that is one line and nothing else.
 fn line_of<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
-    let is_logged = matches!(event.kind, Kind::Function | Kind::Extension);
-    if !is_logged || !event.record.starts_with(b"\"") || !event.extra.is_empty() {
+    if !event.kind.is_logged() || !event.record.starts_with(b"\"") || !event.extra.is_empty() {
         return None;
     }
     match Value::parse(event.record)? {
