@@ -17,6 +17,8 @@ mod plot;
 mod queue;
 mod report;
 mod simulation;
+#[path = "../common/usage.rs"]
+mod usage;
 
 use std::process::ExitCode;
 use std::time::Instant;

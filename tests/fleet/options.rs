@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::usage::{UsageError, number};
+
 pub(crate) const HELP: &str = "\
 A fleet of environments, each with the real policy of the extension, and one backend that goes away and comes back, in
 virtual time. Prints figures and draws fleet-SCENARIO.svg. The same seed gives the same figures.
@@ -27,16 +29,6 @@ pub(crate) struct Options {
     pub(crate) out: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UsageError {
-    #[error("no such option: {0}")]
-    Unknown(String),
-    #[error("{0} wants a value")]
-    NoValue(String),
-    #[error("{option} {value:?}: not a number")]
-    NoNumber { option: String, value: String },
-}
-
 /// Reads the arguments; nothing if help was asked for.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Option<Options>, UsageError> {
     let mut options =
@@ -57,10 +49,6 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Optio
         }
     }
     Ok(Some(options))
-}
-
-fn number<T: std::str::FromStr>(option: &str, value: String) -> Result<T, UsageError> {
-    value.parse().map_err(|_| UsageError::NoNumber { option: option.to_owned(), value })
 }
 
 #[cfg(test)]

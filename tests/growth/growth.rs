@@ -15,6 +15,8 @@ mod options;
 mod plot;
 mod small;
 mod sweep;
+#[path = "../common/usage.rs"]
+mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;

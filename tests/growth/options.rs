@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::usage::{UsageError, number};
+
 pub(crate) const HELP: &str = "\
 The real extension between a simulated Lambda and a scripted backend, with more and more to do. Prints figures and writes
 growth-NAME.csv and growth-NAME.svg.
@@ -26,16 +28,6 @@ pub(crate) struct Options {
     pub(crate) extension: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UsageError {
-    #[error("no such option: {0}")]
-    Unknown(String),
-    #[error("{0} wants a value")]
-    NoValue(String),
-    #[error("{0:?} is not a number")]
-    NoNumber(String),
-}
-
 impl Options {
     pub(crate) fn takes(&self, name: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == name)
@@ -52,10 +44,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Optio
         match option.as_str() {
             "--help" | "-h" => return Ok(None),
             "--small" => options.small = true,
-            "--spin" => {
-                let text = value()?;
-                options.spin = Some(text.parse().map_err(|_| UsageError::NoNumber(text))?);
-            }
+            "--spin" => options.spin = Some(number(&option, value()?)?),
             "--only" => options.only = Some(value()?),
             "--out" => options.out = value()?.into(),
             "--extension" => options.extension = Some(value()?.into()),

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::usage::{self, UsageError};
+
 pub(crate) const HELP: &str = "\
 The real extension between a simulated Lambda and a scripted backend, under random faults. The plan of faults is a
 function of the seed. Ends with exact counts; the exit status is 1 if anything was lost, repeated without need or out of
@@ -41,16 +43,6 @@ pub(crate) struct Options {
     pub(crate) extension: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UsageError {
-    #[error("no such option: {0}")]
-    Unknown(String),
-    #[error("{0} wants a value")]
-    NoValue(String),
-    #[error("{option} {value:?}: not a number")]
-    NoNumber { option: String, value: String },
-}
-
 /// Reads the arguments; nothing if help was asked for.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Option<Options>, UsageError> {
     let mut options = Options {
@@ -66,12 +58,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Optio
         if matches!(option.as_str(), "-h" | "--help") {
             return Ok(None);
         }
-        let value = || arguments.next().ok_or_else(|| UsageError::NoValue(option.clone()));
-        let mut value = value;
-        let mut number = || {
-            let value = value()?;
-            value.parse::<u64>().map_err(|_| UsageError::NoNumber { option: option.clone(), value })
-        };
+        let mut value = || arguments.next().ok_or_else(|| UsageError::NoValue(option.clone()));
+        let mut number = || usage::number::<u64>(&option, value()?);
         match option.as_str() {
             "--minutes" => options.run = Run::Faults(Duration::from_secs(number()? * 60)),
             "--seconds" => options.run = Run::Faults(Duration::from_secs(number()?)),

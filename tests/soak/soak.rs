@@ -14,6 +14,8 @@ mod options;
 #[allow(dead_code, reason = "the demo's, which shows more")]
 #[path = "../demo/spread.rs"]
 mod spread;
+#[path = "../common/usage.rs"]
+mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -4,18 +4,12 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-    time::timeout,
-};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 
 use crate::{
     body::Body,
@@ -23,6 +17,7 @@ use crate::{
     http::{Head, HttpError, Io, Read},
     record::{Record, Signal},
     script::Answer,
+    server::Server,
     shared::lock,
 };
 
@@ -75,9 +70,7 @@ pub fn records(signal: Signal, body: &[u8]) -> Result<Vec<Record>, String> {
 
 /// A running bucket; it stops when this is dropped.
 pub struct Bucket {
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    server: Server<Shared>,
 }
 
 #[derive(Default)]
@@ -88,66 +81,46 @@ struct Shared {
     requests: watch::Sender<usize>,
 }
 
-impl Drop for Bucket {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Bucket {
     /// Starts one on 127.0.0.1, on a port the system chooses.
     ///
     /// # Errors
     /// If it cannot listen.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, task })
+        let server = Server::start(Shared::default(), serve).await?;
+        Ok(Self { server })
     }
 
     /// What `AWS_ENDPOINT_URL_S3` is to be.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
     /// What happens to requests from now on.
     pub fn behave(&self, mood: Mood) {
-        *lock(&self.shared.mood) = mood;
+        *lock(&self.server.shared.mood) = mood;
     }
 
     /// Every object by its path, the name of the bucket first.
     pub fn objects(&self) -> BTreeMap<String, Object> {
-        lock(&self.shared.objects).clone()
+        lock(&self.server.shared.objects).clone()
     }
 
     /// Requests so far.
     pub fn requests(&self) -> usize {
-        *self.shared.requests.borrow()
+        *self.server.shared.requests.borrow()
     }
 
     /// Waits for so many requests in all. False if they do not come in time.
     pub async fn until_requests(&self, count: usize, within: Duration) -> bool {
-        let mut requests = self.shared.requests.subscribe();
+        let mut requests = self.server.shared.requests.subscribe();
         timeout(within, requests.wait_for(|requests| *requests >= count))
             .await
             .is_ok_and(|found| found.is_ok())
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        // An error here concerns the one connection, which its sender sees as well.
-        if let Ok((stream, _)) = listener.accept().await {
-            let shared = Arc::clone(&shared);
-            connections.spawn(async move { serve(stream, &shared).await.ok() });
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, shared: &Shared) -> Result<(), HttpError> {
+async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), HttpError> {
     let Some(mut io) = Io::accept(stream, None).await else { return Ok(()) };
     while io.more().await {
         let head = io.head().await?;
@@ -156,7 +129,7 @@ async fn serve(stream: TcpStream, shared: &Shared) -> Result<(), HttpError> {
         let answer = match mood {
             _ if head.method != "PUT" => Answer::explained(405, "only PUT"),
             Mood::Takes | Mood::Hangs => {
-                keep(shared, &head, body);
+                keep(&shared, &head, body);
                 Answer::new(200).body("application/xml", Bytes::new())
             }
             Mood::Answers(status) => Answer::new(status)

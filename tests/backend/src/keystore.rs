@@ -3,19 +3,16 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
-};
+use tokio::net::TcpStream;
 
 use crate::{
     http::{HttpError, Io, Read},
     script::Answer,
+    server::Server,
     shared::lock,
 };
 
@@ -69,9 +66,7 @@ impl Asked {
 
 /// A running store; it stops when this is dropped.
 pub struct Keystore {
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    server: Server<Shared>,
 }
 
 #[derive(Default)]
@@ -80,53 +75,33 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
 }
 
-impl Drop for Keystore {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Keystore {
     /// Starts one on 127.0.0.1, on a port the system chooses.
     ///
     /// # Errors
     /// If it cannot listen.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, task })
+        let server = Server::start(Shared::default(), serve).await?;
+        Ok(Self { server })
     }
 
     /// What `AWS_ENDPOINT_URL_SSM` or `AWS_ENDPOINT_URL_SECRETS_MANAGER` is to be.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
     /// What happens to requests from now on.
     pub fn behave(&self, mood: Mood) {
-        *lock(&self.shared.mood) = mood;
+        *lock(&self.server.shared.mood) = mood;
     }
 
     /// Every request so far.
     pub fn asked(&self) -> Vec<Asked> {
-        lock(&self.shared.asked).clone()
+        lock(&self.server.shared.asked).clone()
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        // An error here concerns the one connection, which its sender sees as well.
-        if let Ok((stream, _)) = listener.accept().await {
-            let shared = Arc::clone(&shared);
-            connections.spawn(async move { serve(stream, &shared).await.ok() });
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, shared: &Shared) -> Result<(), HttpError> {
+async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), HttpError> {
     let Some(mut io) = Io::accept(stream, None).await else { return Ok(()) };
     while io.more().await {
         let head = io.head().await?;

@@ -32,6 +32,7 @@
 //! | [`dialect`] | the protocols of other destinations |
 //! | `connection`, `http`, `body` | one connection, byte by byte |
 //! | `shared` | what connections and the handle share |
+//! | `server` | a port and its connections, for the small ones below |
 //! | [`gzip`] | RFC 1952, strictly |
 //! | [`command`] | the script as text, for the binary |
 //! | [`proxy`] | an HTTP proxy |
@@ -60,6 +61,7 @@ pub mod real;
 pub mod received;
 pub mod record;
 pub mod script;
+mod server;
 mod shared;
 pub mod tls;
 

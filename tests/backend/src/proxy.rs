@@ -2,29 +2,25 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional},
-    net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
+    net::TcpStream,
 };
 
-use crate::shared::lock;
+use crate::{server::Server, shared::lock};
 
 /// A running proxy; it stops when this is dropped.
 pub struct Proxy {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
-    task: JoinHandle<()>,
+    server: Server<Shared>,
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+struct Shared {
+    target: SocketAddr,
+    asked: Mutex<Vec<String>>,
 }
 
 impl Proxy {
@@ -33,45 +29,31 @@ impl Proxy {
     /// # Errors
     /// If it cannot listen.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let asked = Arc::new(Mutex::default());
-        let task = tokio::spawn(accept(listener, target, Arc::clone(&asked)));
-        Ok(Self { address, asked, task })
+        let server = Server::start(Shared { target, asked: Mutex::default() }, tunnel).await?;
+        Ok(Self { server })
     }
 
     /// What `HTTPS_PROXY` is to be.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
     /// The first line of every request so far.
     pub fn asked(&self) -> Vec<String> {
-        lock(&self.asked).clone()
+        lock(&self.server.shared.asked).clone()
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, asked: Arc<Mutex<Vec<String>>>) {
-    let mut tunnels = JoinSet::new();
-    loop {
-        // An error here concerns the one connection, which its sender sees as well.
-        if let Ok((stream, _)) = listener.accept().await {
-            let asked = Arc::clone(&asked);
-            tunnels.spawn(async move { tunnel(stream, target, &asked).await.ok() });
-        }
-    }
-}
-
-async fn tunnel(stream: TcpStream, target: SocketAddr, asked: &Mutex<Vec<String>>) -> io::Result<()> {
+async fn tunnel(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut first = String::new();
     stream.read_line(&mut first).await?;
-    lock(asked).push(first.trim().to_owned());
+    lock(&shared.asked).push(first.trim().to_owned());
     let mut line = String::new();
     while stream.read_line(&mut line).await? > 2 {
         line.clear();
     }
-    let mut other = TcpStream::connect(target).await?;
+    let mut other = TcpStream::connect(shared.target).await?;
     stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     copy_bidirectional(&mut stream, &mut other).await?;
     Ok(())
