@@ -11,9 +11,6 @@ use super::average::Average;
 use super::event::Settings;
 use crate::clock::Time;
 
-/// So many invocations go by before the expected gap between them is believed.
-const FIRST_INVOCATIONS: u64 = 3;
-
 /// `platform.start` arrives within the 25 ms of the Telemetry API's buffer, or a little later on a starved CPU. If
 /// it has not come by now, telemetry is lost or late and the end would not be seen either.
 const STARTED_WITHIN: Duration = Duration::from_millis(300);
@@ -56,7 +53,6 @@ struct OpenGap {
 /// The function as seen through its events.
 #[derive(Debug, Default)]
 pub(super) struct Invocations {
-    count: u64,
     current: Option<Invocation>,
     open_gap: Option<OpenGap>,
     gap: Average,
@@ -84,7 +80,6 @@ impl Invocations {
                 self.settle_open_gap(Some(ended), settings);
             }
         }
-        self.count = self.count.saturating_add(1);
         self.current = Some(Invocation {
             request,
             at: now,
@@ -94,8 +89,8 @@ impl Invocations {
             ended: None,
             reported: false,
         });
-        let late =
-            self.count <= FIRST_INVOCATIONS || self.gap.get().is_some_and(|gap| gap > settings.max_delay);
+        // One gap is enough to go by: a busy function shows that it is one with its second invocation.
+        let late = self.gap.get().is_none_or(|gap| gap > settings.max_delay);
         self.held = allowed && late && !self.blind;
     }
 

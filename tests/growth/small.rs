@@ -113,7 +113,7 @@ async fn turn(
         .start()
         .await?;
     let mut lines = Lines::new();
-    // The first three are held, and let go by the fourth.
+    // The first is held, until a gap is known.
     for _ in 0..4 {
         invoke(&lambda, Invocation::new().runs_for(RUN).logs(1)).await;
     }

@@ -13,7 +13,7 @@ use crate::plot::{Chart, Line, Panel, number};
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Room for the largest backlog and what comes on top.
 const QUEUE_MAX_BYTES: u64 = 700 << 20;
-/// Invocations before anything is measured: the first three are held.
+/// Invocations before anything is measured: the first is held.
 const WARM_UP: usize = 4;
 /// A backlog is made by environments that keep so much each, for the simulator remembers what it sent.
 const FILL_BYTES: u64 = 64 << 20;
