@@ -187,7 +187,7 @@ async fn shutdown_hands_the_rest_to_a_bucket() {
         assert_handed(&world, &lambda, &in_bucket(&bucket));
         for (path, object) in bucket.objects() {
             assert!(path.starts_with("telemetry/some/prefix/"), "{path}");
-            assert!(path.contains("/logs-") && path.ends_with(".pb.gz"), "{path}");
+            assert!(path.contains("/logs-") && path.ends_with(".otlp.pb.gz"), "{path}");
             assert_eq!(object.header("content-type"), Some("application/x-protobuf"));
             assert_eq!(object.header("content-encoding"), Some("gzip"));
             assert!(object.header("authorization").unwrap().starts_with("AWS4-HMAC-SHA256 Credential="));

@@ -1,7 +1,7 @@
 //! One object per request body, in Amazon S3 or in what speaks like it.
 //!
 //! A key is made of what does not change when the same blocks are sent again, so that a repeated PUT overwrites itself:
-//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-RECORD-HASH.EXT.gz`. The time is that of the first block's
+//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-RECORD-HASH.PROTOCOL.EXT.gz`. The time is that of the first block's
 //! arrival, the record the first of that block in the object. Sequence numbers grow with the stream within one queue, and have a fixed width, so that keys of one hour,
 //! signal and queue sort in the order of the stream.
 
@@ -40,6 +40,9 @@ pub struct S3 {
     /// Of the bucket, without a slash at its end.
     base: String,
     prefix: String,
+    /// How long reading may take.
+    #[cfg(feature = "tool")]
+    read_max: Duration,
 }
 
 impl S3 {
@@ -58,7 +61,14 @@ impl S3 {
         let base = base_of(&aws, bucket);
         let url = Url::parse(&base).map_err(|_| AwsError::NotAUrl("AWS_REGION"))?;
         let client = Arc::new(Client::new(&[url], timeout).trusting(ca_file));
-        Ok(Self { aws, client, base, prefix: prefix.to_owned() })
+        Ok(Self {
+            aws,
+            client,
+            base,
+            prefix: prefix.to_owned(),
+            #[cfg(feature = "tool")]
+            read_max: reading::READ_MAX,
+        })
     }
 
     pub(super) async fn send(&self, parcel: Parcel<'_>) -> Verdict {
@@ -106,11 +116,11 @@ impl S3 {
         let (signal, time) = (parcel.signal.name(), at.to_millisecond());
         let queue = (parcel.queue_id >> 64) as u64;
         let hash: String = parcel.hash.chars().take(16).collect();
-        let extension = extension(parcel.content_type);
+        let (protocol, extension) = (parcel.protocol.name(), extension(parcel.content_type));
         let gz = if parcel.gzip { ".gz" } else { "" };
         format!(
             "{prefix}{slash}{function}/{year:04}/{month:02}/{day:02}/{hour:02}/\
-             {signal}-{time}-{queue:016x}-{:016x}-{:08x}-{hash}.{extension}{gz}",
+             {signal}-{time}-{queue:016x}-{:016x}-{:08x}-{hash}.{protocol}.{extension}{gz}",
             parcel.first, parcel.from_record
         )
     }
@@ -183,7 +193,7 @@ mod tests {
         }
     }
 
-    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-00000000-0011223344556677.pb.gz";
+    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-00000000-0011223344556677.otlp.pb.gz";
 
     #[test]
     fn a_key_is_made_of_what_stays_the_same_when_the_same_blocks_go_again() {
