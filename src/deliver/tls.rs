@@ -59,7 +59,7 @@ pub(super) fn identity(certificate: &Path, key: &Path) -> Result<Identity, FileE
     Ok((certificates(&content(certificate)?)?, key))
 }
 
-fn content(path: &Path) -> Result<Vec<u8>, FileError> {
+pub(super) fn content(path: &Path) -> Result<Vec<u8>, FileError> {
     // Before it is opened: opening a pipe waits for its other end.
     if !path.metadata()?.is_file() {
         return Err(FileError::NotAFile);

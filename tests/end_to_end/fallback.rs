@@ -9,8 +9,9 @@ use crate::support::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use outlast_backend::bucket::{self, Bucket, Mood};
+use outlast_backend::keystore::{self, Keystore};
 use outlast_backend::moto::Moto;
-use outlast_backend::{Backend, Behaviour, Door, Record, Signal, Verdict};
+use outlast_backend::{Backend, Behaviour, Dialect, Door, Record, Signal, Verdict};
 use outlast_simulator::{Builder, Freeze, Invocation, Sandbox};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
@@ -276,6 +277,73 @@ async fn a_bucket_that_may_not_be_written_is_told_in_one_line_and_the_data_stays
         assert_eq!((counts.handed, counts.dropped), (0, 0));
         assert_eq!(counts.left + counts.delivered, counts.received);
         assert!(output(&lambda).iter().all(|line| !line.contains("simulated-")), "no secret is printed");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_written_with_keys_from_an_endpoint_which_is_asked_when_they_are_needed() {
+    let (world, bucket) = (World::new().await, Bucket::start().await.unwrap());
+    let store = Keystore::start().await.unwrap();
+    store.behave(keystore::Mood::Answers(
+        200,
+        r#"{"AccessKeyId":"AKIDSNAP","SecretAccessKey":"Open-Sesame-1001","Token":"opaque","Expiration":"2100-01-01T00:00:00Z"}"#.to_owned(),
+    ));
+    // As with SnapStart: no keys, and where to get them.
+    let builder = with_bucket(world.lambda(), &bucket)
+        .env("AWS_ACCESS_KEY_ID", "")
+        .env("AWS_SECRET_ACCESS_KEY", "")
+        .env("AWS_SESSION_TOKEN", "")
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", store.url())
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let-me-in");
+    let lambda = backlog(&world, builder).await;
+    assert_eq!(store.asked().len(), 0, "not before there is something to sign");
+    leave(&lambda).await;
+    assert_handed(&world, &lambda, &in_bucket(&bucket));
+    assert_eq!(store.asked().len(), 1, "kept");
+    assert_eq!(store.asked()[0].header("authorization"), Some("let-me-in"));
+    for object in bucket.objects().values() {
+        assert!(object.header("authorization").unwrap().contains("Credential=AKIDSNAP/"));
+        assert_eq!(object.header("x-amz-security-token"), Some("opaque"));
+    }
+    assert!(!output(&lambda).iter().any(|line| line.contains("Sesame") || line.contains("let-me-in")));
+}
+
+/// Every kind of fallback gets what every kind of backend did not take.
+#[tokio::test]
+async fn shutdown_hands_the_rest_of_every_protocol_to_every_kind_of_fallback() {
+    for dialect in Dialect::ALL {
+        let second = Backend::builder().dialect(dialect).start().unwrap();
+        let bucket = Bucket::start().await.unwrap();
+        for kind in ["second", "bucket", "stdout"] {
+            let world = World::speaking(dialect).await;
+            let builder = world.lambda();
+            let builder = match kind {
+                "second" => with_second(builder, &second),
+                "bucket" => with_bucket(builder, &bucket),
+                _ => builder.env("OUTLAST_FALLBACK", "stdout"),
+            };
+            world.backend.set_door(Door::Refused).await.unwrap();
+            let builder = match dialect.credentials() {
+                Some((name, scheme)) => {
+                    builder.env("OUTLAST_FALLBACK_HEADERS", format!("{name}={scheme}key"))
+                }
+                None => builder,
+            };
+            let lambda = builder.start().await.unwrap();
+            for _ in 0..2 {
+                invoke(&lambda, Invocation::new().logs(20)).await;
+            }
+            within("deliveries", lambda.settled()).await;
+            leave(&lambda).await;
+            let all = acknowledged(&[&lambda]).len() as u64;
+            let expected = Counts { received: all, delivered: 0, handed: all, left: 0, dropped: 0 };
+            assert_eq!(counts(&lambda), expected, "{dialect:?} {kind}: {:#?}", output(&lambda));
+            match kind {
+                "second" => assert!(told(&second.records()).len() as u64 == all, "{dialect:?}"),
+                "bucket" => assert!(!bucket.objects().is_empty(), "{dialect:?}"),
+                _ => assert!(lambda.extension_output().iter().any(|line| !line.stderr), "{dialect:?}"),
+            }
+        }
     }
 }
 

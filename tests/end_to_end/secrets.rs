@@ -92,6 +92,41 @@ async fn a_key_that_was_rotated_is_fetched_again_and_nothing_waits_for_it() {
     assert_eq!(delivered(&world.backend).1, 0);
 }
 
+/// Fetching takes time that a cold start does not have, so it begins with the first request.
+#[tokio::test]
+async fn nothing_is_fetched_before_there_is_something_to_send() {
+    let world = World::new().await;
+    let store = Keystore::start().await.unwrap();
+    store.behave(Mood::parameter(KEY));
+    let lambda = with_store(&world, &store).env("OUTLAST_SIGNALS", "logs").env("OUTLAST_MAX_DELAY", "1h");
+    let lambda = lambda.start().await.unwrap();
+    assert!(world.backend.requests().is_empty() && store.asked().is_empty(), "registered, and nothing asked");
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    leave(&lambda).await;
+    assert_eq!(store.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_answers_403_is_fetched_again() {
+    let world = World::new().await;
+    let store = Keystore::start().await.unwrap();
+    store.behave(Mood::parameter("old"));
+    let lambda = with_store(&world, &store).env("OUTLAST_SIGNALS", "logs");
+    let lambda = lambda.start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    world.until_idle().await;
+    store.behave(Mood::parameter(KEY));
+    world.backend.next(Behaviour::status(403));
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    leave(&lambda).await;
+    let key = format!("Bearer {KEY}");
+    assert_eq!(world.backend.requests().last().unwrap().header("authorization"), Some(key.as_str()));
+    assert_eq!(lines_with(&lambda, "403"), 0, "{:?}", output(&lambda));
+}
+
 #[tokio::test]
 async fn the_fallback_has_a_key_of_its_own() {
     let world = World::new().await;

@@ -80,8 +80,7 @@ impl S3 {
         let region = &self.aws.region;
         let unsigned =
             Unsigned { service: SERVICE, region, method: "GET", url: &url, headers: &[], body: &[] };
-        let headers =
-            self.aws.signed(&unsigned, clock::unix_now()).ok_or("the credentials make no request")?;
+        let headers = self.aws.signed(&unsigned, clock::unix_now()).await?;
         let (status, body) = self.client.exchange(Method::GET, url, headers, Bytes::new(), max_bytes).await?;
         if status == 200 {
             return Ok(body);
@@ -92,6 +91,7 @@ impl S3 {
     }
 }
 
+impl super::super::Parcel<'_> {
     /// The protocol in the key of an object; `None` if it does not say, as keys once did not.
     pub fn protocol_of(key: &str) -> Option<Protocol> {
         let name = key.strip_suffix(".gz").unwrap_or(key);
@@ -102,7 +102,6 @@ impl S3 {
         protocol.filter(|_| !name.ends_with('/'))
     }
 
-impl super::super::Parcel<'_> {
     /// The time in the key of an object, since the Unix epoch.
     pub fn received_of(key: &str) -> Option<Duration> {
         let (_, name) = key.rsplit_once('/')?;
@@ -141,9 +140,10 @@ fn element(xml: &str, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::deliver::aws::Aws;
     use super::*;
+    use crate::deliver::aws::Aws;
     use crate::deliver::fallback::Parcel;
+
     #[tokio::test]
     async fn a_bucket_that_does_not_answer_is_given_up() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -158,7 +158,6 @@ mod tests {
         assert_eq!(s3.get("key").await, Err("no answer in time".to_owned()));
     }
 
-
     #[test]
     fn the_first_element_is_found_and_its_entities_are_read() {
         let xml = "<a><Key>x/&amp;lt;&apos;</Key><Key>y</Key></a>";
@@ -170,6 +169,7 @@ mod tests {
     fn a_key_tells_when_its_first_block_was_received() {
         let key =
             "p/f/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-00000000-00.pb.gz";
+        assert_eq!(Parcel::received_of(key), Some(Duration::from_millis(1_440_938_160_007)));
         assert_eq!(Parcel::protocol_of(key), None, "an old key");
         for protocol in Protocol::ALL {
             for extension in ["pb", "json", "ndjson", "bin"] {
@@ -181,7 +181,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Parcel::received_of(key), Some(Duration::from_millis(1_440_938_160_007)));
         for strange in ["", "logs", "a/logs-2015", "a/logs-20150830T1236-x", "a/logs-2015083äT123600007Z-x"]
         {
             assert_eq!(Parcel::received_of(strange), None, "{strange}");
