@@ -330,10 +330,13 @@ impl Conductor<'_> {
                 self.executor.send(signal, attempt, portion, gzip, target);
             }
             Action::Abort { signal, target } => {
-                self.executor.abort(signal);
+                let wire_bytes = self.executor.abort(signal);
                 let now = self.clock.now();
                 self.health_of(target).timed_out(now);
                 self.ended(signal, target, TIMED_OUT, None);
+                if target == Target::Primary {
+                    self.policy.on(now, Event::Spent { wire_bytes });
+                }
             }
             Action::RenewConnections(target) => self.executor.renew_connections(target),
             Action::Settle { signal, head, refused, delivered } => {

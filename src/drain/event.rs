@@ -102,7 +102,7 @@ pub struct Sent {
     pub records: u64,
     /// Plain bytes.
     pub plain_bytes: u64,
-    /// Bytes that went out: the body, or the lines it became.
+    /// Bytes that went out: the body, as often as it was sent, or the lines it became.
     pub wire_bytes: u64,
 }
 
@@ -215,6 +215,11 @@ pub enum Event {
     },
     /// An [`Action::Settle`] was carried out.
     Settled {
+    /// A request to the backend that was given up had brought this much of its body on the way, in bytes.
+    Spent {
+        /// Counted as [`Sent::wire_bytes`].
+        wire_bytes: u64,
+    },
         /// The lane.
         signal: Signal,
         /// The lane's content now.

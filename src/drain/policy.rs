@@ -177,6 +177,11 @@ impl Policy {
             Event::Shutdown { deadline } => self.shut_down(now, deadline),
         }
         self.promised = self.wake_at();
+            Event::Spent { wire_bytes } => {
+                if let Some(throttle) = &mut self.throttle {
+                    throttle.sent(now, wire_bytes);
+                }
+            }
     }
 
     /// The next thing to do at `now`. Call until it returns `None`, after every [`Policy::on`] and at
