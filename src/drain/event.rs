@@ -89,6 +89,8 @@ pub struct Backlog {
     pub head: Option<Head>,
     /// The queue as a whole is nearly full, so that something will have to give way soon.
     pub crowded: bool,
+    /// It is so full that the next delivery may cost something.
+    pub brimming: bool,
 }
 
 /// What a request really carried.
@@ -213,13 +215,13 @@ pub enum Event {
         /// The lane's content after the outcome was applied to the queue.
         left: Backlog,
     },
-    /// An [`Action::Settle`] was carried out.
-    Settled {
     /// A request to the backend that was given up had brought this much of its body on the way, in bytes.
     Spent {
         /// Counted as [`Sent::wire_bytes`].
         wire_bytes: u64,
     },
+    /// An [`Action::Settle`] was carried out.
+    Settled {
         /// The lane.
         signal: Signal,
         /// The lane's content now.

@@ -407,6 +407,35 @@ async fn a_bucket_gets_the_oldest_before_they_are_dropped() {
     assert_overflown(&world, &lambda, &in_bucket(&bucket));
 }
 
+/// The backend takes everything and too slowly, or is not to get more: what would be dropped goes to the fallback.
+#[tokio::test]
+async fn what_a_slow_or_limited_backend_has_no_room_for_is_handed_over_and_not_dropped() {
+    for limited in [true, false] {
+        let (world, second) = (World::new().await, Backend::start().await.unwrap());
+        let mut builder = with_second(small(&world), &second);
+        if limited {
+            builder = builder.env("OUTLAST_RATE_LIMIT", "1KiB");
+        } else {
+            world.backend.behave(Behaviour::healthy().after(ms(700)));
+            builder = builder.env("OUTLAST_BATCH_MAX_BYTES", "32KiB");
+        }
+        let lambda = builder.start().await.unwrap();
+        for number in 0..3 * CROWD {
+            invoke(&lambda, heavy(number)).await;
+            within("deliveries", lambda.settled()).await;
+            // From seven eighths on help comes whatever the backend does, until there is room.
+            let room = || size_of(&world.queue()) < NEARLY_FULL_BYTES + (1 << 17);
+            eventually("the oldest to be handed over", room).await;
+        }
+        world.backend.behave(Behaviour::healthy());
+        leave(&lambda).await;
+        let counts = counts(&lambda);
+        assert_eq!((counts.left, counts.dropped), (0, 0), "limited {limited}: {:#?}", output(&lambda));
+        assert!(counts.handed > 250 && counts.delivered > 0, "limited {limited}: {counts:?}");
+        assert_eq!(counts.delivered + counts.handed, counts.received);
+    }
+}
+
 // === Refused records
 
 #[tokio::test]
