@@ -106,7 +106,7 @@ pub async fn run(parts: Parts<'_>) {
     };
     conductor.begin();
     // Building TLS takes milliseconds: only now, when Lambda waits for nothing.
-    tokio::task::spawn_blocking(move || client.prepare());
+    tokio::spawn(async move { client.prepared().await });
     while conductor.step().await.is_some() {}
     conductor.end().await;
 }

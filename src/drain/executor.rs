@@ -240,6 +240,7 @@ impl Flight {
                     body: Bytes::from(request.body),
                     idempotency_key: &key,
                 };
+                client.prepared().await;
                 vault.send(client, &address.headers, outgoing).await
             }
             Way::Fallback(fallback) => {
