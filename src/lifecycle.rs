@@ -19,7 +19,7 @@ use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Level, Levels, Noted, Notice, Summary, Vital, land, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::observe::Ending;
-use crate::outage::{self, Alert};
+use crate::outage::{self, Alert, Voice};
 use crate::{PerSignal, Signal, fallback, logging};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +101,7 @@ pub async fn run(parts: Parts<'_>) {
         fallback_health: Health::of(fallback_name.unwrap_or_default()),
         hands_over: false,
         alert: Alert::after(config.outage_alert_after),
+        voice: Voice::default(),
         arn: String::new(),
         continuous,
     };
@@ -155,6 +156,7 @@ struct Conductor<'a> {
     /// That the fallback gets something was told, and nothing was delivered since.
     hands_over: bool,
     alert: Alert,
+    voice: Voice,
     arn: String,
     continuous: bool,
 }
@@ -309,11 +311,11 @@ impl Conductor<'_> {
         let Some(said) = self.alert.ended(now, self.health.outage(now)) else { return };
         let (reply, standing) = oneshot::channel();
         self.keeper.ask(Job::Standing(reply));
+        let voice = self.voice.clone();
         tokio::spawn(async move {
             if let Ok(standing) = standing.await {
                 let line = outage::line(said, &standing, clock::unix_now());
-                // Nobody may read stdout.
-                tokio::task::spawn_blocking(move || outage::write(&line));
+                voice.say(line);
             }
         });
     }
@@ -332,11 +334,11 @@ impl Conductor<'_> {
             Action::Abort { signal, target } => {
                 let wire_bytes = self.executor.abort(signal);
                 let now = self.clock.now();
-                self.health_of(target).timed_out(now);
-                self.ended(signal, target, TIMED_OUT, None);
                 if target == Target::Primary {
                     self.policy.on(now, Event::Spent { wire_bytes });
                 }
+                self.health_of(target).timed_out(now);
+                self.ended(signal, target, TIMED_OUT, None);
             }
             Action::RenewConnections(target) => self.executor.renew_connections(target),
             Action::Settle { signal, head, refused, delivered } => {
