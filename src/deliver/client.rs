@@ -42,6 +42,9 @@ const IDLE_CONNECTIONS_MAX: usize = 3;
 /// How long an idle connection is kept, in seconds: less than the 60 s after which load balancers close theirs.
 const IDLE_MAX_S: u64 = 50;
 
+/// Stands for the system's own authorities where a file of them is named.
+pub const SYSTEM: &str = "system";
+
 /// Lets a backend drop a request that it has seen (IETF draft "The Idempotency-Key HTTP Header Field").
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -134,7 +137,7 @@ impl Client {
         Self { roots: Roots::Web, ..Self::new(&[], timeout) }
     }
 
-    /// Trusts the certificate authorities of this PEM file as well. If it cannot be read, one line says so.
+    /// Trusts the certificate authorities of this PEM file as well, or those of the system if it is [`SYSTEM`]. If it cannot be read, one line says so.
     #[must_use]
     pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
         Self { ca_file, ..self }
@@ -156,13 +159,13 @@ impl Client {
     /// Has TLS built, which reads files and takes milliseconds, on a thread that may be kept busy; once. Whoever is about to
     /// send waits for it here, and may give up.
     pub async fn prepared(self: &Arc<Self>) {
-        if self.tls.get().is_none() {
-            let client = Arc::clone(self);
-            // Should it fail, the request says why.
         if self.tls.get().is_some() {
             return;
         }
         let _alone = self.preparing.lock().await;
+        if self.tls.get().is_none() {
+            let client = Arc::clone(self);
+            // Should it fail, the request says why.
             drop(tokio::task::spawn_blocking(move || drop(client.tls())).await);
         }
     }
@@ -266,7 +269,10 @@ impl Client {
             Roots::Only(roots) => roots.clone(),
         };
         if let (Some(file), Roots::Web) = (&self.ca_file, &self.roots)
-            && let Err(error) = tls::add_file(&mut roots, file)
+            && let Err(error) = match file.as_os_str() == SYSTEM {
+                true => tls::add_system(&mut roots),
+                false => tls::add_file(&mut roots, file),
+            }
         {
             log::warn!(
                 "OUTLAST_CA_FILE={}: {error}; only the built-in authorities are trusted",
