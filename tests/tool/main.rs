@@ -261,12 +261,17 @@ async fn lost(builder: Builder, invocations: usize) -> Sandbox {
 async fn is_replayed(dialect: Dialect, bucket: Option<&Bucket>) {
     let world = World::speaking(dialect).await;
     world.backend.set_door(Door::Refused).await.unwrap();
-    let builder = world.lambda();
-    let builder = match bucket {
-        Some(bucket) => with_bucket(builder, bucket),
-        None => builder,
+    let lambda = if let Some(bucket) = bucket {
+        lost(with_bucket(world.lambda(), bucket), 4).await
+    } else {
+        let lambda = world.lambda().start().await.unwrap();
+        for _ in 0..4 {
+            invoke(&lambda, Invocation::new().logs(40)).await;
+        }
+        within("deliveries", lambda.settled()).await;
+        lambda.kill().await;
+        lambda
     };
-    let lambda = lost(builder, 4).await;
     let elsewhere = tempfile::tempdir().unwrap();
     for (progress, limit) in [("whole", usize::MAX), ("pieces", 6_000)] {
         let destination = Backend::builder().dialect(dialect).start().unwrap();
