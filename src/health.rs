@@ -39,6 +39,11 @@ pub struct Health {
     given_up_from: Time,
     /// Records given up and not told.
     given_up: PerSignal<u64>,
+    /// When records that were rejected may be told again.
+    rejected_from: Time,
+    /// Records rejected and not told, and what was said of the last.
+    rejected: u64,
+    rejected_why: String,
 }
 
 impl Default for Health {
@@ -60,6 +65,9 @@ impl Health {
             refusals_from: Time::ZERO,
             given_up_from: Time::ZERO,
             given_up: PerSignal::default(),
+            rejected_from: Time::ZERO,
+            rejected: 0,
+            rejected_why: String::new(),
         }
     }
 
@@ -69,14 +77,16 @@ impl Health {
             Verdict::Delivered { rejected, message } => {
                 self.recovered(now);
                 if *rejected > 0 {
-                    let message = message.as_deref().unwrap_or("no reason given");
-                    log::warn!("{}: took the request but rejected {rejected} records: {message}", self.name);
+                    self.rejected(now, *rejected, message.as_deref());
                 } else if let Some(message) = message {
                     log::info!("{}: {message}", self.name);
                 }
             }
             Verdict::Retry { cause: cause @ Cause::NoSecret(_), .. } => {
-                self.became(now, Condition::Locked, || format!("not asked, {cause}; {blocks} blocks wait"));
+                // "away", as an outage is: the alarms of docs/operations.md look for it.
+                self.became(now, Condition::Locked, || {
+                    format!("away (not asked, {cause}); {blocks} blocks wait")
+                });
             }
             Verdict::Retry { cause, .. } => {
                 self.became(now, Condition::Away, || format!("away ({cause}); {blocks} blocks wait"));
@@ -123,13 +133,35 @@ impl Health {
     /// How long the backend has taken nothing by `now`, unless that is too little to be sure of: a request and its retry may
     /// fail for a connection that a freeze cost. Refusals of content are no outage.
     pub fn outage(&self, now: Time) -> Option<Duration> {
-        let is_out = matches!(self.condition, Condition::Away | Condition::Denies);
+        let is_out = matches!(self.condition, Condition::Away | Condition::Denies | Condition::Locked);
         (is_out && self.attempts >= ATTEMPTS_TO_BE_SURE).then(|| now.saturating_sub(self.since))
     }
 
     /// Tells what is untold, at the end.
     pub fn end(&mut self) {
         self.tell_given_up();
+        self.tell_rejected();
+    }
+
+    /// Of a request that was taken some records were not.
+    fn rejected(&mut self, now: Time, records: u64, why: Option<&str>) {
+        self.rejected = self.rejected.saturating_add(records);
+        why.unwrap_or("no reason given").clone_into(&mut self.rejected_why);
+        if now >= self.rejected_from {
+            self.rejected_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+            self.tell_rejected();
+        }
+    }
+
+    fn tell_rejected(&mut self) {
+        let records = std::mem::take(&mut self.rejected);
+        if records > 0 {
+            log::warn!(
+                "{}: took the request but rejected {records} records: {}",
+                self.name,
+                self.rejected_why
+            );
+        }
     }
 
     fn tell_given_up(&mut self) {
@@ -211,6 +243,33 @@ mod tests {
             health.note(now, &Verdict::Refused { status: 400, message: "no".to_owned() }, 1);
         }
         assert_eq!(health.outage(now), None, "it answers");
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_had_are_an_outage_as_well() {
+        let mut health = Health::default();
+        let locked = Verdict::Retry { cause: Cause::NoSecret("ssm:/key: no".to_owned()), after: None };
+        for second in 1..4 {
+            health.note(Duration::from_secs(second), &locked, 1);
+        }
+        assert_eq!(health.outage(Duration::from_secs(61)), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn records_that_are_rejected_are_told_at_once_and_then_together() {
+        let mut health = Health::default();
+        let some = Verdict::Delivered { rejected: 2, message: Some("too old".to_owned()) };
+        health.note(Duration::from_secs(1), &some, 1);
+        assert_eq!(health.rejected, 0);
+        for requests in 1..=20 {
+            health.note(Duration::from_secs(2), &some, 1);
+            assert_eq!(health.rejected, 2 * requests);
+        }
+        health.note(Duration::from_secs(11), &some, 1);
+        assert_eq!(health.rejected, 0);
+        health.note(Duration::from_secs(12), &some, 1);
+        health.end();
+        assert_eq!(health.rejected, 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Level, Levels, Noted, Notice, Summary, Vital, land, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::observe::Ending;
-use crate::outage::{self, Alert};
+use crate::outage::{self, Alert, Voice};
 use crate::{PerSignal, Signal, fallback, logging};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,12 +101,13 @@ pub async fn run(parts: Parts<'_>) {
         fallback_health: Health::of(fallback_name.unwrap_or_default()),
         hands_over: false,
         alert: Alert::after(config.outage_alert_after),
+        voice: Voice::default(),
         arn: String::new(),
         continuous,
     };
     conductor.begin();
     // Building TLS takes milliseconds: only now, when Lambda waits for nothing.
-    tokio::task::spawn_blocking(move || client.prepare());
+    tokio::spawn(async move { client.prepared().await });
     while conductor.step().await.is_some() {}
     conductor.end().await;
 }
@@ -155,6 +156,7 @@ struct Conductor<'a> {
     /// That the fallback gets something was told, and nothing was delivered since.
     hands_over: bool,
     alert: Alert,
+    voice: Voice,
     arn: String,
     continuous: bool,
 }
@@ -309,11 +311,11 @@ impl Conductor<'_> {
         let Some(said) = self.alert.ended(now, self.health.outage(now)) else { return };
         let (reply, standing) = oneshot::channel();
         self.keeper.ask(Job::Standing(reply));
+        let voice = self.voice.clone();
         tokio::spawn(async move {
             if let Ok(standing) = standing.await {
                 let line = outage::line(said, &standing, clock::unix_now());
-                // Nobody may read stdout.
-                tokio::task::spawn_blocking(move || outage::write(&line));
+                voice.say(line);
             }
         });
     }
@@ -330,8 +332,11 @@ impl Conductor<'_> {
                 self.executor.send(signal, attempt, portion, gzip, target);
             }
             Action::Abort { signal, target } => {
-                self.executor.abort(signal);
+                let wire_bytes = self.executor.abort(signal);
                 let now = self.clock.now();
+                if target == Target::Primary {
+                    self.policy.on(now, Event::Spent { wire_bytes });
+                }
                 self.health_of(target).timed_out(now);
                 self.ended(signal, target, TIMED_OUT, None);
             }

@@ -10,7 +10,7 @@ use std::env;
 use std::process::ExitCode;
 use tokio::runtime;
 
-/// Threads for what blocks: building TLS, once. Names are looked up in threads of their own.
+/// Threads for what blocks: building TLS, once for each client. Names are looked up, and stdout is written, in others.
 const BLOCKING_THREADS_MAX: usize = 1;
 
 /// Lambda starts its extensions without arguments, and tells them where its API is.

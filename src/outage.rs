@@ -11,6 +11,9 @@
 use crate::clock::Time;
 use crate::keeper::Standing;
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 /// CloudWatch's metrics have no finer resolution unless asked for, and each line costs money.
@@ -93,11 +96,33 @@ pub fn line(said: Said, standing: &Standing, now: Duration) -> String {
     )
 }
 
-/// Writes `line` at once. May block as long as nobody reads stdout: not for a thread that others wait for.
-pub fn write(line: &str) {
-    let mut out = io::stdout().lock();
-    // Nobody is there to be told that stdout is gone.
-    drop(out.write_all(line.as_bytes()).and_then(|()| out.flush()));
+/// Writes lines on stdout, each on a thread of its own, for nobody may read them. While one is not written the next are left
+/// out: alarms need no line that is late.
+#[derive(Clone, Debug, Default)]
+pub struct Voice {
+    speaking: Arc<AtomicBool>,
+}
+
+impl Voice {
+    /// Writes `line`, if the last one is out.
+    pub fn say(&self, line: String) {
+        self.write(line, io::stdout());
+    }
+
+    fn write(&self, line: String, mut out: impl Write + Send + 'static) {
+        if self.speaking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let speaking = Arc::clone(&self.speaking);
+        let started = thread::Builder::new().name("alert".into()).spawn(move || {
+            // Nobody is there to be told that stdout is gone.
+            drop(out.write_all(line.as_bytes()).and_then(|()| out.flush()));
+            speaking.store(false, Ordering::Release);
+        });
+        if started.is_err() {
+            self.speaking.store(false, Ordering::Release);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +147,36 @@ mod tests {
         // At most one a minute, whatever happens.
         assert_eq!(alert.ended(s(4059), Some(s(60))), None);
         assert_eq!(alert.ended(s(4060), Some(s(61))), Some(Said::Away(s(61))));
+    }
+
+    #[test]
+    fn a_line_that_nobody_reads_keeps_the_next_from_being_written_and_nobody_waiting() {
+        struct Full(std::sync::mpsc::Receiver<()>, std::sync::mpsc::Sender<Vec<u8>>);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.recv().unwrap();
+                self.1.send(bytes.to_vec()).unwrap();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let voice = Voice::default();
+        let (written, lines) = std::sync::mpsc::channel();
+        let (read, room) = std::sync::mpsc::channel();
+        let (_never, full) = std::sync::mpsc::channel();
+        voice.write("first".to_owned(), Full(room, written.clone()));
+        voice.write("second".to_owned(), Full(full, written.clone()));
+        read.send(()).unwrap();
+        assert_eq!(lines.recv().unwrap(), b"first");
+        while voice.speaking.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        let (read, room) = std::sync::mpsc::channel();
+        read.send(()).unwrap();
+        voice.write("third".to_owned(), Full(room, written));
+        assert_eq!(lines.recv().unwrap(), b"third", "the second was left out");
     }
 
     #[test]

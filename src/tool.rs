@@ -1,6 +1,7 @@
 //! `outlast-tool`: looks at queues, and sends what was rescued of them. Behind the feature `tool`, so that the extension
 //! carries none of it.
 
+mod content;
 mod inspect;
 mod options;
 mod progress;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::kind::{Flaw, shown};
 use super::{Config, Endpoint, Rules, TelemetryType, endpoint, headers, resource};
 use crate::Signal;
+use crate::deliver::SYSTEM;
 
 /// What a base URL must be.
 pub(super) const BASE_URL_ACCEPTED: &str = "an `http://` or `https://` base URL";
@@ -23,6 +24,7 @@ pub(super) const OTLP_RECEIVER_ACCEPTED: &str =
 pub(super) const QUEUE_DIR_ACCEPTED: &str = "an absolute path other than `/`";
 /// What a file of certificates or of a key must be.
 pub(super) const PEM_FILE_ACCEPTED: &str = "the absolute path of a PEM file";
+pub(super) const CA_FILE_ACCEPTED: &str = "the absolute path of a PEM file, or `system`";
 /// What rules must be.
 pub(super) const RULES_ACCEPTED: &str = "rules in TOML, or the absolute path of a file with them";
 /// What resource attributes must be.
@@ -193,6 +195,10 @@ pub(super) fn rules(config: &mut Config, value: &str) -> Vec<Flaw> {
 }
 
 pub(super) fn ca_file(config: &mut Config, value: &str) -> Vec<Flaw> {
+    if value == SYSTEM {
+        config.ca_file = Some(SYSTEM.into());
+        return Vec::new();
+    }
     file(value, |path| config.ca_file = Some(path))
 }
 

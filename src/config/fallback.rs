@@ -39,8 +39,7 @@ impl Fallback {
             return Some(Self::Stdout);
         }
         let Some(place) = value.strip_prefix("s3://") else {
-            let endpoint = Endpoint::parse(value)?;
-            return Some(Self::Http(endpoint.without_signal_path().unwrap_or(endpoint)));
+            return Endpoint::parse(value).map(Self::Http);
         };
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         let prefix = prefix.trim_matches('/');
@@ -78,7 +77,13 @@ fn is_prefix(prefix: &str) -> bool {
 }
 
 pub(super) fn fallback(config: &mut Config, value: &str) -> Vec<Flaw> {
-    config.fallback = Fallback::parse(value);
+    config.fallback = Fallback::parse(value).map(|place| match place {
+        // As for the endpoint: where paths are appended, one that names a signal is meant as the base.
+        Fallback::Http(given) if config.protocol.is_otlp() => {
+            Fallback::Http(given.without_signal_path().unwrap_or(given))
+        }
+        place => place,
+    });
     if config.fallback.is_some() {
         return Vec::new();
     }
@@ -110,8 +115,28 @@ mod tests {
         assert_eq!(shown_of("s3://my.bucket/a/b/").as_deref(), Some("s3://my.bucket/a/b"));
         assert_eq!(shown_of("STDOUT").as_deref(), Some("stdout"));
         assert_eq!(shown_of("https://u:secret@host/x").as_deref(), Some("https://…@host/x"));
-        let Some(Fallback::Http(base)) = Fallback::parse("http://host/x/v1/logs") else { panic!("no URL") };
-        assert_eq!(base.url().as_str(), "http://host/x");
+    }
+
+    #[test]
+    fn the_path_of_a_signal_is_taken_off_where_the_protocol_has_such_paths() {
+        for (protocol, url) in [
+            ("otlp", "http://host/x/v1/logs"),
+            ("otlp-json", "http://host/x/v1/logs"),
+            ("ndjson", "http://host/x/v1/logs"),
+            ("loki", "http://host/x/v1/logs"),
+            ("elasticsearch", "http://host/x/v1/logs/_bulk"),
+        ] {
+            let variables = [
+                ("OUTLAST_ENDPOINT", "http://c"),
+                ("OUTLAST_PROTOCOL", protocol),
+                ("OUTLAST_FALLBACK", "http://host/x/v1/logs"),
+            ];
+            let config = super::super::load(variables).config;
+            let Some(Fallback::Http(base)) = &config.fallback else { panic!("no URL") };
+            let mut got = base.signal_url(config.protocol, crate::Signal::Logs);
+            got.set_query(None);
+            assert_eq!(got.as_str(), url, "{protocol}");
+        }
     }
 
     #[test]

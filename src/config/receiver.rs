@@ -4,14 +4,35 @@
 //! which is not. Where the variable is all there is, it must not be taken for the backend.
 
 use super::problem::Problem;
-use super::{Config, Endpoint, settings};
+use super::{Config, Endpoint, Fallback, settings};
 use crate::Signal;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+const FALLBACK: &str = "OUTLAST_FALLBACK";
+
 /// Removes endpoints that are the receiver itself, and says so.
-pub(super) fn break_loop(variables: &BTreeMap<String, String>, config: &mut Config) -> Option<Problem> {
-    let receiver = config.otlp_receiver?;
+pub(super) fn break_loop(variables: &BTreeMap<String, String>, config: &mut Config) -> Vec<Problem> {
+    let Some(receiver) = config.otlp_receiver else { return Vec::new() };
+    let fallback =
+        config.fallback.take_if(|place| matches!(place, Fallback::Http(base) if is_at(base, receiver)));
+    let fallback = fallback.map(|place| Problem {
+        variable: FALLBACK.to_owned(),
+        value: Some(place.to_string()),
+        accepted: format!(
+            "is where {} listens, so it cannot be the fallback as well",
+            settings::OTLP_RECEIVER
+        ),
+        consequence: "there is no fallback".to_owned(),
+    });
+    backend(variables, config, receiver).into_iter().chain(fallback).collect()
+}
+
+fn backend(
+    variables: &BTreeMap<String, String>,
+    config: &mut Config,
+    receiver: SocketAddr,
+) -> Option<Problem> {
     let mut found = None;
     let mut check = |endpoint: &mut Option<Endpoint>, name: &'static str| {
         if endpoint.as_ref().is_some_and(|endpoint| is_at(endpoint, receiver)) {
@@ -81,6 +102,22 @@ mod tests {
             assert_eq!(loaded.config.endpoint.is_none(), is_loop, "{receiver} {endpoint}");
             let lines: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
             assert_eq!(lines.iter().any(|line| line.contains("set OUTLAST_ENDPOINT")), is_loop, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_receivers_own_address_is_not_taken_for_the_fallback() {
+        for (fallback, is_loop) in
+            [("http://localhost:4318", true), ("http://127.0.0.1:4319", false), ("stdout", false)]
+        {
+            let loaded = load([
+                ("OUTLAST_ENDPOINT", "http://c"),
+                ("OUTLAST_OTLP_RECEIVER", "on"),
+                ("OUTLAST_FALLBACK", fallback),
+            ]);
+            assert_eq!(loaded.config.fallback.is_none(), is_loop, "{fallback}");
+            let lines: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+            assert_eq!(lines.iter().any(|line| line.contains("there is no fallback")), is_loop, "{lines:?}");
         }
     }
 

@@ -156,17 +156,17 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "OUTLAST_CA_FILE",
         default: "",
-        meaning: "Certificate authorities that are trusted besides the built-in ones (Mozilla's), for a backend with a certificate of your own: a PEM file in the function's package or in a layer, 1 MiB at most. If it cannot be used, one line says so and only the built-in ones are trusted. A fallback is trusted by the same.",
+        meaning: "Certificate authorities that are trusted besides the built-in ones (Mozilla's), for a backend with a certificate of your own: a PEM file in the function's package or in a layer, 1 MiB at most. `system` means those that the image trusts, where distributions keep them. If it cannot be used, one line says so and only the built-in ones are trusted. A fallback is trusted by the same.",
         example: "/opt/ca.pem",
-        kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::ca_file),
+        kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
         standard: &[
             Standard {
                 name: "OTEL_EXPORTER_OTLP_CERTIFICATE",
-                kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::ca_file),
+                kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
             },
             Standard {
                 name: "OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE",
-                kind: Kind::Other(apply::PEM_FILE_ACCEPTED, apply::ca_file),
+                kind: Kind::Other(apply::CA_FILE_ACCEPTED, apply::ca_file),
             },
         ],
     },

@@ -1,6 +1,7 @@
 //! Requests to AWS: what Lambda's environment says about it, and the signature that each request needs.
 
 pub(super) mod civil;
+mod credentials;
 mod sigv4;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
 use civil::Civil;
+pub(super) use credentials::{Credentials, Source};
 use sigv4::{Signer, ToSign, sha256_hex};
 
 pub(super) use sigv4::encoded_path;
@@ -21,9 +23,7 @@ const TOKEN: &str = "x-amz-security-token";
 /// What Lambda's environment says about AWS.
 #[derive(Clone)]
 pub struct Aws {
-    access_key_id: String,
-    secret_access_key: String,
-    session_token: Option<String>,
+    source: Source,
     pub(super) region: String,
     /// Where the service is, if not at AWS.
     pub(super) endpoint: Option<Url>,
@@ -39,6 +39,9 @@ pub enum AwsError {
     /// A variable is not what it should be.
     #[error("{0} is not an http:// or https:// URL without a query")]
     NotAUrl(&'static str),
+    /// A variable names no place that may be asked for credentials.
+    #[error("{0} is not a URL with https:// or of this machine")]
+    NotAnEndpoint(&'static str),
 }
 
 /// A request that is to be signed.
@@ -62,16 +65,25 @@ impl Aws {
         variable: impl Fn(&str) -> Option<String>,
         own_endpoint: &'static str,
     ) -> Result<Self, AwsError> {
+        Self::signing_with(Source::from_variables(&variable)?, variable, own_endpoint)
+    }
+
+    /// The same, with credentials from `source`.
+    ///
+    /// # Errors
+    /// [`AwsError`] names the variable.
+    pub(super) fn signing_with(
+        source: Source,
+        variable: impl Fn(&str) -> Option<String>,
+        own_endpoint: &'static str,
+    ) -> Result<Self, AwsError> {
         let set = |name| variable(name).filter(|value| !value.trim().is_empty());
-        let required = |name| set(name).ok_or(AwsError::Missing(name));
         let endpoint = [own_endpoint, "AWS_ENDPOINT_URL"].into_iter().find_map(|name| {
             let value = set(name)?;
             Some(endpoint_of(value.trim()).ok_or(AwsError::NotAUrl(name)))
         });
         Ok(Self {
-            access_key_id: required("AWS_ACCESS_KEY_ID")?,
-            secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
-            session_token: set("AWS_SESSION_TOKEN"),
+            source,
             region: set("AWS_REGION")
                 .or_else(|| set("AWS_DEFAULT_REGION"))
                 .ok_or(AwsError::Missing("AWS_REGION"))?,
@@ -80,39 +92,48 @@ impl Aws {
         })
     }
 
-    /// The headers of a request that is made `now`, its signature among them. `None` if a variable holds what no header can.
-    pub(super) fn signed(&self, request: &Unsigned<'_>, now: Duration) -> Option<HeaderMap> {
-        let now = Civil::of(now);
-        let payload_hash = sha256_hex(request.body);
-        let date = now.to_second().to_string();
-        let host = host_of(request.url)?;
-        let mut covered = vec![("host", host.as_str()), (SHA256, &payload_hash), (DATE, &date)];
-        covered.extend(self.session_token.as_deref().map(|token| (TOKEN, token)));
-        covered.extend_from_slice(request.headers);
-        covered.sort_unstable();
-        let signer = Signer {
-            access_key_id: &self.access_key_id,
-            secret_access_key: &self.secret_access_key,
-            region: request.region,
-            service: request.service,
-        };
-        let to_sign = ToSign {
-            method: request.method,
-            path: request.url.path(),
-            query: request.url.query().unwrap_or_default(),
-            headers: &covered,
-            payload_hash: &payload_hash,
-        };
-        let authorization = signer.authorization(&to_sign, now);
-        let mut headers = HeaderMap::new();
-        let sent = covered.into_iter().filter(|(name, _)| *name != "host");
-        for (name, value) in sent.chain([(AUTHORIZATION.as_str(), authorization.as_str())]) {
-            let mut value = HeaderValue::from_str(value).ok()?;
-            value.set_sensitive(true);
-            headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, value);
-        }
-        Some(headers)
+    /// The headers of a request that is made `now`, its signature among them.
+    ///
+    /// # Errors
+    /// Why there are no credentials for it, on one line.
+    pub(super) async fn signed(&self, request: &Unsigned<'_>, now: Duration) -> Result<HeaderMap, String> {
+        let credentials = self.source.credentials(now).await?;
+        signed(&credentials, request, now).ok_or_else(|| "the credentials make no request".to_owned())
     }
+}
+
+/// The headers of a request. `None` if a credential holds what no header can.
+fn signed(credentials: &Credentials, request: &Unsigned<'_>, now: Duration) -> Option<HeaderMap> {
+    let now = Civil::of(now);
+    let payload_hash = sha256_hex(request.body);
+    let date = now.to_second().to_string();
+    let host = host_of(request.url)?;
+    let mut covered = vec![("host", host.as_str()), (SHA256, &payload_hash), (DATE, &date)];
+    covered.extend(credentials.session_token.as_deref().map(|token| (TOKEN, token)));
+    covered.extend_from_slice(request.headers);
+    covered.sort_unstable();
+    let signer = Signer {
+        access_key_id: &credentials.access_key_id,
+        secret_access_key: &credentials.secret_access_key,
+        region: request.region,
+        service: request.service,
+    };
+    let to_sign = ToSign {
+        method: request.method,
+        path: request.url.path(),
+        query: request.url.query().unwrap_or_default(),
+        headers: &covered,
+        payload_hash: &payload_hash,
+    };
+    let authorization = signer.authorization(&to_sign, now);
+    let mut headers = HeaderMap::new();
+    let sent = covered.into_iter().filter(|(name, _)| *name != "host");
+    for (name, value) in sent.chain([(AUTHORIZATION.as_str(), authorization.as_str())]) {
+        let mut value = HeaderValue::from_str(value).ok()?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, value);
+    }
+    Some(headers)
 }
 
 /// The domain that AWS's services in `region` are under.

@@ -42,6 +42,9 @@ const IDLE_CONNECTIONS_MAX: usize = 3;
 /// How long an idle connection is kept, in seconds: less than the 60 s after which load balancers close theirs.
 const IDLE_MAX_S: u64 = 50;
 
+/// Stands for the system's own authorities where a file of them is named.
+pub const SYSTEM: &str = "system";
+
 /// Lets a backend drop a request that it has seen (IETF draft "The Idempotency-Key HTTP Header Field").
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -70,7 +73,6 @@ pub struct Outgoing<'a> {
 /// else at the first request.
 pub struct Client {
     connect_timeout: Duration,
-    proxies: bool,
     roots: Roots,
     ca_file: Option<PathBuf>,
     /// Files of a certificate and of its key, shown to whoever asks.
@@ -80,8 +82,24 @@ pub struct Client {
     lookups: Lookups,
     /// Made once; holds the cache of TLS sessions across [`Client::renew`].
     tls: OnceLock<ClientConfig>,
-    /// Holds the pool of connections.
-    inner: Mutex<Option<reqwest::Client>>,
+    /// Locked while that is made, so that nobody else makes it too.
+    preparing: tokio::sync::Mutex<()>,
+    inner: Mutex<Pools>,
+}
+
+/// The pools of connections, made when they are first needed.
+#[derive(Default)]
+struct Pools {
+    /// To this machine, which a proxy would look for on its own.
+    here: Option<reqwest::Client>,
+    /// To all others, by the proxies of the environment.
+    elsewhere: Option<reqwest::Client>,
+}
+
+impl Pools {
+    fn of(&mut self, is_here: bool) -> &mut Option<reqwest::Client> {
+        if is_here { &mut self.here } else { &mut self.elsewhere }
+    }
 }
 
 /// What is trusted at the other end.
@@ -103,23 +121,23 @@ impl Client {
         Self {
             connect_timeout: (timeout / CONNECT_SHARE.1 * CONNECT_SHARE.0)
                 .min(Duration::from_millis(CONNECT_MAX_MS)),
-            proxies: !endpoints.iter().all(is_loopback),
             roots: if secure { Roots::Web } else { Roots::Plain },
             ca_file: None,
             identity: None,
             egress_bytes: AtomicU64::new(0),
             lookups: Lookups::new(),
             tls: OnceLock::new(),
-            inner: Mutex::new(None),
+            preparing: tokio::sync::Mutex::new(()),
+            inner: Mutex::new(Pools::default()),
         }
     }
 
     /// A client for requests to any place.
     pub fn of_any(timeout: Duration) -> Self {
-        Self { proxies: true, roots: Roots::Web, ..Self::new(&[], timeout) }
+        Self { roots: Roots::Web, ..Self::new(&[], timeout) }
     }
 
-    /// Trusts the certificate authorities of this PEM file as well. If it cannot be read, one line says so.
+    /// Trusts the certificate authorities of this PEM file as well, or those of the system if it is [`SYSTEM`]. If it cannot be read, one line says so.
     #[must_use]
     pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
         Self { ca_file, ..self }
@@ -138,32 +156,30 @@ impl Client {
         self.egress_bytes.load(Ordering::Relaxed)
     }
 
-    /// Builds what the first request would build, TLS included. To be called from a thread that may be kept
-    /// busy for a moment; calling it is not required.
-    pub fn prepare(&self) {
-        // A failure comes up again, as a verdict, with the first request.
-        drop(self.current());
-    }
-
-    /// As [`Client::prepare`], on a thread that may be kept busy, unless TLS is there already.
+    /// Has TLS built, which reads files and takes milliseconds, on a thread that may be kept busy; once. Whoever is about to
+    /// send waits for it here, and may give up.
     pub async fn prepared(self: &Arc<Self>) {
+        if self.tls.get().is_some() {
+            return;
+        }
+        let _alone = self.preparing.lock().await;
         if self.tls.get().is_none() {
             let client = Arc::clone(self);
             // Should it fail, the request says why.
-            drop(tokio::task::spawn_blocking(move || client.prepare()).await);
+            drop(tokio::task::spawn_blocking(move || drop(client.tls())).await);
         }
     }
 
     /// Forgets all connections, after a freeze or when one is in doubt. Requests in flight keep theirs; TLS
     /// sessions are kept for resumption.
     pub fn renew(&self) {
-        *self.slot() = None;
+        *self.slot() = Pools::default();
     }
 
     /// Makes one attempt. There is no time-out for the whole: drop the future to give up, in which case the
     /// backend may or may not have the data.
     pub async fn send(&self, outgoing: Outgoing<'_>) -> Verdict {
-        let client = match self.current() {
+        let client = match self.current(outgoing.url) {
             Ok(client) => client,
             Err(reason) => return unreachable(reason),
         };
@@ -185,7 +201,7 @@ impl Client {
     /// other respects.
     pub async fn put(&self, url: Url, headers: HeaderMap, body: Bytes) -> Verdict {
         self.egress_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
-        match self.current() {
+        match self.current(&url) {
             Ok(client) => attempt(client.put(url).headers(headers).body(body), Protocol::Otlp, false).await,
             Err(reason) => unreachable(reason),
         }
@@ -203,7 +219,7 @@ impl Client {
         body: Bytes,
         max_bytes: usize,
     ) -> Result<(u16, Vec<u8>), String> {
-        let sent = self.current()?.request(method, url).headers(headers).body(body).send().await;
+        let sent = self.current(&url)?.request(method, url).headers(headers).body(body).send().await;
         let mut response = sent.map_err(|error| reason(&error.without_url()))?;
         let mut answer = Vec::new();
         match read(&mut response, max_bytes, &mut answer).await {
@@ -212,18 +228,18 @@ impl Client {
         }
     }
 
-    /// The client with the present pool, built if there is none.
-    fn current(&self) -> Result<reqwest::Client, String> {
-        let mut slot = self.slot();
-        if let Some(client) = slot.as_ref() {
+    /// The client with the present pool for requests to `url`, built if there is none.
+    fn current(&self, url: &Url) -> Result<reqwest::Client, String> {
+        let is_here = is_loopback(url);
+        if let Some(client) = self.slot().of(is_here) {
             return Ok(client.clone());
         }
-        let client = self.build()?;
-        *slot = Some(client.clone());
-        Ok(client)
+        // Not under the lock: TLS may not be there yet, and whoever waits for a lock cannot give up.
+        let client = self.build(is_here)?;
+        Ok(self.slot().of(is_here).get_or_insert(client).clone())
     }
 
-    fn build(&self) -> Result<reqwest::Client, String> {
+    fn build(&self, is_here: bool) -> Result<reqwest::Client, String> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(self.tls()?)
             .dns_resolver(self.lookups.clone())
@@ -236,7 +252,7 @@ impl Client {
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never());
-        if !self.proxies {
+        if is_here {
             builder = builder.no_proxy();
         }
         builder.build().map_err(|error| reason(&error))
@@ -253,7 +269,10 @@ impl Client {
             Roots::Only(roots) => roots.clone(),
         };
         if let (Some(file), Roots::Web) = (&self.ca_file, &self.roots)
-            && let Err(error) = tls::add_file(&mut roots, file)
+            && let Err(error) = match file.as_os_str() == SYSTEM {
+                true => tls::add_system(&mut roots),
+                false => tls::add_file(&mut roots, file),
+            }
         {
             log::warn!(
                 "OUTLAST_CA_FILE={}: {error}; only the built-in authorities are trusted",
@@ -279,7 +298,7 @@ impl Client {
         config.inspect_err(told).ok()
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<reqwest::Client>> {
+    fn slot(&self) -> MutexGuard<'_, Pools> {
         // The lock only guards a value that is replaced as a whole: a panic elsewhere cannot have torn it.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

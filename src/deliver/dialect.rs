@@ -91,7 +91,7 @@ struct Item {
     error: serde_json::Value,
 }
 
-/// The bulk API's 200. `None` if it is no such answer: then the status stands.
+/// The bulk API's 200. Whatever else answers 200 (a proxy's page, another service) has kept nothing.
 ///
 /// Records that were taken are met again as conflicts when a request is repeated, so that a part of it can be repeated by
 /// repeating the whole.
@@ -101,10 +101,15 @@ fn bulk(reply: &Reply<'_>) -> Option<Verdict> {
         End::Cut => return Some(Verdict::TooLarge),
         End::Broken => return Some(Verdict::Retry { cause: Cause::Broken, after: None }),
     }
-    if !serde_json::from_slice::<Bulk>(reply.body).ok()?.errors {
-        return Some(Verdict::Delivered { rejected: 0, message: None });
+    match serde_json::from_slice::<Bulk>(reply.body) {
+        Ok(Bulk { errors: true, .. }) => {}
+        Ok(Bulk { errors: false, .. }) => return Some(Verdict::Delivered { rejected: 0, message: None }),
+        Err(_) => return Some(Verdict::Denied { status: reply.status }),
     }
-    let items = serde_json::from_slice::<Items>(reply.body).ok()?.items;
+    let Ok(Items { items }) = serde_json::from_slice(reply.body) else {
+        // Which records it is about is not known. What is there already stays as it is.
+        return Some(Verdict::Retry { cause: Cause::Status(reply.status), after: None });
+    };
     let failed: Vec<&Item> = items
         .iter()
         .flat_map(BTreeMap::values)
@@ -130,14 +135,16 @@ fn bulk(reply: &Reply<'_>) -> Option<Verdict> {
     Some(Verdict::Delivered { rejected: failed.len() as u64, message })
 }
 
-/// What Loki says of single lines that it refused, in `pkg/validation/validate.go` and `pkg/chunkenc/interface.go`.
-const LINE_REFUSALS: [&str; 6] = [
+/// What Loki says of single lines that it refused, in `pkg/validation/validate.go` and `pkg/chunkenc/interface.go`, in
+/// lower case: versions differ in that.
+const LINE_REFUSALS: [&str; 7] = [
     "timestamp too old",
     "timestamp too new",
     "entry too far behind",
     "entry out of order",
     "max entry size",
     "structured metadata too",
+    "too many structured metadata labels",
 ];
 /// A limit that is off by configuration: `allow_structured_metadata`.
 const METADATA_DISALLOWED: &str = "feature is disallowed";
@@ -152,7 +159,8 @@ fn push(reply: &Reply<'_>) -> Option<Verdict> {
     let ignored = text.split("total ignored: ").skip(1).filter_map(leading_number);
     let alike = text.match_indices(" errors like: ").filter_map(|(at, _)| trailing_number(text.get(..at)?));
     let counted: u64 = ignored.chain(alike).sum();
-    let is_of_lines = LINE_REFUSALS.iter().any(|refusal| text.contains(refusal));
+    let lower = text.to_ascii_lowercase();
+    let is_of_lines = LINE_REFUSALS.iter().any(|refusal| lower.contains(refusal));
     (counted > 0 || is_of_lines)
         .then(|| Verdict::Delivered { rejected: counted.max(1), message: answer::one_line(text.as_bytes()) })
 }
@@ -234,7 +242,14 @@ mod tests {
         let ended = |end| ended(Protocol::Elasticsearch, 200, part, end);
         assert_eq!(ended(End::Cut), Verdict::TooLarge, "fewer records have a shorter answer");
         assert_eq!(ended(End::Broken), Verdict::Retry { cause: Cause::Broken, after: None });
-        assert_eq!(of(Protocol::Elasticsearch, 200, "<html>"), delivered(0, ""), "not the bulk API at all");
+        for other in ["<html>", "", "{}", r#"{"errors":"no"}"#, r#"{"items":[]}"#] {
+            let denied = Verdict::Denied { status: 200 };
+            assert_eq!(of(Protocol::Elasticsearch, 200, other), denied, "not the bulk API at all: {other}");
+        }
+        for unreadable in [r#"{"errors":true}"#, r#"{"errors":true,"items":[{"create":{"status":"x"}}]}"#] {
+            let again = Verdict::Retry { cause: Cause::Status(200), after: None };
+            assert_eq!(of(Protocol::Elasticsearch, 200, unreadable), again, "{unreadable}");
+        }
         assert_eq!(deciding_bytes(Protocol::Elasticsearch, 200), Some(BULK_ANSWER_MAX_BYTES));
         assert_eq!(deciding_bytes(Protocol::Elasticsearch, 503), None);
         assert_eq!(deciding_bytes(Protocol::Otlp, 200), None);
@@ -248,6 +263,13 @@ mod tests {
         assert!(message.starts_with("entry with timestamp"), "{message}");
         let long = "3 errors like: max entry size '262144' bytes exceeded for stream '{}' while adding an entry with length '300000' bytes";
         assert!(matches!(loki(long), Verdict::Delivered { rejected: 3, .. }));
+        for alone in [
+            "Max entry size '262144' bytes exceeded for stream '{}' while adding an entry with length '300000' bytes",
+            "stream '{}' has too many structured metadata labels: '200', limit: '128'. Please see `limits_config.max_structured_metadata_entries_count`",
+            "stream '{}' has structured metadata too large: '70000' bytes, limit: '65536' bytes",
+        ] {
+            assert!(matches!(loki(alone), Verdict::Delivered { rejected: 1, .. }), "{alone}");
+        }
         let old = "entry for stream '{service_name=\"f\"}' has timestamp too old: 2026-10-01T00:00:00Z, oldest acceptable timestamp is: 2026-10-02T00:00:00Z";
         assert!(matches!(loki(old), Verdict::Delivered { rejected: 1, .. }));
         assert_eq!(
@@ -286,7 +308,7 @@ mod tests {
     #[test]
     fn only_otlp_says_in_a_success_what_it_rejected() {
         let body = r#"{"partialSuccess":{"rejectedLogRecords":"3"}}"#;
-        for protocol in Protocol::ALL {
+        for protocol in Protocol::ALL.into_iter().filter(|protocol| *protocol != Protocol::Elasticsearch) {
             let rejected = if protocol.is_otlp() { 3 } else { 0 };
             assert_eq!(of(protocol, 202, body), delivered(rejected, ""), "{protocol:?}");
         }

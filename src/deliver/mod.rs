@@ -22,7 +22,7 @@ mod verdict;
 
 pub use answer::MESSAGE_MAX_CHARS;
 pub use aws::{Aws, AwsError};
-pub use client::{ANSWER_BODY_MAX_BYTES, ANSWER_BODY_WAIT_MAX_MS, Client, Outgoing};
+pub use client::{ANSWER_BODY_MAX_BYTES, ANSWER_BODY_WAIT_MAX_MS, Client, Outgoing, SYSTEM};
 pub use retry_after::{RETRY_AFTER_MAX_S, retry_after};
 pub use secrets::{Headers, SecretHeader, Vault};
 pub use verdict::{Cause, Verdict, verdict};

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::answer;
-use super::aws::{Aws, Unsigned, domain};
+use super::aws::{Aws, AwsError, Source, Unsigned, domain};
 use super::client::{ANSWER_BODY_MAX_BYTES, Client, Outgoing};
 use super::verdict::{Cause, Verdict};
 use crate::clock::{self, Clock, Time};
@@ -173,9 +174,11 @@ struct Known {
 
 /// Fetches values and keeps them.
 pub struct Vault {
-    client: Client,
+    client: Arc<Client>,
     patience: Duration,
     variable: fn(&str) -> Option<String>,
+    /// Who signs, once it is known.
+    source: OnceLock<Result<Source, AwsError>>,
     /// Locked while one is fetched, so that nobody else does.
     kept: Mutex<Kept>,
 }
@@ -191,9 +194,10 @@ impl Vault {
     pub fn new(timeout: Duration, ca_file: Option<PathBuf>, variable: fn(&str) -> Option<String>) -> Self {
         let patience = timeout / FETCH_SHARE.1 * FETCH_SHARE.0;
         Self {
-            client: Client::of_any(patience).trusting(ca_file),
+            client: Arc::new(Client::of_any(patience).trusting(ca_file)),
             patience,
             variable,
+            source: OnceLock::new(),
             kept: Mutex::new(Kept { clock: Clock::start(), known: Vec::new() }),
         }
     }
@@ -286,8 +290,12 @@ impl Vault {
     }
 
     async fn ask(&self, reference: &Reference) -> Result<String, String> {
+        self.client.prepared().await;
         let service = reference.store.service();
-        let aws = Aws::from_variables(self.variable, service.endpoint_variable).map_err(|e| e.to_string())?;
+        let source = self.source.get_or_init(|| Source::from_variables(self.variable)).clone();
+        let aws =
+            source.and_then(|source| Aws::signing_with(source, self.variable, service.endpoint_variable));
+        let aws = aws.map_err(|error| error.to_string())?;
         let region = reference.region().unwrap_or(&aws.region);
         let at_aws = || Url::parse(&format!("https://{}.{region}.{}/", service.name, domain(region))).ok();
         let url = aws.endpoint.clone().or_else(at_aws).ok_or("its region makes no host name")?;
@@ -305,7 +313,7 @@ impl Vault {
             headers: &covered,
             body: &body,
         };
-        let headers = aws.signed(&request, clock::unix_now()).ok_or("the credentials make no request")?;
+        let headers = aws.signed(&request, clock::unix_now()).await?;
         let (status, answer) =
             self.client.exchange(Method::POST, url, headers, body, ANSWER_BODY_MAX_BYTES).await?;
         let json: Value = serde_json::from_slice(&answer).unwrap_or_default();

@@ -26,6 +26,8 @@ pub(super) enum FileError {
     NotAFile,
     #[error("is longer than {FILE_MAX_BYTES} bytes")]
     TooLong,
+    #[error("the system has none where they usually are")]
+    NoBundle,
     #[error("holds no certificate in PEM")]
     Empty,
     #[error("holds a certificate that is none ({0})")]
@@ -52,6 +54,40 @@ pub(super) fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), Fil
     Ok(())
 }
 
+/// Where Linux distributions keep the authorities they trust, in the order in which they are looked for: Amazon Linux and
+/// Fedora, Debian, openSUSE, and Alpine (as the Go standard library looks for them, `crypto/x509/root_linux.go`).
+const SYSTEM_BUNDLES: [&str; 5] = [
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Adds what the system trusts.
+pub(super) fn add_system(roots: &mut RootCertStore) -> Result<(), FileError> {
+    add_first_bundle(roots, &SYSTEM_BUNDLES.map(Path::new))
+}
+
+/// Adds the certificates of the first file that can be read and holds any. What rustls does not take is left out: a system's
+/// bundle may have certificates that are too old for it, and nobody here can mend that.
+fn add_first_bundle(roots: &mut RootCertStore, paths: &[&Path]) -> Result<(), FileError> {
+    let mut found = Err(FileError::NoBundle);
+    for path in paths {
+        let added = content(path).map(|pem| {
+            let certificates = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
+            roots.add_parsable_certificates(certificates).0
+        });
+        match added {
+            Ok(1..) => return Ok(()),
+            Ok(0) => found = Err(FileError::Empty),
+            Err(FileError::Read(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => found = Err(error),
+        }
+    }
+    found
+}
+
 /// What to show to a backend that asks who we are, out of a file with certificates and one with a key.
 pub(super) fn identity(certificate: &Path, key: &Path) -> Result<Identity, FileError> {
     let key =
@@ -59,7 +95,7 @@ pub(super) fn identity(certificate: &Path, key: &Path) -> Result<Identity, FileE
     Ok((certificates(&content(certificate)?)?, key))
 }
 
-fn content(path: &Path) -> Result<Vec<u8>, FileError> {
+pub(super) fn content(path: &Path) -> Result<Vec<u8>, FileError> {
     // Before it is opened: opening a pipe waits for its other end.
     if !path.metadata()?.is_file() {
         return Err(FileError::NotAFile);
@@ -102,6 +138,7 @@ pub(super) fn client_config(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     const AUTHORITY: &[u8] = include_bytes!("client/testdata/authority.pem");
 
@@ -131,6 +168,26 @@ mod tests {
         assert!(added(&half).unwrap_err().contains("that is none"));
         let cut = AUTHORITY.get(..AUTHORITY.len() / 2).unwrap_or_default();
         assert!(added(cut).is_err());
+    }
+
+    #[test]
+    fn of_the_systems_bundles_the_first_counts_and_what_is_none_in_it_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let damaged = String::from_utf8_lossy(AUTHORITY).replacen("MII", "AAA", 1);
+        std::fs::write(path("empty"), "").unwrap();
+        std::fs::write(path("half"), [damaged.as_bytes(), AUTHORITY].concat()).unwrap();
+        std::fs::write(path("two"), [AUTHORITY, AUTHORITY].concat()).unwrap();
+        let added = |names: &[&str]| {
+            let paths: Vec<_> = names.iter().map(|name| path(name)).collect();
+            let mut roots = RootCertStore::empty();
+            let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+            add_first_bundle(&mut roots, &paths).map(|()| roots.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(added(&["missing", "empty", "half", "two"]), Ok(1));
+        assert_eq!(added(&["two", "half"]), Ok(2));
+        assert!(added(&["missing", "empty"]).unwrap_err().contains("no certificate"));
+        assert!(added(&["missing"]).unwrap_err().contains("the system has none"));
     }
 
     #[test]

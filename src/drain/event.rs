@@ -89,6 +89,8 @@ pub struct Backlog {
     pub head: Option<Head>,
     /// The queue as a whole is nearly full, so that something will have to give way soon.
     pub crowded: bool,
+    /// It is so full that the next delivery may cost something.
+    pub brimming: bool,
 }
 
 /// What a request really carried.
@@ -102,7 +104,7 @@ pub struct Sent {
     pub records: u64,
     /// Plain bytes.
     pub plain_bytes: u64,
-    /// Bytes that went out: the body, or the lines it became.
+    /// Bytes that went out: the body, as often as it was sent, or the lines it became.
     pub wire_bytes: u64,
 }
 
@@ -212,6 +214,11 @@ pub enum Event {
         outcome: Outcome,
         /// The lane's content after the outcome was applied to the queue.
         left: Backlog,
+    },
+    /// A request to the backend that was given up had brought this much of its body on the way, in bytes.
+    Spent {
+        /// Counted as [`Sent::wire_bytes`].
+        wire_bytes: u64,
     },
     /// An [`Action::Settle`] was carried out.
     Settled {

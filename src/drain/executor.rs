@@ -45,6 +45,13 @@ struct Address {
     headers: Headers,
 }
 
+/// A request under way.
+struct Underway {
+    task: JoinHandle<()>,
+    /// Bytes the client had sent before it began.
+    sent_before: u64,
+}
+
 /// Sends requests.
 pub struct Executor {
     client: Arc<Client>,
@@ -55,7 +62,7 @@ pub struct Executor {
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
     landed: mpsc::UnboundedSender<Landed>,
-    flights: PerSignal<Option<JoinHandle<()>>>,
+    flights: PerSignal<Option<Underway>>,
 }
 
 impl Executor {
@@ -102,7 +109,7 @@ impl Executor {
                 drop(landed.send(Landed { signal, attempt, target, sent, outcome, verdict, left }));
             }
         });
-        *self.flights.get_mut(signal) = Some(task);
+        *self.flights.get_mut(signal) = Some(Underway { task, sent_before: self.client.egress_bytes() });
     }
 
     fn way(&self, signal: Signal, target: Target) -> Option<Way> {
@@ -115,13 +122,14 @@ impl Executor {
         }
     }
 
-    /// Gives up the request of `signal`. Whether the other end took it stays unknown.
-    pub fn abort(&mut self, signal: Signal) {
-        if let Some(task) = self.flights.get_mut(signal).take() {
-            task.abort();
-            let (reply, _) = oneshot::channel();
-            drop(self.jobs.send(Job::Land { signal, fate: Fate::Kept, reply }));
-        }
+    /// Gives up the request of `signal`. Whether the other end took it stays unknown. Returns the bytes that went to the
+    /// backend meanwhile: its own, where requests go one after another because bytes are counted.
+    pub fn abort(&mut self, signal: Signal) -> u64 {
+        let Some(Underway { task, sent_before }) = self.flights.get_mut(signal).take() else { return 0 };
+        task.abort();
+        let (reply, _) = oneshot::channel();
+        drop(self.jobs.send(Job::Land { signal, fate: Fate::Kept, reply }));
+        self.client.egress_bytes().saturating_sub(sent_before)
     }
 
     /// Bytes of the bodies of all requests so far.
@@ -145,6 +153,15 @@ enum Way {
     Fallback(Arc<Fallback>),
 }
 
+impl Way {
+    fn egress_bytes(&self) -> u64 {
+        match self {
+            Self::Primary(client, ..) => client.egress_bytes(),
+            Self::Fallback(fallback) => fallback.egress_bytes(),
+        }
+    }
+}
+
 /// One request on its way.
 struct Flight {
     protocol: Protocol,
@@ -165,7 +182,7 @@ impl Flight {
         let Some((way, request)) = assembled else {
             return Some((Sent::default(), Outcome::NotSent, None, self.land(Fate::Kept).await?));
         };
-        let sent = Sent {
+        let mut sent = Sent {
             head: request.head.0,
             blocks: u64::from(request.blocks),
             records: u64::from(request.records),
@@ -177,7 +194,13 @@ impl Flight {
         };
         let to = request.to;
         let (records, reports) = (u64::from(request.records), u64::from(request.reports));
+        let before = way.egress_bytes();
         let verdict = self.post(way, request).await;
+        if matches!(way, Way::Primary(..)) {
+            // As often as it went: twice, with newer credentials. Requests beside this one are counted with it, but there
+            // are none where bytes are.
+            sent.wire_bytes = sent.wire_bytes.max(way.egress_bytes().saturating_sub(before));
+        }
         let outcome = outcome(&verdict);
         let fate = match &verdict {
             // Marked by the settlement that follows.
@@ -217,6 +240,7 @@ impl Flight {
                     body: Bytes::from(request.body),
                     idempotency_key: &key,
                 };
+                client.prepared().await;
                 vault.send(client, &address.headers, outgoing).await
             }
             Way::Fallback(fallback) => {

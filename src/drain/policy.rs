@@ -98,6 +98,8 @@ pub struct Policy {
     throttle: Option<Throttle>,
     /// The queue is nearly full.
     crowded: bool,
+    /// It was so full that something may have to be dropped, and is still nearly full.
+    brimming: bool,
     invocations: Invocations,
     latency: Average,
     /// The lane that goes first next time.
@@ -121,6 +123,7 @@ impl Policy {
             standby: settings.fallback.map(|fallback| Standby::new(&settings, &fallback)),
             throttle: settings.bytes_per_second.map(Throttle::new),
             crowded: false,
+            brimming: false,
             rng: fastrand::Rng::with_seed(rng_seed),
             invocations: Invocations::default(),
             latency: Average::default(),
@@ -154,13 +157,13 @@ impl Policy {
                 if inherited && self.attempts == 0 {
                     self.destination.start_ramped_down();
                 }
-                self.crowded = level.crowded;
+                self.note_room(&level);
                 self.lane(signal).level_changed(level);
             }
             Event::Answer { signal, attempt, sent, outcome, left } => {
                 let current = self.lane(signal).flight.filter(|flight| flight.attempt == attempt);
                 if let Some(flight) = current {
-                    self.crowded = left.crowded;
+                    self.note_room(&left);
                     self.lane(signal).flight = None;
                     match flight.target {
                         Target::Primary => self.answer(now, signal, &flight, &sent, outcome, left),
@@ -171,8 +174,13 @@ impl Policy {
                 }
             }
             Event::Settled { signal, left } => {
-                self.crowded = left.crowded;
+                self.note_room(&left);
                 self.lane(signal).settled(left);
+            }
+            Event::Spent { wire_bytes } => {
+                if let Some(throttle) = &mut self.throttle {
+                    throttle.sent(now, wire_bytes);
+                }
             }
             Event::Shutdown { deadline } => self.shut_down(now, deadline),
         }

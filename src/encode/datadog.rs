@@ -21,6 +21,7 @@ const BODY_MAX_BYTES: usize = 4_900_000;
 /// "Maximum array size if sending multiple logs in an array: 1000 entries".
 const RECORDS_MAX: u32 = 1000;
 /// "Maximum size for a single log: 1MB"; Datadog cuts a longer one anywhere, attributes included.
+/// Counted as it is written, escapes included.
 const MESSAGE_MAX_BYTES: usize = 900_000;
 
 /// Names that Datadog reads in its own way.
@@ -87,7 +88,7 @@ impl WireFormat for Datadog {
 
     fn log(&self, resource: &Resource, record: &LogRecord<'_>, out: &mut Vec<u8>) {
         let text = json::body_text(record);
-        let (message, left_out_bytes) = json::cut(&text, MESSAGE_MAX_BYTES);
+        let (message, left_out_bytes) = json::cut_escaped(&text, MESSAGE_MAX_BYTES);
         json::object(out, |log| {
             log.text("message", message);
             log.text("ddsource", "lambda");

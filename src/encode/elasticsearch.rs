@@ -5,13 +5,14 @@
 //! delivered. Documents use the names of the Elastic Common Schema where it has one; what a function logs beside its
 //! message is below `attributes`.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::lines::Lines;
 use super::{Framing, Limits, Parts, SplitError, WireFormat, json};
 use crate::Signal;
 use crate::record::log::{INVOCATION_ID, UID};
-use crate::record::{LogRecord, Resource};
+use crate::record::{Field, LogRecord, Resource, Value};
 
 const ELASTICSEARCH_ID: u8 = 5;
 
@@ -29,6 +30,10 @@ const BODY_MAX_BYTES: usize = 5 << 20;
 
 /// Resource attributes that the Elastic Common Schema has under the same names; others become `labels`.
 const COMMON: [&str; 3] = ["service.", "faas.", "cloud."];
+
+/// What the schema has for an invocation's id, and where a resource attribute of that name goes.
+const EXECUTION: &str = "faas.execution";
+const EXECUTION_LABEL: &str = "labels.faas_execution";
 
 /// Actions and documents.
 const PAIRS: Lines = Lines { per_record: 2, ..Lines::STREAM };
@@ -82,18 +87,23 @@ impl WireFormat for Elasticsearch {
             document.some_text("event.action", record.event_name.as_deref().unwrap_or_default());
             document.some_text("event.id", uid);
             document.member("event.created", |out| json::rfc3339(record.observed_unix_nanos, out));
-            document.some_text("faas.execution", json::record_text(record, INVOCATION_ID));
+            document.some_text(EXECUTION, json::record_text(record, INVOCATION_ID));
             document.id("trace.id", record.trace_id.as_ref().map(AsRef::as_ref));
             document.id("span.id", record.span_id.as_ref().map(AsRef::as_ref));
             let (common, labels): (Vec<_>, Vec<_>) = resource
                 .attributes
                 .iter()
                 .partition(|(name, _)| COMMON.iter().any(|prefix| name.starts_with(prefix)));
+            let mut taken = Vec::with_capacity(labels.len());
             for (name, value) in common {
                 // The one name that both schemas have, for different things.
-                document.value(if name == "faas.execution" { "labels.faas_execution" } else { name }, value);
+                if name == EXECUTION {
+                    document.text(EXECUTION_LABEL, &json::plain_text(value));
+                    taken.push(EXECUTION_LABEL.to_owned());
+                } else {
+                    document.value(name, value);
+                }
             }
-            let mut taken = Vec::with_capacity(labels.len());
             for (name, value) in labels {
                 let label = format!("labels.{}", name.replace('.', "_"));
                 // A document with a name twice is refused.
@@ -103,10 +113,8 @@ impl WireFormat for Elasticsearch {
                 }
             }
             if record.attributes.iter().any(|(name, _)| is_left(name)) {
-                document.object("attributes", |attributes| {
-                    let left = record.attributes.iter().filter(|(name, _)| is_left(name));
-                    left.for_each(|(name, value)| attributes.value(name, value));
-                });
+                let left = record.attributes.iter().filter(|(name, _)| is_left(name));
+                document.object("attributes", |attributes| members(attributes, &left.collect::<Vec<_>>()));
             }
         });
         out.push(b'\n');
@@ -121,7 +129,99 @@ impl WireFormat for Elasticsearch {
     }
 }
 
+/// Adds `fields` under names that Elasticsearch takes. It reads a dot as a step into an object: so a name may have no empty
+/// step, and none may be a step of another unless it is an object. A document that breaks this is refused as a whole.
+fn members(object: &mut json::Object<'_>, fields: &[&Field<'_>]) {
+    let all: HashMap<&str, bool> =
+        fields.iter().map(|(name, value)| (name.as_ref(), matches!(value, Value::Map(_)))).collect();
+    let is_value = |step: &str| all.get(step).is_some_and(|is_object| !is_object);
+    let mut bent: HashSet<String> = HashSet::new();
+    for (name, value) in fields {
+        let is_clear = name.split('.').all(|step| !step.trim().is_empty())
+            && !name.match_indices('.').any(|(at, _)| name.get(..at).is_some_and(is_value));
+        if is_clear {
+            object.member(name, |out| member(value, out));
+            continue;
+        }
+        let mut name = name.replace('.', "_");
+        while name.trim().is_empty() || all.contains_key(name.as_str()) || bent.contains(&name) {
+            name.push('_');
+        }
+        object.member(&name, |out| member(value, out));
+        bent.insert(name);
+    }
+}
+
+fn member(value: &Value<'_>, out: &mut Vec<u8>) {
+    match value {
+        Value::Map(fields) => json::object(out, |object| members(object, &fields.iter().collect::<Vec<_>>())),
+        Value::Array(items) => json::array(items, out, member),
+        other => json::any_value(other, out),
+    }
+}
+
 /// Whether an attribute has no name of its own in the schema.
 fn is_left(name: &str) -> bool {
     name != UID && name != INVOCATION_ID
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn document(resource: Vec<Field<'static>>, attributes: Vec<Field<'_>>) -> serde_json::Value {
+        let mut out = Vec::new();
+        Elasticsearch.log(
+            &Resource { attributes: resource },
+            &LogRecord { attributes, ..LogRecord::default() },
+            &mut out,
+        );
+        let text = String::from_utf8(out).unwrap();
+        let line = text.lines().nth(1).unwrap();
+        let document: serde_json::Value = serde_json::from_str(line).unwrap();
+        let names = document.as_object().unwrap();
+        for name in names.keys() {
+            assert_eq!(line.matches(&format!("{}:", json!(name))).count(), 1, "{name} twice in {line}");
+        }
+        document
+    }
+
+    fn text(name: &'static str, value: &'static str) -> Field<'static> {
+        (name.into(), Value::Str(value.into()))
+    }
+
+    #[test]
+    fn two_attributes_that_make_one_label_are_said_once() {
+        for order in [["faas.execution", "faas_execution"], ["faas_execution", "faas.execution"]] {
+            let made = document(order.map(|name| text(name, name)).to_vec(), Vec::new());
+            assert_eq!(made["labels.faas_execution"], "faas.execution");
+        }
+    }
+
+    #[test]
+    fn names_that_would_have_a_document_refused_are_bent() {
+        let nested = Value::Map(vec![text("", "a"), text("x..y", "b")]);
+        let attributes = vec![
+            text("", "empty"),
+            text(".a", "before"),
+            text("a.", "after"),
+            text("a..b", "within"),
+            text("user", "whole"),
+            text("user.id", "part"),
+            text("user_id", "taken"),
+            text("fine.name", "fine"),
+            ("map".into(), nested),
+            ("map.deep".into(), Value::Int(1)),
+        ];
+        let made = document(Vec::new(), attributes);
+        assert_eq!(
+            made["attributes"],
+            json!({
+                "_": "empty", "_a": "before", "a_": "after", "a__b": "within",
+                "user": "whole", "user_id_": "part", "user_id": "taken", "fine.name": "fine",
+                "map": {"_": "a", "x__y": "b"}, "map.deep": 1,
+            })
+        );
+    }
 }

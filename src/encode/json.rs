@@ -11,6 +11,9 @@ use crate::record::{Field, LogRecord, Resource, Value};
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
+/// What one byte of text becomes at most: a control character without a short form.
+const ESCAPED_MAX_BYTES: usize = "\\u0000".len();
+
 /// The members of an object under construction.
 pub(super) struct Object<'o> {
     out: &'o mut Vec<u8>,
@@ -269,6 +272,20 @@ pub(super) fn cut(text: &str, max_bytes: usize) -> (&str, usize) {
     (kept, text.len() - kept.len())
 }
 
+/// As [`cut`], by the bytes that the text takes in a JSON string, its quotes not counted: what has to be escaped takes more.
+pub(super) fn cut_escaped(text: &str, max_bytes: usize) -> (&str, usize) {
+    let mut room = max_bytes;
+    let mut fits = |byte: &u8| {
+        let bytes = match escape(*byte) {
+            None => 1,
+            Some(b'u') => ESCAPED_MAX_BYTES,
+            Some(_) => 2,
+        };
+        room.checked_sub(bytes).map(|left| room = left).is_some()
+    };
+    cut(text, text.as_bytes().iter().take_while(|byte| fits(byte)).count())
+}
+
 /// An id in hexadecimal; empty if there is none.
 pub(super) fn hex_text(id: Option<&[u8]>) -> String {
     let mut text = Vec::new();
@@ -330,6 +347,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_cut_for_a_string_fits_and_is_no_shorter_than_it_must_be(text in "[a\"\\\\\n\u{1}é€]{0,20}", max in 0..60usize) {
+            let (kept, left_out) = cut_escaped(&text, max);
+            let escaped = |text: &str| written(|out| string(text, out)).len() - 2;
+            prop_assert!(escaped(kept) <= max && kept.len() + left_out == text.len());
+            if let Some(next) = text[kept.len()..].chars().next() {
+                let longer = format!("{kept}{next}");
+                prop_assert!(escaped(&longer) > max);
+            }
+        }
+
         #[test]
         fn another_reader_finds_every_text_and_number(text in any::<String>(), int: i64, number in any::<f64>()) {
             let read = |json: String| serde_json::from_str::<serde_json::Value>(&json).unwrap();

@@ -20,7 +20,7 @@ const LOG: &str = "/log/v1";
 /// "Payload total size: 1MB (10^6 bytes) maximum per POST", less the framing. Whether that is meant before or after
 /// compression is not said, so it is kept to before it.
 const BODY_MAX_BYTES: usize = 980_000;
-/// A single record must fit into a request as well. New Relic itself keeps the first 128,000 of a message's characters.
+/// A single record must fit into a request as well, so this counts what is escaped. New Relic itself keeps the first 128,000 of a message's characters.
 const MESSAGE_MAX_BYTES: usize = 700_000;
 
 /// Names that are ours.
@@ -67,7 +67,7 @@ impl WireFormat for NewRelic {
 
     fn log(&self, _: &Resource, record: &LogRecord<'_>, out: &mut Vec<u8>) {
         let text = json::body_text(record);
-        let (message, left_out_bytes) = json::cut(&text, MESSAGE_MAX_BYTES);
+        let (message, left_out_bytes) = json::cut_escaped(&text, MESSAGE_MAX_BYTES);
         json::object(out, |log| {
             log.number("timestamp", json::millis(record.time_unix_nanos));
             log.text("message", message);

@@ -332,8 +332,8 @@ impl OpenSetup {
     fn backlog(&self, queue: &mut Queue, signal: Signal) -> Backlog {
         let oldest = queue.oldest(signal);
         let waiting = queue.waiting(signal);
-        let crowded = queue.is_nearly_full();
-        let Some(oldest) = oldest else { return Backlog { crowded, ..Backlog::default() } };
+        let (crowded, brimming) = (queue.is_nearly_full(), queue.is_brimming());
+        let Some(oldest) = oldest else { return Backlog { crowded, brimming, ..Backlog::default() } };
         Backlog {
             // Segments that are not counted yet hold something as well.
             blocks: waiting.blocks.max(1),
@@ -345,6 +345,7 @@ impl OpenSetup {
                 bytes: u64::from(oldest.plain_bytes),
             }),
             crowded,
+            brimming,
         }
     }
 }

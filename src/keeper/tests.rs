@@ -481,6 +481,8 @@ fn a_queue_that_is_nearly_full_says_so_whichever_signal_is_asked_for() {
         let crowded = Signal::ALL.map(|signal| open.backlog(&mut intake.queue, signal).crowded);
         assert!(crowded.iter().all(|other| *other == crowded[0]), "{crowded:?}");
         assert_eq!(crowded[0], intake.queue.disk_bytes() >= 3 << 18);
+        let brimming = Signal::ALL.map(|signal| open.backlog(&mut intake.queue, signal).brimming);
+        assert_eq!(brimming, [intake.queue.disk_bytes() >= 7 << 17; 3]);
         if crowded[0] && crowded_at.is_none() {
             crowded_at = Some(n);
         }

@@ -74,6 +74,11 @@ impl Queue {
         self.disk_bytes() >= self.limits.nearly_full_bytes()
     }
 
+    /// Whether so much of it is used that the next delivery may cost something.
+    pub fn is_brimming(&self) -> bool {
+        self.disk_bytes() >= self.limits.brimming_bytes()
+    }
+
     pub(super) fn note(&mut self, entry: Entry) {
         if let Some(index) = &mut self.index {
             index.note(entry);

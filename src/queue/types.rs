@@ -60,6 +60,15 @@ impl Limits {
         self.max_bytes / 4 * Self::NEARLY_FULL_QUARTERS
     }
 
+    /// From seven eighths on the fallback gets the oldest whatever the backend does: what is left is two segments of the
+    /// default budget, and less than two deliveries of the smallest.
+    const BRIMMING_EIGHTHS: u64 = 7;
+
+    /// From here on the next delivery may cost something, in bytes.
+    pub(super) fn brimming_bytes(&self) -> u64 {
+        self.max_bytes / 8 * Self::BRIMMING_EIGHTHS
+    }
+
     /// Limits for a budget of `max_bytes`.
     pub fn new(max_bytes: u64, overflow: Overflow) -> Self {
         let segment_bytes = (max_bytes / 16).clamp(Self::SEGMENT_BYTES.start, Self::SEGMENT_BYTES.end);

@@ -1,17 +1,19 @@
 //! Sending what was rescued: a queue's directory, or objects of the fallback.
 
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::content::Content;
 use super::options::Options;
 use super::progress::{Bar, Progress};
 use super::sender::{Judged, Sender};
 use crate::config::{self, Fallback};
 use crate::deliver::Aws;
 use crate::deliver::fallback::{ENDPOINT_VARIABLE, Listed, Parcel, S3};
-use crate::encode::{Protocol, WireFormat};
+use crate::encode::Protocol;
 use crate::queue::{
     Encoding, Limits, Mark, Overflow, Queue, ReadOnlyDisk, Reason, Request, Standing, gzip, survey,
 };
@@ -46,7 +48,11 @@ pub(super) async fn run(options: &Options) -> Result<(), String> {
         totals.refused,
         totals.skipped
     );
-    done
+    done?;
+    match totals.refused {
+        0 => Ok(()),
+        refused => Err(format!("not everything was sent: {refused} records were refused")),
+    }
 }
 
 // === A directory
@@ -62,7 +68,7 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
         .flat_map(|segment| &segment.frames)
         .filter(|frame| frame.standing == Standing::Waits)
         .collect();
-    if let Some(foreign) = waiting.iter().find(|frame| frame.format != sender.wire.id()) {
+    if let Some(foreign) = waiting.iter().find(|frame| frame.format != sender.protocol().wire().id()) {
         let name = Protocol::of_id(foreign.format).map_or("an unknown protocol", Protocol::name);
         return Err(format!("it was stored for {name}: set OUTLAST_PROTOCOL={name}"));
     }
@@ -88,7 +94,7 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
     bar.end();
     let damaged: u64 = Signal::ALL.iter().map(|s| queue.ledger().dropped_for(*s, Reason::Damaged)).sum();
     if damaged > 0 {
-        eprintln!("{damaged} records are damaged");
+        return Err(format!("not everything was sent: {damaged} records are damaged"));
     }
     Ok(())
 }
@@ -105,6 +111,9 @@ async fn lane(
     let one_by_one = options.since.is_some() || options.until.is_some();
     let mut blocks_max = if one_by_one { 1 } else { u32::MAX };
     let mut records_max = u32::MAX;
+    // What was left out is noted with what is taken after it.
+    let mut unnoted = None;
+    let wire = sender.protocol().wire();
     while let Some(oldest) = queue.oldest(signal) {
         let block = Mark { seq: oldest.seq, records: 0 };
         if !options.is_asked_for(oldest.received) {
@@ -115,7 +124,6 @@ async fn lane(
         }
         let done = queue.state().marks.get(signal).records;
         let encoding = if sender.gzip { Encoding::Gzip } else { Encoding::Identity };
-        let wire = config_wire(sender);
         let request = if records_max < oldest.records {
             queue.assemble_part(signal, wire.as_ref(), encoding, done..done.saturating_add(records_max))
         } else {
@@ -128,6 +136,7 @@ async fn lane(
                 sender.totals.records += u64::from(records - reports.min(records));
                 sender.totals.refused += rejected;
                 progress.note_mark(signal, to)?;
+                unnoted = None;
                 queue.done(signal, to);
                 bar.advance(plain_bytes, sender.totals.records);
                 if !one_by_one {
@@ -139,32 +148,34 @@ async fn lane(
                 sender.gzip = false;
                 queue.keep(signal);
             }
-            Judged::TooLarge | Judged::Refused(_) if blocks > 1 => {
+            Judged::TooLarge | Judged::Refused(_) | Judged::Breaks if blocks > 1 => {
                 blocks_max = blocks / 2;
                 queue.keep(signal);
             }
-            Judged::TooLarge | Judged::Refused(_) if records > 1 => {
+            Judged::TooLarge | Judged::Refused(_) | Judged::Breaks if records > 1 => {
                 records_max = records / 2;
                 queue.keep(signal);
             }
             judged => {
-                eprintln!("a record of {signal} is refused: {judged:?}");
-                sender.totals.refused += 1;
-                progress.note_mark(signal, to)?;
+                sender.leaves_out(signal.name(), &judged)?;
+                unnoted = Some(to);
+                if sender.is_trusted() {
+                    progress.note_mark(signal, to)?;
+                    unnoted = None;
+                }
                 queue.done(signal, to);
+                bar.advance(plain_bytes, sender.totals.records);
             }
         }
+    }
+    if let Some(to) = unnoted {
+        sender.takes_anything()?;
+        progress.note_mark(signal, to)?;
     }
     if queue.is_stalled() {
         return Err(format!("not all of {signal} can be read now"));
     }
     Ok(())
-}
-
-/// Lent to the queue while the sender is in use.
-fn config_wire(sender: &Sender) -> Box<dyn WireFormat> {
-    let protocol = Protocol::of_id(sender.wire.id()).unwrap_or_default();
-    protocol.wire()
 }
 
 // === Objects
@@ -173,7 +184,15 @@ async fn objects(options: &Options, s3: &S3, sender: &mut Sender) -> Result<(), 
     let identity = options.identity(0, sender.destination());
     let mut progress = Progress::open(&options.progress, &identity)?;
     let all = s3.list().await.map_err(|error| format!("{}: {error}", options.source))?;
+    if let Some((key, foreign)) = all.iter().find_map(|Listed { key, .. }| {
+        let other = Parcel::protocol_of(key).filter(|protocol| *protocol != sender.protocol())?;
+        asked_for(key, options).map(|_| (key, other.name()))
+    }) {
+        return Err(format!("{key} was written for {foreign}: set OUTLAST_PROTOCOL={foreign}"));
+    }
     let mut bar = Bar::new(all.iter().map(|object| object.bytes).sum());
+    // What had records left out is noted with what is taken after it.
+    let mut unnoted = Vec::new();
     for Listed { key, bytes } in all {
         let Some(signal) = asked_for(&key, options) else {
             bar.advance(bytes, sender.totals.records);
@@ -183,9 +202,16 @@ async fn objects(options: &Options, s3: &S3, sender: &mut Sender) -> Result<(), 
         if !progress.done.contains(&key) {
             let body = s3.get(&key).await.map_err(|error| format!("{key}: {error}"))?;
             object(signal, &key, body, sender).await?;
-            progress.note_object(&key)?;
+            unnoted.push(key);
+            if sender.is_trusted() {
+                unnoted.drain(..).try_for_each(|key| progress.note_object(&key))?;
+            }
         }
         bar.advance(bytes, sender.totals.records);
+    }
+    if !unnoted.is_empty() {
+        sender.takes_anything()?;
+        unnoted.iter().try_for_each(|key| progress.note_object(key))?;
     }
     bar.end();
     Ok(())
@@ -204,26 +230,26 @@ fn asked_for(key: &str, options: &Options) -> Option<Signal> {
 
 async fn object(signal: Signal, key: &str, body: Vec<u8>, sender: &mut Sender) -> Result<(), String> {
     let plain = inflated(&body).map_err(|error| format!("{key}: {error}"))?;
-    let content = Content::read(signal, &plain, sender.wire.as_ref())
-        .ok_or_else(|| format!("{key} is not what OUTLAST_PROTOCOL={} sends", sender.wire_name()))?;
+    let content = Content::read(signal, &plain, sender.protocol())
+        .ok_or_else(|| format!("{key} is not what OUTLAST_PROTOCOL={} sends", sender.protocol().name()))?;
     // As it is: the same bytes have the same key.
     let whole = if sender.gzip { body } else { plain.clone() };
+    let all = 0..content.records();
+    let mut ranges = Vec::new();
     match sender.send(signal, whole, sender.gzip).await? {
         Judged::Taken(rejected) => {
-            sender.totals.records += content.records() as u64;
+            sender.totals.records += all.len() as u64;
             sender.totals.refused += rejected;
             return Ok(());
         }
-        Judged::NoGzip => sender.gzip = false,
-        Judged::TooLarge | Judged::Refused(_) => {}
+        Judged::NoGzip => {
+            sender.gzip = false;
+            ranges.push(all);
+        }
+        judged => narrow(key, all, &judged, &mut ranges, sender)?,
     }
     // Halves, in order, down to the records that are not taken.
-    let all = 0..content.records();
-    let mut ranges = vec![all];
     while let Some(range) = ranges.pop() {
-        if range.is_empty() {
-            continue;
-        }
         let part = content.part(range.clone());
         let body = if sender.gzip { gzip(&part).map_err(|error| error.to_string())? } else { part };
         match sender.send(signal, body, sender.gzip).await? {
@@ -235,55 +261,30 @@ async fn object(signal: Signal, key: &str, body: Vec<u8>, sender: &mut Sender) -
                 sender.gzip = false;
                 ranges.push(range);
             }
-            judged if range.len() == 1 => {
-                eprintln!("a record of {key} is refused: {judged:?}");
-                sender.totals.refused += 1;
-            }
-            _ => {
-                let middle = range.start + range.len() / 2;
-                ranges.extend([middle..range.end, range.start..middle]);
-            }
+            judged => narrow(key, range, &judged, &mut ranges, sender)?,
         }
     }
     Ok(())
 }
 
-/// The body of an object, and where its records are.
-struct Content<'a> {
-    signal: Signal,
-    inner: &'a [u8],
-    parts: crate::encode::Parts,
-    wire: Box<dyn WireFormat>,
-}
-
-impl<'a> Content<'a> {
-    fn read(signal: Signal, plain: &'a [u8], wire: &dyn WireFormat) -> Option<Self> {
-        let framing = wire.framing(signal);
-        let inner = plain.strip_prefix(framing.prefix)?.strip_suffix(framing.suffix)?;
-        let parts = wire.parts(inner).ok()?;
-        let wire = Protocol::of_id(wire.id())?.wire();
-        Some(Self { signal, inner, parts, wire })
+/// Halves what was not taken, and leaves out what cannot be halved.
+fn narrow(
+    key: &str,
+    range: Range<usize>,
+    judged: &Judged,
+    ranges: &mut Vec<Range<usize>>,
+    sender: &mut Sender,
+) -> Result<(), String> {
+    if range.len() > 1 {
+        let middle = range.start + range.len() / 2;
+        ranges.extend([middle..range.end, range.start..middle]);
+        return Ok(());
     }
-
-    fn records(&self) -> usize {
-        self.parts.records.len()
-    }
-
-    fn part(&self, range: std::ops::Range<usize>) -> Vec<u8> {
-        let framing = self.wire.framing(self.signal);
-        let subset = self.wire.subset(self.inner, &self.parts, range);
-        [framing.prefix, &subset, framing.suffix].concat()
-    }
+    sender.leaves_out(key, judged)
 }
 
 fn inflated(body: &[u8]) -> Result<Vec<u8>, String> {
     let mut plain = Vec::new();
     MultiGzDecoder::new(body).read_to_end(&mut plain).map_err(|error| format!("is not gzip: {error}"))?;
     Ok(plain)
-}
-
-impl Sender {
-    fn wire_name(&self) -> &'static str {
-        Protocol::of_id(self.wire.id()).map_or("unknown", Protocol::name)
-    }
 }

@@ -8,11 +8,17 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::config::Config;
 use crate::deliver::{Client, Outgoing, Vault, Verdict};
-use crate::encode::WireFormat;
+use crate::encode::{Protocol, WireFormat};
 use crate::{Signal, clock};
 
 /// Failures in a row after which a replay ends; it goes on where it was when it is run again.
 const FAILURES_MAX: u32 = 12;
+
+/// After so many 500 in a row to one request it may be its content: smaller ones are tried.
+const SERVER_ERRORS_MAX: u32 = 3;
+
+/// After so many records in a row that are answered 500 it is the destination, and not they.
+const SUSPECTS_MAX: u32 = 16;
 
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub(super) enum Judged {
     TooLarge,
     /// Refused for good, in the destination's words.
     Refused(String),
+    /// Answered 500 again and again.
+    Breaks,
     /// Not as gzip.
     NoGzip,
 }
@@ -40,10 +48,14 @@ pub(super) struct Sender {
     config: Config,
     client: Client,
     vault: Vault,
-    pub(super) wire: Box<dyn WireFormat>,
+    wire: Box<dyn WireFormat>,
     pub(super) gzip: bool,
     bytes_per_second: Option<u64>,
     pub(super) totals: Totals,
+    /// Records that were answered 500 since the last request that was taken.
+    suspects: u32,
+    /// Something was taken.
+    took: bool,
 }
 
 impl Sender {
@@ -66,7 +78,44 @@ impl Sender {
             bytes_per_second: bytes_per_second.or(config.rate_limit),
             config: config.clone(),
             totals: Totals::default(),
+            suspects: 0,
+            took: false,
         }
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.config.protocol
+    }
+
+    /// A record of `source` is not sent.
+    ///
+    /// # Errors
+    /// If the destination seems to be at fault.
+    pub(super) fn leaves_out(&mut self, source: &str, judged: &Judged) -> Result<(), String> {
+        if *judged == Judged::Breaks {
+            self.suspects += 1;
+            if self.suspects >= SUSPECTS_MAX {
+                return Err(
+                    "the destination answers 500 to everything; run this again later to go on".to_owned()
+                );
+            }
+        }
+        eprintln!("a record of {source} is refused: {judged:?}");
+        self.totals.refused += 1;
+        Ok(())
+    }
+
+    /// Whether what was left out was so for good: something else was taken after each 500.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.suspects == 0
+    }
+
+    /// Whether the destination takes anything at all.
+    ///
+    /// # Errors
+    /// If not: then what it answers 500 to is not known to be at fault.
+    pub(super) fn takes_anything(&self) -> Result<(), String> {
+        self.took.then_some(()).ok_or_else(|| "the destination answers 500; run this again later".to_owned())
     }
 
     pub(super) fn max_bytes(&self) -> u64 {
@@ -90,6 +139,7 @@ impl Sender {
         let body = Bytes::from(body);
         let headers = self.config.signal_headers(signal);
         let mut pause = self.config.retry_initial;
+        let mut server_errors = 0;
         for _ in 0..FAILURES_MAX {
             let outgoing = Outgoing {
                 url: &url,
@@ -108,7 +158,10 @@ impl Sender {
             self.totals.requests += 1;
             self.pace(body.len()).await;
             let (told, after) = match verdict {
-                Some(Verdict::Delivered { rejected, .. }) => return Ok(Judged::Taken(rejected)),
+                Some(Verdict::Delivered { rejected, .. }) => {
+                    (self.suspects, self.took) = (0, true);
+                    return Ok(Judged::Taken(rejected));
+                }
                 Some(Verdict::TooLarge) => return Ok(Judged::TooLarge),
                 Some(Verdict::GzipRefused) => return Ok(Judged::NoGzip),
                 Some(Verdict::Refused { status, message }) => {
@@ -121,7 +174,13 @@ impl Sender {
                     ));
                 }
                 Some(Verdict::Retry { cause, after }) => (cause.to_string(), after),
-                Some(Verdict::ServerError { after }) => ("status 500".to_owned(), after),
+                Some(Verdict::ServerError { after }) => {
+                    server_errors += 1;
+                    if server_errors >= SERVER_ERRORS_MAX {
+                        return Ok(Judged::Breaks);
+                    }
+                    ("status 500".to_owned(), after)
+                }
                 None => ("no answer in time".to_owned(), None),
             };
             let wait = after.unwrap_or_else(|| pause.mul_f64(fastrand::f64()));

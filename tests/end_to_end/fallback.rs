@@ -9,8 +9,9 @@ use crate::support::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use outlast_backend::bucket::{self, Bucket, Mood};
+use outlast_backend::keystore::{self, Keystore};
 use outlast_backend::moto::Moto;
-use outlast_backend::{Backend, Behaviour, Door, Record, Signal, Verdict};
+use outlast_backend::{Backend, Behaviour, Dialect, Door, Record, Signal, Verdict};
 use outlast_simulator::{Builder, Freeze, Invocation, Sandbox};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
@@ -187,7 +188,7 @@ async fn shutdown_hands_the_rest_to_a_bucket() {
         assert_handed(&world, &lambda, &in_bucket(&bucket));
         for (path, object) in bucket.objects() {
             assert!(path.starts_with("telemetry/some/prefix/"), "{path}");
-            assert!(path.contains("/logs-") && path.ends_with(".pb.gz"), "{path}");
+            assert!(path.contains("/logs-") && path.ends_with(".otlp.pb.gz"), "{path}");
             assert_eq!(object.header("content-type"), Some("application/x-protobuf"));
             assert_eq!(object.header("content-encoding"), Some("gzip"));
             assert!(object.header("authorization").unwrap().starts_with("AWS4-HMAC-SHA256 Credential="));
@@ -279,6 +280,73 @@ async fn a_bucket_that_may_not_be_written_is_told_in_one_line_and_the_data_stays
     }
 }
 
+#[tokio::test]
+async fn a_bucket_is_written_with_keys_from_an_endpoint_which_is_asked_when_they_are_needed() {
+    let (world, bucket) = (World::new().await, Bucket::start().await.unwrap());
+    let store = Keystore::start().await.unwrap();
+    store.behave(keystore::Mood::Answers(
+        200,
+        r#"{"AccessKeyId":"AKIDSNAP","SecretAccessKey":"Open-Sesame-1001","Token":"opaque","Expiration":"2100-01-01T00:00:00Z"}"#.to_owned(),
+    ));
+    // As with SnapStart: no keys, and where to get them.
+    let builder = with_bucket(world.lambda(), &bucket)
+        .env("AWS_ACCESS_KEY_ID", "")
+        .env("AWS_SECRET_ACCESS_KEY", "")
+        .env("AWS_SESSION_TOKEN", "")
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", store.url())
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let-me-in");
+    let lambda = backlog(&world, builder).await;
+    assert_eq!(store.asked().len(), 0, "not before there is something to sign");
+    leave(&lambda).await;
+    assert_handed(&world, &lambda, &in_bucket(&bucket));
+    assert_eq!(store.asked().len(), 1, "kept");
+    assert_eq!(store.asked()[0].header("authorization"), Some("let-me-in"));
+    for object in bucket.objects().values() {
+        assert!(object.header("authorization").unwrap().contains("Credential=AKIDSNAP/"));
+        assert_eq!(object.header("x-amz-security-token"), Some("opaque"));
+    }
+    assert!(!output(&lambda).iter().any(|line| line.contains("Sesame") || line.contains("let-me-in")));
+}
+
+/// Every kind of fallback gets what every kind of backend did not take.
+#[tokio::test]
+async fn shutdown_hands_the_rest_of_every_protocol_to_every_kind_of_fallback() {
+    for dialect in Dialect::ALL {
+        let second = Backend::builder().dialect(dialect).start().unwrap();
+        let bucket = Bucket::start().await.unwrap();
+        for kind in ["second", "bucket", "stdout"] {
+            let world = World::speaking(dialect).await;
+            let builder = world.lambda();
+            let builder = match kind {
+                "second" => with_second(builder, &second),
+                "bucket" => with_bucket(builder, &bucket),
+                _ => builder.env("OUTLAST_FALLBACK", "stdout"),
+            };
+            world.backend.set_door(Door::Refused).await.unwrap();
+            let builder = match dialect.credentials() {
+                Some((name, scheme)) => {
+                    builder.env("OUTLAST_FALLBACK_HEADERS", format!("{name}={scheme}key"))
+                }
+                None => builder,
+            };
+            let lambda = builder.start().await.unwrap();
+            for _ in 0..2 {
+                invoke(&lambda, Invocation::new().logs(20)).await;
+            }
+            within("deliveries", lambda.settled()).await;
+            leave(&lambda).await;
+            let all = acknowledged(&[&lambda]).len() as u64;
+            let expected = Counts { received: all, delivered: 0, handed: all, left: 0, dropped: 0 };
+            assert_eq!(counts(&lambda), expected, "{dialect:?} {kind}: {:#?}", output(&lambda));
+            match kind {
+                "second" => assert!(told(&second.records()).len() as u64 == all, "{dialect:?}"),
+                "bucket" => assert!(!bucket.objects().is_empty(), "{dialect:?}"),
+                _ => assert!(lambda.extension_output().iter().any(|line| !line.stderr), "{dialect:?}"),
+            }
+        }
+    }
+}
+
 // === Overflow
 
 fn small(world: &World) -> Builder {
@@ -337,6 +405,35 @@ async fn a_bucket_gets_the_oldest_before_they_are_dropped() {
     let builder = with_bucket(small(&world), &bucket);
     let lambda = overflow(&world, builder).await;
     assert_overflown(&world, &lambda, &in_bucket(&bucket));
+}
+
+/// The backend takes everything and too slowly, or is not to get more: what would be dropped goes to the fallback.
+#[tokio::test]
+async fn what_a_slow_or_limited_backend_has_no_room_for_is_handed_over_and_not_dropped() {
+    for limited in [true, false] {
+        let (world, second) = (World::new().await, Backend::start().await.unwrap());
+        let mut builder = with_second(small(&world), &second);
+        if limited {
+            builder = builder.env("OUTLAST_RATE_LIMIT", "1KiB");
+        } else {
+            world.backend.behave(Behaviour::healthy().after(ms(700)));
+            builder = builder.env("OUTLAST_BATCH_MAX_BYTES", "32KiB");
+        }
+        let lambda = builder.start().await.unwrap();
+        for number in 0..3 * CROWD {
+            invoke(&lambda, heavy(number)).await;
+            within("deliveries", lambda.settled()).await;
+            // From seven eighths on help comes whatever the backend does, until there is room.
+            let room = || size_of(&world.queue()) < NEARLY_FULL_BYTES + (1 << 17);
+            eventually("the oldest to be handed over", room).await;
+        }
+        world.backend.behave(Behaviour::healthy());
+        leave(&lambda).await;
+        let counts = counts(&lambda);
+        assert_eq!((counts.left, counts.dropped), (0, 0), "limited {limited}: {:#?}", output(&lambda));
+        assert!(counts.handed > 250 && counts.delivered > 0, "limited {limited}: {counts:?}");
+        assert_eq!(counts.delivered + counts.handed, counts.received);
+    }
 }
 
 // === Refused records

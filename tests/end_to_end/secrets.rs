@@ -1,7 +1,7 @@
 //! Credentials that are kept elsewhere: the extension fetches them itself, and sends nothing without them.
 
 use crate::support::{
-    World, balance, delivered, invoke, leave, left_on_disk, lines_with, ms, output, within,
+    OUTLAST, World, balance, delivered, invoke, leave, left_on_disk, lines_with, ms, output, within,
 };
 use outlast_backend::keystore::{Keystore, Mood};
 use outlast_backend::moto::{Moto, Shelf};
@@ -90,6 +90,61 @@ async fn a_key_that_was_rotated_is_fetched_again_and_nothing_waits_for_it() {
     assert_eq!(world.backend.requests().last().unwrap().header("authorization"), Some(key.as_str()));
     assert!(store.asked().len() <= 2, "it is kept");
     assert_eq!(delivered(&world.backend).1, 0);
+}
+
+/// Fetching takes time that a cold start does not have, and before registration nobody would wait for it.
+#[tokio::test]
+async fn nothing_is_fetched_before_the_extension_is_registered() {
+    let world = World::new().await;
+    let store = Keystore::start().await.unwrap();
+    store.behave(Mood::parameter(KEY));
+    world.backend.set_door(Door::Refused).await.unwrap();
+    let lambda = with_store(&world, &store).start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    within("deliveries", lambda.settled()).await;
+    leave(&lambda).await;
+    assert!(left_on_disk(&lambda) > 0, "the next start has something to send");
+    world.backend.recover().await.unwrap();
+    let before = store.asked().len();
+    // An API that takes the registration and does not answer.
+    let api = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _extension = tokio::process::Command::new(OUTLAST)
+        .env_clear()
+        .env("AWS_LAMBDA_RUNTIME_API", api.local_addr().unwrap().to_string())
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_ACCESS_KEY_ID", "a")
+        .env("AWS_SECRET_ACCESS_KEY", "b")
+        .env("AWS_ENDPOINT_URL_SSM", store.url())
+        .env("OUTLAST_ENDPOINT", world.backend.url())
+        .env("OUTLAST_HEADERS", "authorization=Bearer%20ssm:/key")
+        .env("OUTLAST_QUEUE_DIR", world.queue())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let _registration = within("the registration", api.accept()).await.unwrap();
+    tokio::time::sleep(ms(300)).await;
+    assert_eq!(store.asked().len(), before);
+    assert_eq!(world.backend.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_answers_403_is_fetched_again() {
+    let world = World::new().await;
+    let store = Keystore::start().await.unwrap();
+    store.behave(Mood::parameter("old"));
+    let lambda = with_store(&world, &store).env("OUTLAST_SIGNALS", "logs");
+    let lambda = lambda.start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    world.until_idle().await;
+    store.behave(Mood::parameter(KEY));
+    world.backend.next(Behaviour::status(403));
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    leave(&lambda).await;
+    let key = format!("Bearer {KEY}");
+    assert_eq!(world.backend.requests().last().unwrap().header("authorization"), Some(key.as_str()));
+    assert_eq!(lines_with(&lambda, "403"), 0, "{:?}", output(&lambda));
 }
 
 #[tokio::test]

@@ -242,6 +242,30 @@ async fn a_fallback_is_trusted_by_the_same_authorities() {
 }
 
 #[tokio::test]
+async fn an_endpoint_on_the_machine_is_reached_directly_although_another_is_reached_by_a_proxy() {
+    let world = World::new().await;
+    let proxy = Proxy::start(world.backend.address()).await.unwrap();
+    let lambda = world
+        .lambda()
+        .env("OUTLAST_ENDPOINT", "")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", world.backend.url())
+        .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://other.example/v1/traces")
+        .env("OUTLAST_SIGNALS", "logs,traces")
+        .env("OUTLAST_SAMPLER", "always_on")
+        .env("HTTP_PROXY", proxy.url())
+        .env("HTTPS_PROXY", proxy.url())
+        .start()
+        .await
+        .unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    world.until_delivered(&lambda).await;
+    leave(&lambda).await;
+    assert!(!world.backend.requests().is_empty());
+    let asked = proxy.asked();
+    assert!(asked.iter().all(|line| line == "CONNECT other.example:443 HTTP/1.1"), "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_proxy_from_the_environment_is_used_unless_the_host_is_excepted() {
     let authority = Authority::new().unwrap();
     let world = world(authority.server(Flaw::OtherHost).unwrap());

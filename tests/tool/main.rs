@@ -9,12 +9,14 @@ mod account;
 #[path = "../end_to_end/support.rs"]
 mod support;
 
+use outlast_backend::bucket::Bucket;
 use outlast_backend::moto::Moto;
-use outlast_backend::{Backend, Behaviour, Decode, Door, Record, Signal};
-use outlast_simulator::{Invocation, Sandbox};
+use outlast_backend::{Backend, Behaviour, Condition, Decode, Dialect, Door, Record, Signal};
+use outlast_simulator::{Builder, Invocation, Sandbox};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::process::Output;
+use std::time::{Duration, Instant};
 use support::{World, invoke, is_report, leave, left_on_disk, within};
 use tokio::process::Command;
 
@@ -101,7 +103,7 @@ async fn a_rescued_directory_is_told_of_and_replayed_without_being_changed() {
     let poisoned = |record: &Record| record.uid.as_deref().is_some_and(|uid| uid.ends_with("-5"));
     destination.behave(Behaviour::poisoned_by(poisoned));
     let (ok, told, problems) = run(&mut replay()).await;
-    assert!(ok, "{problems}");
+    assert!(!ok && problems.contains("not everything was sent"), "{problems}");
     let refused = problems.matches("is refused").count();
     assert!(refused > 0 && told.contains(&format!("{refused} refused")), "{told} {problems}");
     let uids = uids(&destination.records());
@@ -216,6 +218,218 @@ async fn what_the_fallback_wrote_into_a_bucket_is_replayed_each_record_once() {
     let (ok, told, _) = run(&mut replay(&[])).await;
     assert!(ok && told.starts_with("0 records"), "{told}");
     assert_eq!(destination.requests().len(), requests, "nothing goes twice");
+}
+
+// === Every destination
+
+/// How a backend that speaks `dialect` is named to the tool.
+fn tool_speaking(dialect: Dialect, destination: &Backend, directory: &Path) -> Command {
+    let mut command = tool(destination, directory);
+    command.env("OUTLAST_PROTOCOL", dialect.name());
+    if let Some((name, scheme)) = dialect.credentials() {
+        command.env("OUTLAST_HEADERS", format!("{name}={scheme}key"));
+    }
+    command
+}
+
+const BUCKET: &str = "s3://telemetry/some/prefix";
+
+fn with_bucket(builder: Builder, bucket: &Bucket) -> Builder {
+    builder.env("OUTLAST_FALLBACK", BUCKET).env("AWS_ENDPOINT_URL_S3", bucket.url())
+}
+
+fn reading<'c>(command: &'c mut Command, bucket: &Bucket) -> &'c mut Command {
+    command
+        .env("AWS_ENDPOINT_URL_S3", bucket.url())
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_ACCESS_KEY_ID", "simulated")
+        .env("AWS_SECRET_ACCESS_KEY", "simulated")
+}
+
+/// An environment whose backend is away all the time, to its end.
+async fn lost(builder: Builder, invocations: usize) -> Sandbox {
+    let lambda = builder.start().await.unwrap();
+    for _ in 0..invocations {
+        invoke(&lambda, Invocation::new().logs(40)).await;
+    }
+    within("deliveries", lambda.settled()).await;
+    leave(&lambda).await;
+    lambda
+}
+
+/// What was written for one destination is replayed to it, whole and in pieces.
+async fn is_replayed(dialect: Dialect, bucket: Option<&Bucket>) {
+    let world = World::speaking(dialect).await;
+    world.backend.set_door(Door::Refused).await.unwrap();
+    let lambda = if let Some(bucket) = bucket {
+        lost(with_bucket(world.lambda(), bucket), 4).await
+    } else {
+        let lambda = world.lambda().start().await.unwrap();
+        for _ in 0..4 {
+            invoke(&lambda, Invocation::new().logs(40)).await;
+        }
+        within("deliveries", lambda.settled()).await;
+        lambda.kill().await;
+        lambda
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (progress, limit) in [("whole", usize::MAX), ("pieces", 6_000)] {
+        let destination = Backend::builder().dialect(dialect).start().unwrap();
+        destination.behave(Behaviour::too_large_above_plain(limit));
+        let mut command = tool_speaking(dialect, &destination, elsewhere.path());
+        command.arg("replay").args(["--progress", progress]);
+        match bucket {
+            Some(bucket) => reading(&mut command, bucket).arg(BUCKET),
+            None => command.arg(world.queue()),
+        };
+        let (ok, told, problems) = run(&mut command).await;
+        assert!(ok, "{dialect:?} {progress}: {told} {problems}");
+        assert_each_once(&destination.records(), &lambda);
+        let objects = bucket.map(|bucket| bucket.objects().len());
+        assert!(limit < usize::MAX || objects.is_none_or(|count| count == destination.requests().len()));
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_replayed_to_every_destination() {
+    for dialect in Dialect::ALL {
+        let bucket = Bucket::start().await.unwrap();
+        is_replayed(dialect, Some(&bucket)).await;
+        let paths = bucket.objects();
+        let named = format!(".{}.", dialect.name());
+        assert!(!paths.is_empty() && paths.keys().all(|path| path.contains(&named)), "{:?}", paths.keys());
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_replayed_to_every_destination() {
+    for dialect in Dialect::ALL {
+        is_replayed(dialect, None).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_bucket_holds_for_another_protocol_is_named_and_nothing_is_sent() {
+    let bucket = Bucket::start().await.unwrap();
+    let world = World::speaking(Dialect::Ndjson).await;
+    world.backend.set_door(Door::Refused).await.unwrap();
+    lost(with_bucket(world.lambda(), &bucket), 1).await;
+    let destination = Backend::builder().dialect(Dialect::SplunkHec).start().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut command = tool_speaking(Dialect::SplunkHec, &destination, elsewhere.path());
+    let (ok, _, problems) = run(reading(command.args(["replay", BUCKET]), &bucket)).await;
+    assert!(!ok && problems.contains("set OUTLAST_PROTOCOL=ndjson"), "{problems}");
+    assert_eq!(destination.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn what_a_bucket_got_at_another_time_is_left_out() {
+    let bucket = Bucket::start().await.unwrap();
+    let mut lambdas = Vec::new();
+    let mut between = String::new();
+    for number in 0..2 {
+        let world = World::new().await;
+        world.backend.set_door(Door::Refused).await.unwrap();
+        lambdas.push(lost(with_bucket(world.lambda_of_logs(), &bucket), 1).await);
+        if number == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            between = now();
+        }
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (option, lambda) in [("--until", &lambdas[0]), ("--since", &lambdas[1])] {
+        let destination = Backend::start().await.unwrap();
+        let mut command = tool(&destination, elsewhere.path());
+        command.args(["replay", BUCKET, option, &between, "--progress", option]);
+        let (ok, told, problems) = run(reading(&mut command, &bucket)).await;
+        assert!(ok, "{told} {problems}");
+        assert_each_once(&destination.records(), lambda);
+    }
+}
+
+#[tokio::test]
+async fn what_a_directory_got_at_another_time_is_left_out() {
+    let world = World::new().await;
+    let lambda = outage(&world).await;
+    let before = lambda.acknowledged_count();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let between = now();
+    invoke(&lambda, Invocation::new().logs(7)).await;
+    within("deliveries", lambda.settled()).await;
+    let after = lambda.acknowledged_count() - before;
+    lambda.kill().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (option, count) in [("--until", before), ("--since", after)] {
+        let destination = Backend::start().await.unwrap();
+        let mut command = tool(&destination, elsewhere.path());
+        command.arg("replay").arg(world.queue()).args([option, &between, "--progress", option]);
+        let (ok, told, problems) = run(&mut command).await;
+        assert!(ok, "{told} {problems}");
+        assert_eq!(uids(&destination.records()).len(), count, "{option} {told}");
+    }
+}
+
+fn now() -> String {
+    time::OffsetDateTime::from(std::time::SystemTime::now())
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_rate_bounds_what_is_sent_per_second() {
+    let bucket = Bucket::start().await.unwrap();
+    let world = World::new().await;
+    world.backend.set_door(Door::Refused).await.unwrap();
+    let lambda = lost(with_bucket(world.lambda_of_logs(), &bucket), 5).await;
+    let destination = Backend::start().await.unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let bytes: usize = bucket.objects().values().map(|object| object.body.len()).sum();
+    let rate = bytes.to_string();
+    let mut command = tool(&destination, elsewhere.path());
+    let begun = Instant::now();
+    let (ok, told, problems) = run(reading(command.args(["replay", BUCKET, "--rate", &rate]), &bucket)).await;
+    assert!(ok, "{told} {problems}");
+    assert!(begun.elapsed() >= Duration::from_millis(990), "{:?} for {told}", begun.elapsed());
+    assert_each_once(&destination.records(), &lambda);
+}
+
+#[tokio::test]
+async fn a_record_that_is_answered_500_keeps_no_other_back() {
+    let bucket = Bucket::start().await.unwrap();
+    let world = World::new().await;
+    world.backend.set_door(Door::Refused).await.unwrap();
+    let lambda = lost(with_bucket(world.lambda_of_logs(), &bucket), 2).await;
+    let queued = World::new().await;
+    let left = outage(&queued).await;
+    left.kill().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let breaks = |record: &Record| record.uid.as_deref().is_some_and(|uid| uid.ends_with("-5"));
+    for (source, sandbox) in [(BUCKET, &lambda), (queued.queue().to_str().unwrap(), &left)] {
+        let destination = Backend::builder().decode(Decode::BeforeAnswer).start().unwrap();
+        let replay = || {
+            let mut command = tool(&destination, elsewhere.path());
+            reading(&mut command, &bucket);
+            let progress = if source == BUCKET { "bucket" } else { "directory" };
+            command.args(["replay", source, "--progress", progress]);
+            command
+        };
+        // Nothing is lost to a backend that answers so to everything.
+        destination.behave(Behaviour::status(500));
+        let (ok, _, problems) = run(&mut replay()).await;
+        assert!(!ok && problems.contains("to everything"), "{problems}");
+        destination.behave(Behaviour::status(500).when(Condition::any_record(breaks)));
+        let (ok, told, problems) = run(&mut replay()).await;
+        assert!(!ok && problems.contains("not everything was sent"), "{problems}");
+        let refused = problems.matches("is refused").count();
+        assert!(refused > 0, "{told} {problems}");
+        let got = uids(&destination.records());
+        assert_eq!(got.iter().collect::<HashSet<_>>().len(), got.len(), "none twice");
+        assert_eq!(got.len() + refused, sandbox.acknowledged_count());
+        let requests = destination.requests().len();
+        let (ok, told, _) = run(&mut replay()).await;
+        assert!(ok && told.starts_with("0 records"), "{told}");
+        assert_eq!(destination.requests().len(), requests, "what was left out is noted");
+    }
 }
 
 #[tokio::test]

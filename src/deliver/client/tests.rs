@@ -357,10 +357,11 @@ async fn tls_works_without_preparation_and_resumes_its_session_after_a_renewal()
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(testdata("authority.der"))).unwrap();
     let client = Client { roots: Roots::Only(roots), ..Client::new(std::slice::from_ref(&url), TIMEOUT) };
+    let client = Arc::new(client);
     assert_eq!(send(&client, &url).await, DELIVERED);
     assert_eq!(how.recv().unwrap(), Some(HandshakeKind::Full));
     client.renew();
-    client.prepare();
+    client.prepared().await;
     assert_eq!(send(&client, &url).await, DELIVERED);
     assert_eq!(how.recv().unwrap(), Some(HandshakeKind::Resumed));
 }
@@ -368,8 +369,8 @@ async fn tls_works_without_preparation_and_resumes_its_session_after_a_renewal()
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_unreachable() {
     let (url, _how) = tls_peer();
-    let client = Client::new(std::slice::from_ref(&url), TIMEOUT);
-    client.prepare();
+    let client = Arc::new(Client::new(std::slice::from_ref(&url), TIMEOUT));
+    client.prepared().await;
     let verdict = send(&client, &url).await;
     assert!(is_unreachable(&verdict), "{verdict:?}");
     assert!(format!("{verdict:?}").contains("certificate"), "{verdict:?}");
@@ -390,7 +391,37 @@ fn only_this_machine_is_loopback() {
 
 #[test]
 fn the_client_shows_nothing_of_its_insides() {
-    let client = Client::new(&["http://u:hunter2@h/?k=hunter2".parse().unwrap()], TIMEOUT);
-    client.prepare();
+    let url: Url = "http://u:hunter2@h/?k=hunter2".parse().unwrap();
+    let client = Client::new(std::slice::from_ref(&url), TIMEOUT);
+    drop(client.current(&url));
     assert!(!format!("{client:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn whoever_forgets_connections_does_not_wait_for_files_that_do_not_come() {
+    let url: Url = "https://localhost:1/".parse().unwrap();
+    let client = Arc::new(Client::new(std::slice::from_ref(&url), TIMEOUT));
+    let held = client.preparing.lock().await;
+    let waiter = tokio::spawn({
+        let client = Arc::clone(&client);
+        async move { client.prepared().await }
+    });
+    tokio::task::yield_now().await;
+    client.renew();
+    assert!(!waiter.is_finished() && client.tls.get().is_none());
+    drop(held);
+    waiter.await.unwrap();
+    assert!(client.tls.get().is_some(), "built, and by one");
+}
+
+#[test]
+fn connections_to_this_machine_and_to_others_are_kept_apart() {
+    let (here, elsewhere) = ("http://127.0.0.1:1".parse().unwrap(), "http://c".parse().unwrap());
+    let client = Client::new(&[here, elsewhere], TIMEOUT);
+    for (url, is_here) in [("http://127.0.0.1:1", true), ("http://c/v1/logs", false)] {
+        client.renew();
+        client.current(&url.parse().unwrap()).unwrap();
+        let mut pools = client.slot();
+        assert_eq!((pools.of(true).is_some(), pools.of(false).is_some()), (is_here, !is_here), "{url}");
+    }
 }

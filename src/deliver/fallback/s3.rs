@@ -1,7 +1,7 @@
 //! One object per request body, in Amazon S3 or in what speaks like it.
 //!
 //! A key is made of what does not change when the same blocks are sent again, so that a repeated PUT overwrites itself:
-//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-RECORD-HASH.EXT.gz`. The time is that of the first block's
+//! `PREFIX/FUNCTION/YYYY/MM/DD/HH/SIGNAL-TIME-QUEUE-SEQUENCE-RECORD-HASH.PROTOCOL.EXT.gz`. The time is that of the first block's
 //! arrival, the record the first of that block in the object. Sequence numbers grow with the stream within one queue, and have a fixed width, so that keys of one hour,
 //! signal and queue sort in the order of the stream.
 
@@ -40,6 +40,9 @@ pub struct S3 {
     /// Of the bucket, without a slash at its end.
     base: String,
     prefix: String,
+    /// How long reading may take.
+    #[cfg(feature = "tool")]
+    read_max: Duration,
 }
 
 impl S3 {
@@ -58,16 +61,22 @@ impl S3 {
         let base = base_of(&aws, bucket);
         let url = Url::parse(&base).map_err(|_| AwsError::NotAUrl("AWS_REGION"))?;
         let client = Arc::new(Client::new(&[url], timeout).trusting(ca_file));
-        Ok(Self { aws, client, base, prefix: prefix.to_owned() })
+        Ok(Self {
+            aws,
+            client,
+            base,
+            prefix: prefix.to_owned(),
+            #[cfg(feature = "tool")]
+            read_max: reading::READ_MAX,
+        })
     }
 
     pub(super) async fn send(&self, parcel: Parcel<'_>) -> Verdict {
         self.client.prepared().await;
-        let Some((url, headers)) = self.request(&parcel, clock::unix_now()) else {
-            let reason = "the key or the credentials make no request".to_owned();
-            return Verdict::Retry { cause: Cause::Unreachable(reason), after: None };
-        };
-        self.client.put(url, headers, parcel.body).await
+        match self.request(&parcel, clock::unix_now()).await {
+            Ok((url, headers)) => self.client.put(url, headers, parcel.body).await,
+            Err(reason) => Verdict::Retry { cause: Cause::Unreachable(reason), after: None },
+        }
     }
 
     pub(super) fn egress_bytes(&self) -> u64 {
@@ -78,10 +87,10 @@ impl S3 {
         self.client.renew();
     }
 
-    /// The PUT of `parcel` at `now`. `None` if a variable holds what no header can.
-    fn request(&self, parcel: &Parcel<'_>, now: Duration) -> Option<(Url, HeaderMap)> {
+    /// The PUT of `parcel` at `now`, or why it cannot be made.
+    async fn request(&self, parcel: &Parcel<'_>, now: Duration) -> Result<(Url, HeaderMap), String> {
         let key = encoded_path(&self.key(parcel));
-        let url = Url::parse(&format!("{}/{key}", self.base)).ok()?;
+        let url = Url::parse(&format!("{}/{key}", self.base)).map_err(|error| error.to_string())?;
         let unsigned = Unsigned {
             service: SERVICE,
             region: &self.aws.region,
@@ -90,12 +99,12 @@ impl S3 {
             headers: &[],
             body: &parcel.body,
         };
-        let mut headers = self.aws.signed(&unsigned, now)?;
+        let mut headers = self.aws.signed(&unsigned, now).await?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(parcel.content_type));
         if parcel.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        Some((url, headers))
+        Ok((url, headers))
     }
 
     fn key(&self, parcel: &Parcel<'_>) -> String {
@@ -106,11 +115,11 @@ impl S3 {
         let (signal, time) = (parcel.signal.name(), at.to_millisecond());
         let queue = (parcel.queue_id >> 64) as u64;
         let hash: String = parcel.hash.chars().take(16).collect();
-        let extension = extension(parcel.content_type);
+        let (protocol, extension) = (parcel.protocol.name(), extension(parcel.content_type));
         let gz = if parcel.gzip { ".gz" } else { "" };
         format!(
             "{prefix}{slash}{function}/{year:04}/{month:02}/{day:02}/{hour:02}/\
-             {signal}-{time}-{queue:016x}-{:016x}-{:08x}-{hash}.{extension}{gz}",
+             {signal}-{time}-{queue:016x}-{:016x}-{:08x}-{hash}.{protocol}.{extension}{gz}",
             parcel.first, parcel.from_record
         )
     }
@@ -183,14 +192,15 @@ mod tests {
         }
     }
 
-    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-00000000-0011223344556677.pb.gz";
+    const REST: &str = "check-out/2015/08/30/12/logs-20150830T123600007Z-feed000000000001-0000000700000005-00000000-0011223344556677.otlp.pb.gz";
 
-    #[test]
-    fn a_key_is_made_of_what_stays_the_same_when_the_same_blocks_go_again() {
+    #[tokio::test]
+    async fn a_key_is_made_of_what_stays_the_same_when_the_same_blocks_go_again() {
         assert_eq!(s3("bucket", "", &[]).key(&parcel()), REST);
         assert_eq!(s3("bucket", "a/b", &[]).key(&parcel()), format!("a/b/{REST}"));
-        let at = |now| s3("bucket", "", &[]).request(&parcel(), Duration::from_secs(now)).unwrap().0;
-        assert_eq!(at(1_440_938_161), at(1_540_938_161), "whenever they go");
+        let s3 = s3("bucket", "", &[]);
+        let at = async |now| s3.request(&parcel(), Duration::from_secs(now)).await.unwrap().0;
+        assert_eq!(at(1_440_938_161).await, at(1_540_938_161).await, "whenever they go");
     }
 
     #[test]
@@ -223,10 +233,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_request_is_signed_for_the_host_and_path_it_goes_to() {
+    #[tokio::test]
+    async fn a_request_is_signed_for_the_host_and_path_it_goes_to() {
         let (url, headers) = s3("bucket", "ä b", &[("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")])
             .request(&parcel(), Duration::from_secs(1_440_938_160))
+            .await
             .unwrap();
         assert_eq!(url.as_str(), format!("http://127.0.0.1:9000/bucket/%C3%A4%20b/{REST}"));
         assert_eq!(host_of(&url).unwrap(), "127.0.0.1:9000");

@@ -9,10 +9,11 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::Parcel;
 use crate::deliver::verdict::{Cause, Verdict};
@@ -60,14 +61,19 @@ impl Stdout {
         let lines = lines(parcel);
         // A body before this one that stdout does not take keeps this one waiting here, not on another thread.
         let mut out = Arc::clone(&self.out).lock_owned().await;
-        let written = tokio::task::spawn_blocking(move || {
-            out.write_all(lines.as_bytes())?;
-            out.flush()
+        let (done, written) = oneshot::channel();
+        // Not a thread of the runtime: of those there is one, and TLS is built there.
+        let started = thread::Builder::new().name("stdout".into()).spawn(move || {
+            // Whoever waited may have given up.
+            drop(done.send(out.write_all(lines.as_bytes()).and_then(|()| out.flush())));
         });
+        if let Err(error) = started {
+            return unreachable(error.to_string());
+        }
         match written.await {
             Ok(Ok(())) => Verdict::Delivered { rejected: 0, message: None },
             Ok(Err(error)) => unreachable(error.to_string()),
-            Err(error) => unreachable(error.to_string()),
+            Err(_) => unreachable("writing came to grief".to_owned()),
         }
     }
 }
@@ -193,8 +199,14 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn a_pipe_that_nobody_reads_blocks_one_thread_and_nobody_else() {
+    #[test]
+    fn a_pipe_that_nobody_reads_blocks_one_thread_and_nobody_else() {
+        // As in `main`.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(writes_while_nobody_reads());
+    }
+
+    async fn writes_while_nobody_reads() {
         struct Full {
             begun: tokio::sync::mpsc::UnboundedSender<()>,
             room: std::sync::mpsc::Receiver<()>,
@@ -226,6 +238,7 @@ mod tests {
             () = std::future::ready(()) => {}
         }
         assert!(begins.try_recv().is_err(), "it waits for its turn on no thread");
+        tokio::task::spawn_blocking(|| {}).await.unwrap();
         make_room.send(()).unwrap();
         make_room.send(()).unwrap();
         assert_eq!(second.await, Verdict::Delivered { rejected: 0, message: None });

@@ -8,7 +8,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// `blocks` blocks, the first of them `head` with `records` records.
 fn level(blocks: u64, head: u64, records: u64) -> Backlog {
     let head = (blocks > 0).then_some(Head { sequence: head, records, bytes: records * 100 });
-    Backlog { blocks, bytes: blocks * 1_000, oldest: None, head, crowded: false }
+    Backlog { blocks, bytes: blocks * 1_000, oldest: None, head, crowded: false, brimming: false }
 }
 
 fn sent(blocks: u64, head: u64, records: u64) -> Sent {

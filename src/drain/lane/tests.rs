@@ -7,7 +7,14 @@ const BATCH_MAX_BYTES: u64 = 1 << 20;
 /// `blocks` blocks, the oldest `head` with `records` records in `bytes` bytes.
 fn level(blocks: u64, head: u64, records: u64, bytes: u64) -> Backlog {
     let oldest = (blocks > 0).then_some(Head { sequence: head, records, bytes });
-    Backlog { blocks, bytes: blocks * bytes, oldest: Some(ms(1_000)), head: oldest, crowded: false }
+    Backlog {
+        blocks,
+        bytes: blocks * bytes,
+        oldest: Some(ms(1_000)),
+        head: oldest,
+        crowded: false,
+        brimming: false,
+    }
 }
 
 fn lane(level: Backlog) -> Lane {

@@ -25,6 +25,9 @@ impl Policy {
         let primary = self.ready_at(lane, now);
         let Some(shutdown) = self.shutdown else {
             let fallback = self.overflow_at(lane, now);
+            if self.brimming && fallback.is_some_and(|at| at <= now) {
+                return fallback.map(|at| (at, Target::Fallback));
+            }
             return earliest(primary, fallback);
         };
         let fallback = match self.hand_over(lane, now, &shutdown) {
@@ -55,10 +58,20 @@ impl Policy {
         worth_it.then(|| self.patience_until(&shutdown))
     }
 
-    /// The queue is nearly full and the backend away: when the oldest run of blocks can go.
+    /// Notes how much room the queue has. Once it is about to overflow, the fallback helps until there is room again: a
+    /// single request to a slow backend may take as long as the last eighth takes to fill.
+    pub(super) fn note_room(&mut self, level: &Backlog) {
+        self.crowded = level.crowded;
+        self.brimming = level.crowded && (level.brimming || self.brimming);
+    }
+
+    /// The queue is nearly full, and the backend is away or not to get more now; or it is about to overflow, whatever the
+    /// backend does: when the oldest run of blocks can go.
     fn overflow_at(&self, lane: &Lane, now: Time) -> Option<Time> {
         let standby = self.standby.as_ref().filter(|_| self.crowded)?;
-        let failing = |lane: &Lane| self.destination.is_open() || lane.failures >= FAILURES_TO_GIVE_WAY;
+        let throttled = self.throttle.as_ref().is_some_and(|throttle| throttle.ready_at() > now);
+        let pressed = throttled || self.brimming || self.destination.is_open();
+        let failing = |lane: &Lane| pressed || lane.failures >= FAILURES_TO_GIVE_WAY;
         let head = |lane: &Lane| lane.level.head.map(|head| head.sequence);
         // The oldest first, across signals: that is what would be dropped next.
         let ready = self.lanes.iter().filter(|lane| lane.is_ready() && failing(lane));

@@ -1,4 +1,4 @@
-//! A scripted bucket: takes objects by PUT, in the path style of S3, and misbehaves on command. Whether requests are signed
+//! A scripted bucket: takes objects by PUT, in the path style of S3, gives and lists them, and misbehaves on command. Whether requests are signed
 //! as AWS wants them is not judged here but by moto ([`crate::moto::Moto`]).
 
 use std::{
@@ -127,7 +127,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), HttpError> 
         let Read::Whole(body) = io.body(&head, None).await? else { return Ok(()) };
         let mood = *lock(&shared.mood);
         let answer = match mood {
-            _ if head.method != "PUT" => Answer::explained(405, "only PUT"),
+            Mood::Takes if head.method == "GET" => read(&shared, &head.path),
+            _ if head.method != "PUT" => Answer::explained(405, "only PUT, and GET while it takes"),
             Mood::Takes | Mood::Hangs => {
                 keep(&shared, &head, body);
                 Answer::new(200).body("application/xml", Bytes::new())
@@ -143,6 +144,24 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), HttpError> 
         io.answer(&answer, head.keep_alive, None).await?;
     }
     Ok(())
+}
+
+/// An object, or a page of all of them, of the bucket that the path begins with.
+fn read(shared: &Shared, path: &str) -> Answer {
+    let objects = lock(&shared.objects);
+    let path = path.trim_start_matches('/');
+    let Some((bucket, _)) = path.split_once("/?list-type=2") else {
+        return objects.get(path).map_or_else(
+            || Answer::explained(404, "no such key"),
+            |object| Answer::new(200).body("application/octet-stream", object.body.clone()),
+        );
+    };
+    let of_bucket = objects.iter().filter_map(|(path, object)| {
+        let key = path.strip_prefix(bucket)?.strip_prefix('/')?;
+        Some(format!("<Contents><Key>{key}</Key><Size>{}</Size></Contents>", object.body.len()))
+    });
+    let page = format!("<ListBucketResult>{}</ListBucketResult>", of_bucket.collect::<String>());
+    Answer::new(200).body("application/xml", page)
 }
 
 fn keep(shared: &Shared, head: &Head, body: Bytes) {

@@ -241,6 +241,51 @@ fn a_full_queue_is_no_reason_to_hand_over_while_the_backend_takes_data() {
 }
 
 #[test]
+fn a_queue_that_is_nearly_full_gives_what_a_rate_limit_holds_back_to_the_fallback() {
+    let settings = Settings { bytes_per_second: Some(10), batch_max_bytes: 1_000, ..with_fallback() };
+    let mut world = World::started(settings, two(takes, takes));
+    backlog(&mut world);
+    world.run_for(ms(60_000));
+    assert_eq!(world.handed, [], "there is room");
+    world.crowded = true;
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(10_000));
+    all_in(&world, &[world.delivered.clone(), world.handed.clone()].concat());
+    assert!(!world.handed.is_empty());
+    let delivered = world.delivered.len();
+    for _ in 0..40 {
+        world.append(Signal::Logs, 1, 100);
+        world.run_for(ms(60_000));
+    }
+    assert!(world.delivered.len() > delivered, "the backend gets what the limit allows");
+    all_in(&world, &[world.delivered.clone(), world.handed.clone()].concat());
+}
+
+#[test]
+fn a_queue_that_is_about_to_overflow_gives_its_oldest_to_the_fallback_whatever_the_backend_does() {
+    let settings = Settings { batch_max_bytes: 1_000, ..with_fallback() };
+    let slow = |_: &Request<'_>| reply(ms(3_000), Outcome::Delivered);
+    let mut world = World::started(settings, two(slow, takes));
+    world.crowded = true;
+    backlog(&mut world);
+    world.run_for(ms(4_000));
+    assert_eq!(world.handed, [], "nearly full is no reason");
+    world.brimming = true;
+    world.append(Signal::Logs, 1, 100);
+    // One is enough to be no longer brimming, but not for there to be room.
+    world.brimming = false;
+    world.run_for(ms(4_000));
+    assert!(!world.handed.is_empty());
+    all_in(&world, &[world.delivered.clone(), world.handed.clone()].concat());
+    world.crowded = false;
+    world.append(Signal::Logs, 1, 100);
+    let handed = world.handed.len();
+    world.run_for(ms(20_000));
+    assert_eq!(world.handed.len(), handed, "there is room again");
+    all_in(&world, &[world.delivered.clone(), world.handed.clone()].concat());
+}
+
+#[test]
 fn handing_over_does_not_keep_the_backend_from_being_tried() {
     let mut settings = metered(1 << 30, 0);
     settings.fallback.as_mut().unwrap().batch_max_bytes = 100;

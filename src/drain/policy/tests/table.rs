@@ -1007,6 +1007,23 @@ fn a_freeze_shorter_than_the_time_out_is_noticed_too() {
 }
 
 #[test]
+fn a_rate_limit_counts_what_was_given_up() {
+    let settings = Settings { bytes_per_second: Some(1_000), continuous: true, ..settings() };
+    let gives_up = settings.request_timeout;
+    let mut limited = Policy::new(settings, 1);
+    limited.on(ms(0), Event::Started);
+    let level = Backlog { blocks: 2, bytes: 200_000, ..Backlog::default() };
+    limited.on(ms(0), Event::Backlog { signal: Signal::Logs, level });
+    let actions = |policy: &mut Policy, now| std::iter::from_fn(|| policy.next(now)).collect::<Vec<_>>();
+    actions(&mut limited, ms(0));
+    let aborted = limited.next(gives_up);
+    assert!(matches!(aborted, Some(Action::Abort { .. })), "{aborted:?}");
+    limited.on(gives_up, Event::Spent { wire_bytes: 100_000 });
+    assert_eq!(actions(&mut limited, gives_up), []);
+    assert_eq!(limited.wake_at(), Some(gives_up + ms(90_000)), "100 s are paid for, 10 of them in advance");
+}
+
+#[test]
 fn a_rate_limit_lets_one_request_go_at_a_time_and_is_lifted_at_shutdown() {
     let mut limited = Policy::new(Settings { bytes_per_second: Some(1_000), ..settings() }, 1);
     let level = |blocks| Backlog { blocks, bytes: blocks * 100_000, ..Backlog::default() };

@@ -97,6 +97,7 @@ pub(super) struct World {
     pub(super) refused: Vec<(Signal, u64)>,
     /// What the policy is told of the queue as a whole.
     pub(super) crowded: bool,
+    pub(super) brimming: bool,
     pub(super) appended: Vec<(Signal, u64)>,
     pub(super) next_pending: bool,
     pub(super) exited: Option<Time>,
@@ -123,6 +124,7 @@ impl World {
             handed: Vec::new(),
             refused: Vec::new(),
             crowded: false,
+            brimming: false,
             appended: Vec::new(),
             next_pending: false,
             exited: None,
@@ -290,6 +292,7 @@ impl World {
                 bytes: sum(block),
             }),
             crowded: self.crowded,
+            brimming: self.brimming,
         }
     }
 
