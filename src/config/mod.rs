@@ -355,7 +355,8 @@ fn reconcile(variables: &BTreeMap<String, String>, config: &mut Config, problems
             consequence: "no certificate is shown".to_owned(),
         });
     }
-    let body_max_bytes = config.protocol.wire().limits().body_bytes;
+    // What other signals have below this is kept to where requests are put together.
+    let body_max_bytes = config.protocol.wire().limits(Signal::Logs).body_bytes;
     if config.batch_max_bytes > body_max_bytes {
         if variables.contains_key(settings::BATCH_MAX_BYTES) {
             problems.push(Problem::batch_beyond(config.protocol, config.batch_max_bytes, body_max_bytes));

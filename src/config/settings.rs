@@ -24,6 +24,8 @@ pub(super) const SIGNALS: &str = "OUTLAST_SIGNALS";
 pub(super) const BATCH_MAX_BYTES: &str = "OUTLAST_BATCH_MAX_BYTES";
 /// Bytes of the queue on disk.
 pub(super) const QUEUE_MAX_BYTES: &str = "OUTLAST_QUEUE_MAX_BYTES";
+/// Where metrics go.
+pub(super) const METRICS_ENDPOINT: &str = "OUTLAST_METRICS_ENDPOINT";
 /// Where OTLP is taken from the function.
 pub(super) const OTLP_RECEIVER: &str = "OUTLAST_OTLP_RECEIVER";
 
@@ -75,9 +77,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         ],
     },
     Setting {
+        name: METRICS_ENDPOINT,
+        default: "",
+        meaning: "URL that metrics are posted to, used as it is, where that is not what the protocol makes of `OUTLAST_ENDPOINT` ([destinations.md](destinations.md#addresses)): for `datadog` and `newrelic` behind a proxy, say. It wins over `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`.",
+        example: "https://proxy.example.com/datadog/api/v2/series",
+        kind: Kind::Other(apply::OWN_URL_ACCEPTED, apply::metrics_url),
+        standard: &[],
+    },
+    Setting {
         name: PROTOCOL,
         default: "otlp",
-        meaning: "How the backend is spoken to: [destinations.md](destinations.md) has an example for each, with what is sent and what it guarantees. `otlp` is OTLP/HTTP with protobuf bodies, and `otlp-json` with JSON. All others take logs only, and the standard `OTEL_EXPORTER_OTLP_*` variables are not read for them.",
+        meaning: "How the backend is spoken to: [destinations.md](destinations.md) has an example for each, with what is sent and what it guarantees. `otlp` is OTLP/HTTP with protobuf bodies, and `otlp-json` with JSON. `datadog` and `newrelic` take logs and metrics, all others logs only, and the standard `OTEL_EXPORTER_OTLP_*` variables are not read for them.",
         example: "loki",
         kind: Kind::Choice(&[
             Choice { word: "otlp", apply: Some(|config| config.protocol = Protocol::Otlp) },

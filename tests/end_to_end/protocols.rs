@@ -3,11 +3,11 @@
 
 use crate::refusal::{backlog, only_missing, poisoned};
 use crate::support::{
-    OUTLAST, PATIENCE, World, acknowledged, balance, delivered, invoke, is_report, leave, left_on_disk,
-    lines_with, ms, output, summary, within,
+    OUTLAST, PATIENCE, World, acknowledged, balance, count_of, delivered, invoke, is_report, leave,
+    left_on_disk, lines_with, ms, output, summary, within,
 };
 use outlast_backend::real::Rotel;
-use outlast_backend::{Behaviour, Dialect, Door, Fate, Reset, Verdict};
+use outlast_backend::{Behaviour, Dialect, Door, Fate, Record, Reset, Signal, Verdict};
 use outlast_simulator::{Freeze, Invocation, Sandbox};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -164,6 +164,170 @@ destinations! {
     newrelic: NewRelic,
 }
 
+/// Metrics beside logs, where that is not OTLP.
+mod metrics {
+    use super::*;
+    use outlast_simulator::Builder;
+
+    fn lambda(world: &World) -> Builder {
+        world.lambda().env("OUTLAST_SIGNALS", "logs,metrics").env("OUTLAST_SELF_METRICS", "off")
+    }
+
+    /// What a counter comes to. Of points of a series and second Datadog keeps the last.
+    fn total(records: &[Record], dialect: Dialect, name: &str) -> f64 {
+        let mut points = BTreeMap::new();
+        let of_name = records.iter().filter(|record| record.signal == Signal::Metrics && record.text == name);
+        for (place, record) in of_name.enumerate() {
+            let series = serde_json::to_string(&record.attributes).unwrap();
+            let place = if dialect == Dialect::Datadog { 0 } else { place };
+            points.insert((series, record.time_unix_nano, place), record.body["value"].as_f64().unwrap());
+        }
+        points.values().sum()
+    }
+
+    async fn until_counted(world: &World, dialect: Dialect, invocations: u32) {
+        let counted = |received: &outlast_backend::Received| {
+            total(received.records(), dialect, "faas.invocations") >= f64::from(invocations)
+        };
+        world.wait_for(counted).await;
+    }
+
+    /// An outage of either kind in between: every invocation is counted once.
+    async fn outlast_an_outage(dialect: Dialect, behaviour: Behaviour) {
+        let world = World::speaking(dialect).await;
+        let lambda = lambda(&world).start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(3)).await;
+        until_counted(&world, dialect, 1).await;
+        world.backend.behave(behaviour);
+        for _ in 0..8 {
+            invoke(&lambda, Invocation::new().runs_for(ms(2)).logs(3)).await;
+            within("the delivery", lambda.settled()).await;
+        }
+        world.until_requests(world.backend.requests().len() + ATTEMPTS).await;
+        world.backend.recover().await.unwrap();
+        until_counted(&world, dialect, 9).await;
+        leave(&lambda).await;
+        assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+        let records = world.backend.records();
+        assert!((total(&records, dialect, "faas.invocations") - 9.0).abs() < 1e-9, "each once");
+        let spread = if dialect == Dialect::Datadog { ".count" } else { "" };
+        assert!(records.iter().any(|record| record.text == format!("faas.invoke_duration{spread}")));
+        world.backend.received(|received| assert_eq!(received.defects(), Vec::<&str>::new()));
+    }
+
+    #[tokio::test]
+    async fn of_datadog_outlast_an_outage() {
+        outlast_an_outage(Dialect::Datadog, Behaviour::status(503)).await;
+    }
+
+    #[tokio::test]
+    async fn of_new_relic_outlast_an_outage() {
+        outlast_an_outage(Dialect::NewRelic, Behaviour::status(503)).await;
+    }
+
+    #[tokio::test]
+    async fn outlast_throttling() {
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            outlast_an_outage(dialect, Behaviour::status(429)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn become_smaller_requests() {
+        const LIMIT: usize = 40_000;
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            let world = World::speaking(dialect).await;
+            world.backend.behave(Behaviour::status(503));
+            let lambda = lambda(&world).start().await.unwrap();
+            for _ in 0..12 {
+                invoke(&lambda, Invocation::new().line("a")).await;
+                within("the delivery", lambda.settled()).await;
+            }
+            world.backend.behave(Behaviour::too_large_above_plain(LIMIT));
+            until_counted(&world, dialect, 12).await;
+            leave(&lambda).await;
+            let requests = world.backend.requests();
+            let taken = requests.iter().filter(|request| request.verdict == Verdict::Accepted);
+            assert!(taken.clone().all(|request| request.plain_bytes <= LIMIT));
+            assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+        }
+    }
+
+    /// A point that is not wanted goes alone, whatever it is made of.
+    #[tokio::test]
+    async fn lose_poison_alone() {
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            let world = World::speaking(dialect).await;
+            let poison = |record: &Record| record.text.starts_with("faas.mem_usage");
+            world.backend.behave(Behaviour::poisoned_by(poison));
+            let lambda = lambda(&world).start().await.unwrap();
+            for _ in 0..3 {
+                invoke(&lambda, Invocation::new().line("a")).await;
+                within("the delivery", lambda.settled()).await;
+            }
+            let is_told = |record: &Record| {
+                is_report(record) && record.attributes["outlast.dropped.signal"] == "metrics"
+            };
+            world.wait_for(|received| received.records().iter().any(is_told)).await;
+            until_counted(&world, dialect, 3).await;
+            leave(&lambda).await;
+            let records = world.backend.records();
+            assert!(!records.iter().any(poison));
+            // The report of the last invocation may come after SHUTDOWN only.
+            let dropped: u64 = records.iter().filter(|record| is_told(record)).map(count_of).sum();
+            assert!((1..=3).contains(&dropped), "{dropped} of {dialect:?}");
+            assert!((total(&records, dialect, "faas.invocations") - 3.0).abs() < 1e-9);
+        }
+    }
+
+    #[tokio::test]
+    async fn leave_at_shutdown_with_nothing_behind() {
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            let world = World::speaking(dialect).await;
+            world.backend.set_door(Door::Refused).await.unwrap();
+            let builder = lambda(&world).env("OUTLAST_RETRY_INITIAL", "10m").env("OUTLAST_RETRY_MAX", "10m");
+            let lambda = builder.start().await.unwrap();
+            without_reports(&lambda);
+            for _ in 0..5 {
+                invoke(&lambda, Invocation::new().line("a")).await;
+            }
+            world.backend.recover().await.unwrap();
+            assert!(leave(&lambda).await.left().is_some(), "before the deadline");
+            assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+            let total = total(&world.backend.records(), dialect, "faas.invocations");
+            assert!((total - 5.0).abs() < 1e-9, "{total} of {dialect:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn go_where_the_user_says() {
+        let (logs, own) = (World::speaking(Dialect::Datadog).await, World::speaking(Dialect::Datadog).await);
+        let url = format!("{}/api/v2/series", own.backend.url());
+        let lambda = lambda(&logs).env("OUTLAST_METRICS_ENDPOINT", url).start().await.unwrap();
+        invoke(&lambda, Invocation::new().line("a")).await;
+        logs.until_delivered(&lambda).await;
+        until_counted(&own, Dialect::Datadog, 1).await;
+        leave(&lambda).await;
+        assert_eq!(logs.backend.received(|received| received.count(Signal::Metrics)), 0);
+        assert_eq!(own.backend.received(|received| received.count(Signal::Logs)), 0);
+    }
+
+    /// Spans are not taken, which is told once, and nothing of them is made.
+    #[tokio::test]
+    async fn come_without_traces() {
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            let world = World::speaking(dialect).await;
+            let builder = world.lambda().env("OUTLAST_SIGNALS", "logs,metrics,traces");
+            let lambda = builder.start().await.unwrap();
+            invoke(&lambda, Invocation::new().line("a")).await;
+            world.until_delivered(&lambda).await;
+            leave(&lambda).await;
+            let line = format!("{} takes no traces; none are made", dialect.name());
+            assert_eq!(lines_with(&lambda, &line), 1, "{:?}", output(&lambda));
+        }
+    }
+}
+
 #[tokio::test]
 async fn elasticsearch_says_which_records_it_refuses() {
     loses_poison_alone(Dialect::Elasticsearch, Behaviour::items(400, poisoned), "rejected").await;
@@ -307,6 +471,10 @@ async fn the_documented_settings_deliver() {
         invoke(&lambda, Invocation::new().logs(10)).await;
         world.until_delivered(&lambda).await;
         leave(&lambda).await;
+        let asks_for_metrics =
+            settings.get("OUTLAST_SIGNALS").is_some_and(|signals| signals.contains("metrics"));
+        let metrics = world.backend.received(|received| received.count(Signal::Metrics));
+        assert!(metrics > 0 || !asks_for_metrics, "{dialect:?}: no metrics");
         assert_eq!(world.backend.missing(&lambda.acknowledged_lines()), Vec::<String>::new());
         world.backend.received(|received| assert_eq!(received.defects(), Vec::<&str>::new(), "{dialect:?}"));
     }
