@@ -24,6 +24,8 @@ pub(super) const SIGNALS: &str = "OUTLAST_SIGNALS";
 pub(super) const BATCH_MAX_BYTES: &str = "OUTLAST_BATCH_MAX_BYTES";
 /// Bytes of the queue on disk.
 pub(super) const QUEUE_MAX_BYTES: &str = "OUTLAST_QUEUE_MAX_BYTES";
+/// How long a request may take.
+pub(super) const TIMEOUT: &str = "OUTLAST_TIMEOUT";
 /// Where metrics go.
 pub(super) const METRICS_ENDPOINT: &str = "OUTLAST_METRICS_ENDPOINT";
 /// Where OTLP is taken from the function.
@@ -147,9 +149,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         standard: &[],
     },
     Setting {
-        name: "OUTLAST_TIMEOUT",
+        name: TIMEOUT,
         default: "5s",
-        meaning: "How long one request may take, from connecting to the answer. A request that takes longer is sent again.",
+        meaning: "How long one request may take, from connecting to the answer. A request that takes longer is sent again. With [acknowledgement](destinations.md#indexer-acknowledgement) by Splunk it includes the indexing, and the default is 30 s.",
         example: "3s",
         kind: Kind::Duration(TIMEOUT_RANGE, |config, value| config.timeout = value),
         standard: &[

@@ -445,6 +445,19 @@ fn metrics_go_where_the_vendor_takes_them_or_where_the_user_says() {
 }
 
 #[test]
+fn acknowledgement_takes_longer_unless_the_user_says_otherwise() {
+    let headers = ("OUTLAST_HEADERS", "authorization=Splunk%20k,X-Splunk-Request-Channel=c");
+    let timeout = |protocol, own: &str| {
+        let set =
+            [("OUTLAST_PROTOCOL", protocol), headers, ("OUTLAST_SIGNALS", "logs"), ("OUTLAST_TIMEOUT", own)];
+        good(&set).timeout.as_secs()
+    };
+    assert_eq!(timeout("splunk-hec", ""), 30);
+    assert_eq!(timeout("splunk-hec", "7s"), 7);
+    assert_eq!(timeout("ndjson", ""), 5);
+}
+
+#[test]
 fn a_batch_is_never_larger_than_the_backend_takes_it() {
     let logs = ("OUTLAST_SIGNALS", "logs");
     let config = good(&[("OUTLAST_PROTOCOL", "newrelic"), logs]);

@@ -7,7 +7,7 @@ use crate::support::{
     left_on_disk, lines_with, ms, output, summary, within,
 };
 use outlast_backend::real::Rotel;
-use outlast_backend::{Behaviour, Dialect, Door, Fate, Record, Reset, Signal, Verdict};
+use outlast_backend::{Behaviour, Dialect, Door, Fate, Indexing, Record, Reset, Signal, Verdict};
 use outlast_simulator::{Freeze, Invocation, Sandbox};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -106,7 +106,7 @@ async fn leaves_at_shutdown_what_a_hung_backend_did_not_take(dialect: Dialect) {
     assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0, "the backend had taken nothing");
 }
 
-macro_rules! destinations {
+macro_rules! suite {
     ($($name:ident: $dialect:ident),* $(,)?) => {
         $(mod $name {
             use super::*;
@@ -141,6 +141,12 @@ macro_rules! destinations {
                 leaves_at_shutdown_what_a_hung_backend_did_not_take(Dialect::$dialect).await;
             }
         })*
+    };
+}
+
+macro_rules! destinations {
+    ($($name:ident: $dialect:ident),* $(,)?) => {
+        suite! { $($name: $dialect,)* }
 
         /// Every destination is among the above.
         #[test]
@@ -163,6 +169,9 @@ destinations! {
     datadog: Datadog,
     newrelic: NewRelic,
 }
+
+// What a destination can be asked for besides.
+suite! { splunk_hec_acknowledged: SplunkHecAck }
 
 /// Metrics beside logs, where that is not OTLP.
 mod metrics {
@@ -328,6 +337,76 @@ mod metrics {
     }
 }
 
+/// Splunk's indexer acknowledgement: what was taken counts once it is indexed.
+mod acknowledgement {
+    use super::*;
+
+    async fn until_asked(world: &World, times: u64) {
+        let backend = world.backend.clone();
+        world.wait_for(|_| backend.asked_for_acks() >= times).await;
+    }
+
+    #[tokio::test]
+    async fn is_waited_for() {
+        let world = World::speaking(Dialect::SplunkHecAck).await;
+        world.backend.index(Indexing::After(3));
+        let lambda = world.lambda().start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        world.until_delivered(&lambda).await;
+        until_asked(&world, 4).await;
+        world.end(lambda).await;
+    }
+
+    /// Nothing counts as delivered, SHUTDOWN is not held up, and the next start sends it all.
+    #[tokio::test]
+    async fn that_never_comes_leaves_everything_on_disk() {
+        let world = World::speaking(Dialect::SplunkHecAck).await;
+        world.backend.index(Indexing::Never);
+        let lambda = world.lambda().env("OUTLAST_TIMEOUT", "300ms").start().await.unwrap();
+        without_reports(&lambda);
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        within("the delivery", lambda.settled()).await;
+        until_asked(&world, 8).await;
+        assert!(leave(&lambda).await.left().is_some(), "before the deadline");
+        assert_eq!(left_on_disk(&lambda), lambda.acknowledged_count(), "{:?}", output(&lambda));
+        world.backend.index(Indexing::AtOnce);
+        let next = world.aftermath().await;
+        assert_eq!(left_on_disk(&next), 0);
+        let (got, repeated) = delivered(&world.backend);
+        assert_eq!(got, acknowledged(&[&lambda, &next]), "nothing is lost");
+        assert!(repeated > 0, "what may have been indexed comes again, under the same uid");
+    }
+
+    #[tokio::test]
+    async fn is_asked_for_again_if_an_answer_is_lost() {
+        let world = World::speaking(Dialect::SplunkHecAck).await;
+        world.backend.index(Indexing::After(2));
+        world.backend.lose_acks(2);
+        let lambda = world.lambda().start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        world.until_delivered(&lambda).await;
+        until_asked(&world, 3).await;
+        world.end(lambda).await;
+    }
+
+    /// Splunk says true once. If that is lost the fate is not known, and what was indexed goes again.
+    #[tokio::test]
+    async fn that_is_lost_makes_a_repeat_and_no_loss() {
+        let world = World::speaking(Dialect::SplunkHecAck).await;
+        world.backend.lose_acks(1);
+        let lambda = world.lambda().env("OUTLAST_TIMEOUT", "1s").start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        within("the delivery", lambda.settled()).await;
+        world.until_requests(2).await;
+        world.until_delivered(&lambda).await;
+        leave(&lambda).await;
+        assert_eq!(left_on_disk(&lambda), 0);
+        let (got, repeated) = delivered(&world.backend);
+        assert_eq!(got, acknowledged(&[&lambda]));
+        assert!(repeated > 0);
+    }
+}
+
 #[tokio::test]
 async fn elasticsearch_says_which_records_it_refuses() {
     loses_poison_alone(Dialect::Elasticsearch, Behaviour::items(400, poisoned), "rejected").await;
@@ -441,7 +520,10 @@ async fn a_collector_nobody_here_wrote_reads_otlp_in_json() {
 fn documented(dialect: Dialect) -> BTreeMap<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/destinations.md");
     let page = std::fs::read_to_string(path).unwrap();
-    let title = format!("\n## `{}`", dialect.name());
+    let title = match dialect {
+        Dialect::SplunkHecAck => "\n### Indexer acknowledgement".to_owned(),
+        _ => format!("\n## `{}`", dialect.name()),
+    };
     let section = page.split(&title).nth(1).unwrap_or_else(|| panic!("no section {title}"));
     let section = section.split("\n## ").next().unwrap();
     let settings = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
@@ -455,7 +537,7 @@ fn documented(dialect: Dialect) -> BTreeMap<String, String> {
 /// A user copies the settings from the document, with another host.
 #[tokio::test]
 async fn the_documented_settings_deliver() {
-    for dialect in Dialect::ALL {
+    for dialect in Dialect::ALL.into_iter().chain([Dialect::SplunkHecAck]) {
         let world = World::speaking(dialect).await;
         let mut settings = documented(dialect);
         let endpoint = settings.get_mut("OUTLAST_ENDPOINT").unwrap();
