@@ -42,6 +42,10 @@ impl Endpoint {
         let wire = protocol.wire();
         let path = wire.path(signal, url.path().trim_end_matches('/'));
         url.set_path(&path);
+        if let Some(host) = wire.host(signal, url.host_str().unwrap_or_default()) {
+            // It differs from one that is a host in its first labels only.
+            url.set_host(Some(&host)).unwrap_or_default();
+        }
         if let Some((name, value)) = wire.query().and_then(|query| query.split_once('='))
             && !url.query_pairs().any(|(given, _)| given == name)
         {

@@ -36,7 +36,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use reqwest::Url;
 
-use crate::deliver::Headers;
+use crate::deliver::{ACKNOWLEDGED_TIMEOUT_S, Headers, is_acknowledged};
 use crate::encode::Protocol;
 use crate::lambda::TelemetryType;
 use crate::observe::{Emf, Price, Sampler};
@@ -355,7 +355,11 @@ fn reconcile(variables: &BTreeMap<String, String>, config: &mut Config, problems
             consequence: "no certificate is shown".to_owned(),
         });
     }
-    let body_max_bytes = config.protocol.wire().limits().body_bytes;
+    if is_acknowledged(config.protocol, &config.headers) && !variables.contains_key(settings::TIMEOUT) {
+        config.timeout = Duration::from_secs(ACKNOWLEDGED_TIMEOUT_S);
+    }
+    // What other signals have below this is kept to where requests are put together.
+    let body_max_bytes = config.protocol.wire().limits(Signal::Logs).body_bytes;
     if config.batch_max_bytes > body_max_bytes {
         if variables.contains_key(settings::BATCH_MAX_BYTES) {
             problems.push(Problem::batch_beyond(config.protocol, config.batch_max_bytes, body_max_bytes));

@@ -40,11 +40,13 @@ fn backend(
         }
     };
     for signal in Signal::ALL {
-        check(config.own_endpoints.get_mut(signal), own_variable(signal));
+        let ours = signal == Signal::Metrics && variables.contains_key(settings::METRICS_ENDPOINT);
+        let name = if ours { settings::METRICS_ENDPOINT } else { own_variable(signal) };
+        check(config.own_endpoints.get_mut(signal), name);
     }
     check(&mut config.endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT");
     let (endpoint, name) = found?;
-    let own = variables.contains_key(settings::ENDPOINT);
+    let own = variables.contains_key(settings::ENDPOINT) && name != settings::METRICS_ENDPOINT;
     Some(Problem {
         variable: if own { settings::ENDPOINT } else { name }.to_owned(),
         value: Some(endpoint.to_string()),

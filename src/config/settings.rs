@@ -24,6 +24,10 @@ pub(super) const SIGNALS: &str = "OUTLAST_SIGNALS";
 pub(super) const BATCH_MAX_BYTES: &str = "OUTLAST_BATCH_MAX_BYTES";
 /// Bytes of the queue on disk.
 pub(super) const QUEUE_MAX_BYTES: &str = "OUTLAST_QUEUE_MAX_BYTES";
+/// How long a request may take.
+pub(super) const TIMEOUT: &str = "OUTLAST_TIMEOUT";
+/// Where metrics go.
+pub(super) const METRICS_ENDPOINT: &str = "OUTLAST_METRICS_ENDPOINT";
 /// Where OTLP is taken from the function.
 pub(super) const OTLP_RECEIVER: &str = "OUTLAST_OTLP_RECEIVER";
 
@@ -75,9 +79,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         ],
     },
     Setting {
+        name: METRICS_ENDPOINT,
+        default: "",
+        meaning: "URL that metrics are posted to, used as it is, where that is not what the protocol makes of `OUTLAST_ENDPOINT` ([destinations.md](destinations.md#addresses)): for `datadog` and `newrelic` behind a proxy, say. It wins over `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`.",
+        example: "https://proxy.example.com/datadog/api/v2/series",
+        kind: Kind::Other(apply::OWN_URL_ACCEPTED, apply::metrics_url),
+        standard: &[],
+    },
+    Setting {
         name: PROTOCOL,
         default: "otlp",
-        meaning: "How the backend is spoken to: [destinations.md](destinations.md) has an example for each, with what is sent and what it guarantees. `otlp` is OTLP/HTTP with protobuf bodies, and `otlp-json` with JSON. All others take logs only, and the standard `OTEL_EXPORTER_OTLP_*` variables are not read for them.",
+        meaning: "How the backend is spoken to: [destinations.md](destinations.md) has an example for each, with what is sent and what it guarantees. `otlp` is OTLP/HTTP with protobuf bodies, and `otlp-json` with JSON. `datadog` and `newrelic` take logs and metrics, all others logs only, and the standard `OTEL_EXPORTER_OTLP_*` variables are not read for them.",
         example: "loki",
         kind: Kind::Choice(&[
             Choice { word: "otlp", apply: Some(|config| config.protocol = Protocol::Otlp) },
@@ -137,9 +149,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         standard: &[],
     },
     Setting {
-        name: "OUTLAST_TIMEOUT",
+        name: TIMEOUT,
         default: "5s",
-        meaning: "How long one request may take, from connecting to the answer. A request that takes longer is sent again.",
+        meaning: "How long one request may take, from connecting to the answer. A request that takes longer is sent again. With [acknowledgement](destinations.md#indexer-acknowledgement) by Splunk it includes the indexing, and the default is 30 s.",
         example: "3s",
         kind: Kind::Duration(TIMEOUT_RANGE, |config, value| config.timeout = value),
         standard: &[

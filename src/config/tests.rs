@@ -349,7 +349,8 @@ fn every_protocol_can_be_chosen_by_its_name() {
             loaded(&[("OUTLAST_ENDPOINT", "http://c:4318"), ("OUTLAST_PROTOCOL", protocol.name())]).config;
         assert_eq!(config.protocol, protocol);
         let made = Signal::ALL.map(|signal| config.is_made(signal));
-        assert_eq!(made, [true, protocol.is_otlp(), protocol.is_otlp()], "{protocol:?}");
+        let takes_metrics = protocol.is_otlp() || matches!(protocol, Protocol::Datadog | Protocol::NewRelic);
+        assert_eq!(made, [true, takes_metrics, protocol.is_otlp()], "{protocol:?}");
     }
     assert_eq!(good(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]).protocol, Protocol::OtlpJson);
 }
@@ -359,6 +360,8 @@ fn signals_that_the_backend_does_not_take_are_told_in_one_line() {
     let (line, config) = one_problem(&[("OUTLAST_PROTOCOL", "loki")]);
     assert!(line.contains("loki takes no metrics and traces"), "{line}");
     assert!(config.is_made(Signal::Logs) && !config.is_made(Signal::Traces));
+    let (line, _) = one_problem(&[("OUTLAST_PROTOCOL", "datadog")]);
+    assert!(line.contains("datadog takes no traces; none are made"), "{line}");
     assert!(!good(&[("OUTLAST_PROTOCOL", "loki"), ("OUTLAST_SIGNALS", "logs")]).is_made(Signal::Metrics));
 }
 
@@ -396,6 +399,62 @@ fn an_address_is_what_the_protocol_makes_of_the_endpoint() {
         url("elasticsearch", "https://e/i?filter_path=errors"),
         "https://e/i/_bulk?filter_path=errors"
     );
+}
+
+#[test]
+fn metrics_go_where_the_vendor_takes_them_or_where_the_user_says() {
+    let url = |protocol, endpoint, own: &str| {
+        let set = [
+            ("OUTLAST_PROTOCOL", protocol),
+            ("OUTLAST_ENDPOINT", endpoint),
+            ("OUTLAST_SIGNALS", "logs,metrics"),
+            ("OUTLAST_METRICS_ENDPOINT", own),
+        ];
+        good(&set).signal_url(Signal::Metrics).unwrap().to_string()
+    };
+    for (protocol, endpoint, metrics) in [
+        ("datadog", "https://http-intake.logs.datadoghq.com", "https://api.datadoghq.com/api/v2/series"),
+        (
+            "datadog",
+            "https://http-intake.logs.us5.datadoghq.com/api/v2/logs",
+            "https://api.us5.datadoghq.com/api/v2/series",
+        ),
+        ("datadog", "http://vector:8282", "http://vector:8282/api/v2/series"),
+        ("datadog", "http://proxy/dd", "http://proxy/dd/api/v2/series"),
+        ("newrelic", "https://log-api.newrelic.com", "https://metric-api.newrelic.com/metric/v1"),
+        (
+            "newrelic",
+            "https://log-api.eu.newrelic.com/log/v1",
+            "https://metric-api.eu.newrelic.com/metric/v1",
+        ),
+        ("newrelic", "https://gov-log-api.newrelic.com", "https://gov-metric-api.newrelic.com/metric/v1"),
+        ("newrelic", "http://proxy/nr", "http://proxy/nr/metric/v1"),
+        ("otlp", "http://c:4318", "http://c:4318/v1/metrics"),
+    ] {
+        assert_eq!(url(protocol, endpoint, ""), metrics);
+        assert_eq!(url(protocol, endpoint, "https://m/x?y=z"), "https://m/x?y=z");
+        let set = [("OUTLAST_PROTOCOL", protocol), ("OUTLAST_ENDPOINT", endpoint)];
+        let host = logs_url(&loaded(&set).config).unwrap();
+        assert!(host.starts_with(endpoint), "logs stay where they are: {host}");
+    }
+    let both = [
+        ("OUTLAST_METRICS_ENDPOINT", "http://ours"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://theirs"),
+    ];
+    assert_eq!(loaded(&both).config.signal_url(Signal::Metrics).unwrap().as_str(), "http://ours/");
+}
+
+#[test]
+fn acknowledgement_takes_longer_unless_the_user_says_otherwise() {
+    let headers = ("OUTLAST_HEADERS", "authorization=Splunk%20k,X-Splunk-Request-Channel=c");
+    let timeout = |protocol, own: &str| {
+        let set =
+            [("OUTLAST_PROTOCOL", protocol), headers, ("OUTLAST_SIGNALS", "logs"), ("OUTLAST_TIMEOUT", own)];
+        good(&set).timeout.as_secs()
+    };
+    assert_eq!(timeout("splunk-hec", ""), 30);
+    assert_eq!(timeout("splunk-hec", "7s"), 7);
+    assert_eq!(timeout("ndjson", ""), 5);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Hea
 use reqwest::{Method, RequestBuilder, Response, Url, redirect, retry};
 use rustls::ClientConfig;
 
+use super::acknowledge::{self, Acks};
 use super::dialect::{self, End, Reply};
 use super::lookup::Lookups;
 use super::tls;
@@ -80,6 +81,7 @@ pub struct Client {
     /// Bytes of the bodies of requests that were begun.
     egress_bytes: AtomicU64,
     lookups: Lookups,
+    pub(super) acks: Acks,
     /// Made once; holds the cache of TLS sessions across [`Client::renew`].
     tls: OnceLock<ClientConfig>,
     /// Locked while that is made, so that nobody else makes it too.
@@ -126,6 +128,7 @@ impl Client {
             identity: None,
             egress_bytes: AtomicU64::new(0),
             lookups: Lookups::new(),
+            acks: Acks::default(),
             tls: OnceLock::new(),
             preparing: tokio::sync::Mutex::new(()),
             inner: Mutex::new(Pools::default()),
@@ -179,6 +182,14 @@ impl Client {
     /// Makes one attempt. There is no time-out for the whole: drop the future to give up, in which case the
     /// backend may or may not have the data.
     pub async fn send(&self, outgoing: Outgoing<'_>) -> Verdict {
+        match acknowledge::address(&outgoing) {
+            Some(address) => self.send_acknowledged(&address, outgoing).await,
+            None => self.post(outgoing, None).await,
+        }
+    }
+
+    /// The same, without waiting for an acknowledgement: `ack` becomes the id of the one that there will be.
+    pub(super) async fn post(&self, outgoing: Outgoing<'_>, ack: Option<&mut Option<u64>>) -> Verdict {
         let client = match self.current(outgoing.url) {
             Ok(client) => client,
             Err(reason) => return unreachable(reason),
@@ -194,7 +205,7 @@ impl Client {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let request = client.post(outgoing.url.clone()).headers(headers).body(outgoing.body);
-        attempt(request, outgoing.protocol, outgoing.gzip).await
+        attempt(request, outgoing.protocol, outgoing.gzip, ack).await
     }
 
     /// Makes one attempt to PUT `body` at `url`, with these headers and no others of ours. As [`Client::send`] in all
@@ -202,7 +213,9 @@ impl Client {
     pub async fn put(&self, url: Url, headers: HeaderMap, body: Bytes) -> Verdict {
         self.egress_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
         match self.current(&url) {
-            Ok(client) => attempt(client.put(url).headers(headers).body(body), Protocol::Otlp, false).await,
+            Ok(client) => {
+                attempt(client.put(url).headers(headers).body(body), Protocol::Otlp, false, None).await
+            }
             Err(reason) => unreachable(reason),
         }
     }
@@ -318,9 +331,14 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-async fn attempt(request: RequestBuilder, protocol: Protocol, gzip: bool) -> Verdict {
+async fn attempt(
+    request: RequestBuilder,
+    protocol: Protocol,
+    gzip: bool,
+    ack: Option<&mut Option<u64>>,
+) -> Verdict {
     match request.send().await {
-        Ok(response) => judge(response, protocol, gzip).await,
+        Ok(response) => judge(response, protocol, gzip, ack).await,
         Err(error) => Verdict::Retry { cause: cause(&error.without_url()), after: None },
     }
 }
@@ -329,9 +347,16 @@ fn unreachable(reason: String) -> Verdict {
     Verdict::Retry { cause: Cause::Unreachable(reason), after: None }
 }
 
-async fn judge(mut response: Response, protocol: Protocol, gzip: bool) -> Verdict {
+async fn judge(
+    mut response: Response,
+    protocol: Protocol,
+    gzip: bool,
+    ack: Option<&mut Option<u64>>,
+) -> Verdict {
     let status = response.status().as_u16();
-    let deciding_bytes = dialect::deciding_bytes(protocol, status);
+    let ack = ack.filter(|_| response.status().is_success());
+    let for_ack = ack.is_some().then_some(ANSWER_BODY_MAX_BYTES);
+    let deciding_bytes = dialect::deciding_bytes(protocol, status).or(for_ack);
     let mut body = Vec::new();
     let read = read(&mut response, deciding_bytes.unwrap_or(ANSWER_BODY_MAX_BYTES), &mut body);
     let end = if deciding_bytes.is_some() {
@@ -344,6 +369,12 @@ async fn judge(mut response: Response, protocol: Protocol, gzip: bool) -> Verdic
     };
     if end == End::Broken {
         log::debug!("status {status} came without the rest of its body");
+    }
+    if let Some(ack) = ack {
+        *ack = acknowledge::id(&body);
+        if end == End::Broken && ack.is_none() {
+            return Verdict::Retry { cause: Cause::Broken, after: None };
+        }
     }
     let (headers, now_unix) = (response.headers(), clock::unix_now());
     dialect::judge(protocol, &Reply { status, headers, body: &body, end, gzip, now_unix })

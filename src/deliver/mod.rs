@@ -9,6 +9,7 @@
 //! A freeze kills connections without a sign. [`Client::renew`] forgets them all; a pooled connection that the
 //! peer has closed meanwhile is replaced without being noticed, if nothing was written to it.
 
+mod acknowledge;
 mod answer;
 mod aws;
 mod client;
@@ -20,6 +21,7 @@ mod secrets;
 mod tls;
 mod verdict;
 
+pub use acknowledge::{ACKNOWLEDGED_TIMEOUT_S, is_acknowledged};
 pub use answer::MESSAGE_MAX_CHARS;
 pub use aws::{Aws, AwsError};
 pub use client::{ANSWER_BODY_MAX_BYTES, ANSWER_BODY_WAIT_MAX_MS, Client, Outgoing, SYSTEM};

@@ -1,5 +1,5 @@
 //! The logs intake of Datadog, version 2 ("Send logs": <https://docs.datadoghq.com/api/latest/logs/#send-logs>): an array
-//! of objects.
+//! of objects. Metrics go to an API of their own (`datadog/series.rs`).
 //!
 //! Names are those that Datadog reads by itself: `message`, `status`, `service`, `hostname`, `ddsource`, `ddtags`,
 //! `timestamp`, `lambda.arn`, `lambda.request_id`. What a function logs beside its message becomes attributes of the log,
@@ -10,11 +10,17 @@ use std::ops::Range;
 use super::lines::{COMMA, Lines};
 use super::{Framing, Limits, Parts, SplitError, WireFormat, json};
 use crate::Signal;
+use crate::observe::Metric;
 use crate::record::log::INVOCATION_ID;
-use crate::record::{LogRecord, Resource, severity};
+use crate::record::{Field, LogRecord, Resource, severity};
+
+mod series;
 
 const DATADOG_ID: u8 = 8;
 const INTAKE: &str = "/api/v2/logs";
+/// What the host of the logs intake has before the site, and that of the API for metrics.
+const INTAKE_HOST: &str = "http-intake.logs.";
+const API_HOST: &str = "api.";
 
 /// "Maximum content size per payload (uncompressed): 5MB", less the framing.
 const BODY_MAX_BYTES: usize = 4_900_000;
@@ -55,9 +61,11 @@ const TAGS: [(&str, &str); 7] = [
 /// What is said elsewhere in the object.
 const NO_TAGS: [&str; 2] = ["service.name", "cloud.resource_id"];
 
-/// The logs intake.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Datadog;
+/// The logs intake and the API for metrics.
+#[derive(Debug, Default)]
+pub struct Datadog {
+    totals: series::Totals,
+}
 
 impl WireFormat for Datadog {
     fn id(&self) -> u8 {
@@ -68,16 +76,41 @@ impl WireFormat for Datadog {
         "application/json"
     }
 
-    fn path(&self, _: Signal, given: &str) -> String {
-        if given.is_empty() { INTAKE.to_owned() } else { given.to_owned() }
+    fn path(&self, signal: Signal, given: &str) -> String {
+        match (signal, given) {
+            (Signal::Metrics, _) => {
+                format!("{}{}", given.strip_suffix(INTAKE).unwrap_or(given), series::PATH)
+            }
+            (_, "") => INTAKE.to_owned(),
+            _ => given.to_owned(),
+        }
     }
 
-    fn limits(&self) -> Limits {
-        Limits { body_bytes: BODY_MAX_BYTES, records: RECORDS_MAX }
+    fn host(&self, signal: Signal, given: &str) -> Option<String> {
+        let site = given.strip_prefix(INTAKE_HOST).filter(|_| signal == Signal::Metrics)?;
+        Some(format!("{API_HOST}{site}"))
     }
 
-    fn framing(&self, _: Signal) -> Framing {
-        Framing { prefix: b"[", separator: COMMA, suffix: b"]" }
+    fn limits(&self, signal: Signal) -> Limits {
+        match signal {
+            Signal::Metrics => series::LIMITS,
+            _ => Limits { body_bytes: BODY_MAX_BYTES, records: RECORDS_MAX },
+        }
+    }
+
+    fn framing(&self, signal: Signal) -> Framing {
+        match signal {
+            Signal::Metrics => series::FRAMING,
+            _ => Framing { prefix: b"[", separator: COMMA, suffix: b"]" },
+        }
+    }
+
+    fn takes(&self, signal: Signal) -> bool {
+        signal != Signal::Traces
+    }
+
+    fn metric(&self, resource: &Resource, metric: &Metric<'_>, out: &mut Vec<u8>) {
+        series::metric(&self.totals, resource, metric, out);
     }
 
     fn separator(&self) -> &'static [u8] {
@@ -92,7 +125,7 @@ impl WireFormat for Datadog {
         json::object(out, |log| {
             log.text("message", message);
             log.text("ddsource", "lambda");
-            log.member("ddtags", |out| json::string(&tags(resource), out));
+            log.member("ddtags", |out| json::string(&tags(resource).join(","), out));
             log.some_text("service", json::resource_text(resource, "service.name"));
             log.some_text("hostname", json::resource_text(resource, "cloud.resource_id"));
             log.text("status", status(record.severity.number));
@@ -152,16 +185,15 @@ const fn status(number: u8) -> &'static str {
     }
 }
 
-/// Attributes of the resource as `name:value,…`.
-fn tags(resource: &Resource) -> String {
-    let mut tags = Vec::new();
-    for (attribute, value) in resource.attributes.iter().filter(|(name, _)| !NO_TAGS.contains(&name.as_ref()))
-    {
-        let name =
-            TAGS.iter().find(|(_, known)| known == attribute).map_or(attribute.as_ref(), |(tag, _)| tag);
-        // A comma would end the tag.
-        let value = json::plain_text(value).replace(',', "_");
-        tags.push(format!("{}:{value}", name.replace([',', ':'], "_")));
-    }
-    tags.join(",")
+/// Attributes of the resource, each as `name:value`.
+fn tags(resource: &Resource) -> Vec<String> {
+    let told = resource.attributes.iter().filter(|(name, _)| !NO_TAGS.contains(&name.as_ref()));
+    told.map(tag).collect()
+}
+
+fn tag((attribute, value): &Field<'_>) -> String {
+    let name = TAGS.iter().find(|(_, known)| known == attribute).map_or(attribute.as_ref(), |(tag, _)| tag);
+    // A comma would end the tag.
+    let value = json::plain_text(value).replace(',', "_");
+    format!("{}:{value}", name.replace([',', ':'], "_"))
 }

@@ -63,7 +63,7 @@ impl WireFormat for Elasticsearch {
         Some(ANSWER_FILTER)
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self, _: Signal) -> Limits {
         Limits { body_bytes: BODY_MAX_BYTES, ..Limits::NONE }
     }
 

@@ -53,7 +53,7 @@ impl WireFormat for Loki {
         if given.is_empty() { PUSH.to_owned() } else { given.to_owned() }
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self, _: Signal) -> Limits {
         Limits { body_bytes: BODY_MAX_BYTES, ..Limits::NONE }
     }
 

@@ -100,8 +100,13 @@ pub trait WireFormat: Send + Sync {
         None
     }
 
-    /// What one request may hold.
-    fn limits(&self) -> Limits {
+    /// The host of requests that carry `signal`, if that is another than the one of the endpoint, which is `given`.
+    fn host(&self, _signal: Signal, _given: &str) -> Option<String> {
+        None
+    }
+
+    /// What one request that carries `signal` may hold.
+    fn limits(&self, _signal: Signal) -> Limits {
         Limits::NONE
     }
 
@@ -132,7 +137,7 @@ pub trait WireFormat: Send + Sync {
     fn log(&self, resource: &Resource, record: &LogRecord<'_>, out: &mut Vec<u8>);
 
     /// Appends one encoded metric, a record of its own. Only called if [`WireFormat::takes`] metrics.
-    fn metric(&self, _metric: &Metric<'_>, _out: &mut Vec<u8>) {}
+    fn metric(&self, _resource: &Resource, _metric: &Metric<'_>, _out: &mut Vec<u8>) {}
 
     /// Appends one encoded span. Only called if [`WireFormat::takes`] traces.
     fn span(&self, _span: &Span, _out: &mut Vec<u8>) {}

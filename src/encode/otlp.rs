@@ -78,7 +78,7 @@ impl WireFormat for Otlp {
         message(RECORD_FIELD, out, |out| log_record(record, out));
     }
 
-    fn metric(&self, metric: &Metric<'_>, out: &mut Vec<u8>) {
+    fn metric(&self, _: &Resource, metric: &Metric<'_>, out: &mut Vec<u8>) {
         message(RECORD_FIELD, out, |out| metric::metric(metric, out));
     }
 

@@ -98,7 +98,7 @@ impl WireFormat for OtlpJson {
         });
     }
 
-    fn metric(&self, metric: &Metric<'_>, out: &mut Vec<u8>) {
+    fn metric(&self, _: &Resource, metric: &Metric<'_>, out: &mut Vec<u8>) {
         json::object(out, |object| {
             object.some_text("name", &metric.name);
             object.some_text("description", &metric.description);

@@ -20,9 +20,9 @@ pub enum Protocol {
     Loki,
     /// The HTTP Event Collector of Splunk.
     SplunkHec,
-    /// The logs intake of Datadog.
+    /// The logs intake of Datadog, and its API for metrics.
     Datadog,
-    /// The Log API of New Relic.
+    /// The Log API and the Metric API of New Relic.
     NewRelic,
 }
 
@@ -65,7 +65,7 @@ impl Protocol {
             Self::Elasticsearch => Box::new(Elasticsearch),
             Self::Loki => Box::new(Loki),
             Self::SplunkHec => Box::new(SplunkHec),
-            Self::Datadog => Box::new(Datadog),
+            Self::Datadog => Box::new(Datadog::default()),
             Self::NewRelic => Box::new(NewRelic),
         }
     }

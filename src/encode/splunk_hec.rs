@@ -39,7 +39,7 @@ impl WireFormat for SplunkHec {
         if given.is_empty() { EVENT.to_owned() } else { given.to_owned() }
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self, _: Signal) -> Limits {
         Limits { body_bytes: BODY_MAX_BYTES, ..Limits::NONE }
     }
 

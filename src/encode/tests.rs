@@ -8,6 +8,8 @@ use super::*;
 use crate::record::log::{INVOCATION_ID, TELEMETRY_TYPE, UID};
 use crate::record::{Field, ResourceInputs, Severity, Value};
 
+mod metrics;
+
 const REQUEST: &str = "79b5e81f-9cdd-4145-b1f6-7c50ef8a2a36";
 
 fn resource() -> Resource {
@@ -56,13 +58,17 @@ fn event() -> LogRecord<'static> {
     }
 }
 
+fn separated(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
+    if !encoded.is_empty() {
+        encoded.extend_from_slice(wire.separator());
+    }
+}
+
 /// A block as the keeper makes it.
 fn block(wire: &dyn WireFormat, records: &[LogRecord<'_>]) -> Vec<u8> {
     let mut encoded = Vec::new();
     for record in records {
-        if !encoded.is_empty() {
-            encoded.extend_from_slice(wire.separator());
-        }
+        separated(wire, &mut encoded);
         wire.log(&resource(), record, &mut encoded);
     }
     let mut block = Vec::new();
@@ -245,7 +251,10 @@ fn a_format_has_a_number_and_a_name_of_its_own() {
     assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8, 9], "stored on disk: never changed, never used again");
     for protocol in Protocol::ALL {
         assert_eq!(Protocol::of_id(protocol.wire().id()), Some(protocol));
-        assert_eq!(protocol.wire().takes(Signal::Traces), protocol.is_otlp());
+        let wire = protocol.wire();
+        assert_eq!(wire.takes(Signal::Traces), protocol.is_otlp());
+        let others = matches!(protocol, Protocol::Datadog | Protocol::NewRelic);
+        assert_eq!(wire.takes(Signal::Metrics), protocol.is_otlp() || others);
         assert!(protocol.wire().takes(Signal::Logs));
     }
     assert_eq!(Protocol::of_id(250), None);
@@ -296,6 +305,38 @@ fn a_line_that_loki_would_refuse_is_cut_and_says_so() {
     let left_out: usize = metadata["outlast_attributes_left_out"].as_str().unwrap().parse().unwrap();
     // Severity (2), ids (2), the observed time, and the resource without its two labels.
     assert_eq!(left_out, 5 + 305 + 7 - 126);
+}
+
+#[test]
+fn attributes_that_new_relic_would_not_keep_are_left_out_and_counted() {
+    let long = (Cow::from("n".repeat(256)), Value::Int(1));
+    let longest = (Cow::from("é".repeat(255)), Value::Int(2));
+    let many = (0..300).map(|n| (Cow::from(format!("a.{n}")), Value::Str("x".into())));
+    let own = line().attributes.into_iter().chain([long, longest]).chain(many);
+    let many = LogRecord { attributes: own.collect(), ..line() };
+    let mut out = Vec::new();
+    NewRelic.log(&resource(), &many, &mut out);
+    let read: Read = serde_json::from_slice(&out).unwrap();
+    let attributes = read["attributes"].as_object().unwrap();
+    let common = resource().attributes.len();
+    // Time and message count as well; two places are kept for what a record of this kind does not say.
+    assert_eq!(attributes.len() + common + 2, 255 - 2, "255 is what New Relic takes");
+    assert_eq!(attributes["log.record.uid"], "u-1");
+    assert_eq!(attributes[&"é".repeat(255)], 2);
+    let own = attributes.len() - 5;
+    // Five are ours: level, number, two ids, and what says that some are missing.
+    assert_eq!(attributes["outlast.attributes_left_out"], json!(5 + 2 + 300 - own));
+
+    let said: Vec<_> = (0..200).map(|n| (format!("r.{n}"), "x".to_owned())).collect();
+    let crowded = Resource::build(&ResourceInputs { user_attributes: &said, ..Default::default() });
+    let mut head = Vec::new();
+    NewRelic.block_head(Signal::Logs, &crowded, 0, &mut head);
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.contains("\"outlast.attributes_left_out\":"), "{head}");
+    let mut out = Vec::new();
+    NewRelic.log(&crowded, &many, &mut out);
+    let read: Read = serde_json::from_slice(&out).unwrap();
+    assert!(read["attributes"].as_object().unwrap().len() + 101 + 2 <= 255);
 }
 
 #[test]

@@ -151,7 +151,7 @@ impl<'p> Blocks<'p> {
         resource: &Resource,
         encoded: &Encoded<'_>,
     ) -> Result<(), BlockError> {
-        let records_max = self.packer.wire.limits().records;
+        let records_max = self.packer.wire.limits(signal).records;
         let separator = self.packer.wire.separator();
         let open = self.open.get_mut(signal);
         let is_full = open.records.len() + encoded.bytes.len() > BLOCK_MAX_PLAIN_BYTES

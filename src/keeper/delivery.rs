@@ -229,10 +229,10 @@ impl<'p> Delivery<'p> {
             return Ok(());
         }
         self.push_measured()?;
-        let (wire, measured) = (self.blocks.wire(), &mut self.measured);
+        let (wire, resource, measured) = (self.blocks.wire(), &*self.resource, &mut self.measured);
         let (count, time) = embedded.write(logged, index, |metric| {
             separate(wire, &mut measured.encoded);
-            wire.metric(metric, &mut measured.encoded);
+            wire.metric(resource, metric, &mut measured.encoded);
         });
         (measured.count, measured.times, measured.event) = (count, (time, time), index);
         Ok(())
@@ -286,12 +286,12 @@ impl<'p> Delivery<'p> {
         }
         if !self.seen.points.is_empty() {
             let wanted = self.makes(Signal::Metrics) && self.event > *self.origin.skip.get(Signal::Metrics);
-            let (wire, measured) = (self.blocks.wire(), &mut self.measured);
+            let (wire, resource, measured) = (self.blocks.wire(), &*self.resource, &mut self.measured);
             let before = measured.count;
             let time = self.observer.write_points(&mut self.seen, |metric| {
                 if wanted {
                     separate(wire, &mut measured.encoded);
-                    wire.metric(metric, &mut measured.encoded);
+                    wire.metric(resource, metric, &mut measured.encoded);
                     measured.count += 1;
                 }
             });

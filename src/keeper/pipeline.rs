@@ -282,11 +282,11 @@ impl Pipeline {
         mut since: u64,
         kind: Kind,
     ) -> Result<Vec<NewBlock>, BlockError> {
-        let wire = self.packer.wire.as_ref();
+        let (wire, resource) = (self.packer.wire.as_ref(), &self.resource);
         let (mut encoded, mut count) = (Vec::new(), 0);
         let time = points.write(&mut since, |metric| {
             separate(wire, &mut encoded);
-            wire.metric(metric, &mut encoded);
+            wire.metric(resource, metric, &mut encoded);
             count += 1;
         });
         let encoded = Encoded { bytes: &encoded, count, times: (time, time), severity: 0, events: (0, 0) };

@@ -108,7 +108,8 @@ impl Queue {
     fn run_of(&self, signal: Signal, wire: &dyn WireFormat, max_bytes: u64, max_blocks: u32) -> Vec<Item> {
         let mut bytes = 0;
         let mut records = 0_u32;
-        let records_max = wire.limits().records;
+        let limits = wire.limits(signal);
+        let (max_bytes, records_max) = (max_bytes.min(limits.body_bytes as u64), limits.records);
         self.lanes
             .get(signal)
             .items()

@@ -3,11 +3,11 @@
 
 use crate::refusal::{backlog, only_missing, poisoned};
 use crate::support::{
-    OUTLAST, PATIENCE, World, acknowledged, balance, delivered, invoke, is_report, leave, left_on_disk,
-    lines_with, ms, output, summary, within,
+    OUTLAST, PATIENCE, World, acknowledged, balance, count_of, delivered, invoke, is_report, leave,
+    left_on_disk, lines_with, ms, output, summary, within,
 };
 use outlast_backend::real::Rotel;
-use outlast_backend::{Behaviour, Dialect, Door, Fate, Reset, Verdict};
+use outlast_backend::{Behaviour, Dialect, Door, Fate, Indexing, Record, Reset, Signal, Verdict};
 use outlast_simulator::{Freeze, Invocation, Sandbox};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -106,7 +106,7 @@ async fn leaves_at_shutdown_what_a_hung_backend_did_not_take(dialect: Dialect) {
     assert_eq!(balance(&[&lambda, &next], &world.backend).repeated, 0, "the backend had taken nothing");
 }
 
-macro_rules! destinations {
+macro_rules! suite {
     ($($name:ident: $dialect:ident),* $(,)?) => {
         $(mod $name {
             use super::*;
@@ -141,6 +141,12 @@ macro_rules! destinations {
                 leaves_at_shutdown_what_a_hung_backend_did_not_take(Dialect::$dialect).await;
             }
         })*
+    };
+}
+
+macro_rules! destinations {
+    ($($name:ident: $dialect:ident),* $(,)?) => {
+        suite! { $($name: $dialect,)* }
 
         /// Every destination is among the above.
         #[test]
@@ -162,6 +168,243 @@ destinations! {
     splunk_hec: SplunkHec,
     datadog: Datadog,
     newrelic: NewRelic,
+}
+
+// What a destination can be asked for besides.
+suite! { splunk_hec_acknowledged: SplunkHecAck }
+
+/// Metrics beside logs, where that is not OTLP.
+mod metrics {
+    use super::*;
+    use outlast_simulator::Builder;
+
+    fn lambda(world: &World) -> Builder {
+        world.lambda().env("OUTLAST_SIGNALS", "logs,metrics").env("OUTLAST_SELF_METRICS", "off")
+    }
+
+    /// What a counter comes to. Of points of a series and second Datadog keeps the last.
+    fn total(records: &[Record], dialect: Dialect, name: &str) -> f64 {
+        let mut points = BTreeMap::new();
+        let of_name = records.iter().filter(|record| record.signal == Signal::Metrics && record.text == name);
+        for (place, record) in of_name.enumerate() {
+            let series = serde_json::to_string(&record.attributes).unwrap();
+            let place = if dialect == Dialect::Datadog { 0 } else { place };
+            points.insert((series, record.time_unix_nano, place), record.body["value"].as_f64().unwrap());
+        }
+        points.values().sum()
+    }
+
+    async fn until_counted(world: &World, dialect: Dialect, invocations: u32) {
+        let counted = |received: &outlast_backend::Received| {
+            total(received.records(), dialect, "faas.invocations") >= f64::from(invocations)
+        };
+        world.wait_for(counted).await;
+    }
+
+    /// An outage of either kind in between: every invocation is counted once.
+    async fn outlast_an_outage(dialect: Dialect, behaviour: Behaviour) {
+        let world = World::speaking(dialect).await;
+        let lambda = lambda(&world).start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(3)).await;
+        until_counted(&world, dialect, 1).await;
+        world.backend.behave(behaviour);
+        for _ in 0..8 {
+            invoke(&lambda, Invocation::new().runs_for(ms(2)).logs(3)).await;
+            within("the delivery", lambda.settled()).await;
+        }
+        world.until_requests(world.backend.requests().len() + ATTEMPTS).await;
+        world.backend.recover().await.unwrap();
+        until_counted(&world, dialect, 9).await;
+        leave(&lambda).await;
+        assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+        let records = world.backend.records();
+        assert!((total(&records, dialect, "faas.invocations") - 9.0).abs() < 1e-9, "each once");
+        let spread = if dialect == Dialect::Datadog { ".count" } else { "" };
+        assert!(records.iter().any(|record| record.text == format!("faas.invoke_duration{spread}")));
+        world.backend.received(|received| assert_eq!(received.defects(), Vec::<&str>::new()));
+    }
+
+    #[tokio::test]
+    async fn of_datadog_outlast_an_outage() {
+        outlast_an_outage(Dialect::Datadog, Behaviour::status(503)).await;
+    }
+
+    #[tokio::test]
+    async fn of_new_relic_outlast_an_outage() {
+        outlast_an_outage(Dialect::NewRelic, Behaviour::status(503)).await;
+    }
+
+    #[tokio::test]
+    async fn outlast_throttling() {
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            outlast_an_outage(dialect, Behaviour::status(429)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn become_smaller_requests() {
+        const LIMIT: usize = 40_000;
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            let world = World::speaking(dialect).await;
+            world.backend.behave(Behaviour::status(503));
+            let lambda = lambda(&world).start().await.unwrap();
+            for _ in 0..12 {
+                invoke(&lambda, Invocation::new().line("a")).await;
+                within("the delivery", lambda.settled()).await;
+            }
+            world.backend.behave(Behaviour::too_large_above_plain(LIMIT));
+            until_counted(&world, dialect, 12).await;
+            leave(&lambda).await;
+            let requests = world.backend.requests();
+            let taken = requests.iter().filter(|request| request.verdict == Verdict::Accepted);
+            assert!(taken.clone().all(|request| request.plain_bytes <= LIMIT));
+            assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+        }
+    }
+
+    /// A point that is not wanted goes alone, whatever it is made of.
+    #[tokio::test]
+    async fn lose_poison_alone() {
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            let world = World::speaking(dialect).await;
+            let poison = |record: &Record| record.text.starts_with("faas.mem_usage");
+            world.backend.behave(Behaviour::poisoned_by(poison));
+            let lambda = lambda(&world).start().await.unwrap();
+            for _ in 0..3 {
+                invoke(&lambda, Invocation::new().line("a")).await;
+                within("the delivery", lambda.settled()).await;
+            }
+            let is_told = |record: &Record| {
+                is_report(record) && record.attributes["outlast.dropped.signal"] == "metrics"
+            };
+            world.wait_for(|received| received.records().iter().any(is_told)).await;
+            until_counted(&world, dialect, 3).await;
+            leave(&lambda).await;
+            let records = world.backend.records();
+            assert!(!records.iter().any(poison));
+            // The report of the last invocation may come after SHUTDOWN only.
+            let dropped: u64 = records.iter().filter(|record| is_told(record)).map(count_of).sum();
+            assert!((1..=3).contains(&dropped), "{dropped} of {dialect:?}");
+            assert!((total(&records, dialect, "faas.invocations") - 3.0).abs() < 1e-9);
+        }
+    }
+
+    #[tokio::test]
+    async fn leave_at_shutdown_with_nothing_behind() {
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            let world = World::speaking(dialect).await;
+            world.backend.set_door(Door::Refused).await.unwrap();
+            let builder = lambda(&world).env("OUTLAST_RETRY_INITIAL", "10m").env("OUTLAST_RETRY_MAX", "10m");
+            let lambda = builder.start().await.unwrap();
+            without_reports(&lambda);
+            for _ in 0..5 {
+                invoke(&lambda, Invocation::new().line("a")).await;
+            }
+            world.backend.recover().await.unwrap();
+            assert!(leave(&lambda).await.left().is_some(), "before the deadline");
+            assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+            let total = total(&world.backend.records(), dialect, "faas.invocations");
+            assert!((total - 5.0).abs() < 1e-9, "{total} of {dialect:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn go_where_the_user_says() {
+        let (logs, own) = (World::speaking(Dialect::Datadog).await, World::speaking(Dialect::Datadog).await);
+        let url = format!("{}/api/v2/series", own.backend.url());
+        let lambda = lambda(&logs).env("OUTLAST_METRICS_ENDPOINT", url).start().await.unwrap();
+        invoke(&lambda, Invocation::new().line("a")).await;
+        logs.until_delivered(&lambda).await;
+        until_counted(&own, Dialect::Datadog, 1).await;
+        leave(&lambda).await;
+        assert_eq!(logs.backend.received(|received| received.count(Signal::Metrics)), 0);
+        assert_eq!(own.backend.received(|received| received.count(Signal::Logs)), 0);
+    }
+
+    /// Spans are not taken, which is told once, and nothing of them is made.
+    #[tokio::test]
+    async fn come_without_traces() {
+        for dialect in [Dialect::Datadog, Dialect::NewRelic] {
+            let world = World::speaking(dialect).await;
+            let builder = world.lambda().env("OUTLAST_SIGNALS", "logs,metrics,traces");
+            let lambda = builder.start().await.unwrap();
+            invoke(&lambda, Invocation::new().line("a")).await;
+            world.until_delivered(&lambda).await;
+            leave(&lambda).await;
+            let line = format!("{} takes no traces; none are made", dialect.name());
+            assert_eq!(lines_with(&lambda, &line), 1, "{:?}", output(&lambda));
+        }
+    }
+}
+
+/// Splunk's indexer acknowledgement: what was taken counts once it is indexed.
+mod acknowledgement {
+    use super::*;
+
+    async fn until_asked(world: &World, times: u64) {
+        let backend = world.backend.clone();
+        world.wait_for(|_| backend.asked_for_acks() >= times).await;
+    }
+
+    #[tokio::test]
+    async fn is_waited_for() {
+        let world = World::speaking(Dialect::SplunkHecAck).await;
+        world.backend.index(Indexing::After(3));
+        let lambda = world.lambda().start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        world.until_delivered(&lambda).await;
+        until_asked(&world, 4).await;
+        world.end(lambda).await;
+    }
+
+    /// Nothing counts as delivered, SHUTDOWN is not held up, and the next start sends it all.
+    #[tokio::test]
+    async fn that_never_comes_leaves_everything_on_disk() {
+        let world = World::speaking(Dialect::SplunkHecAck).await;
+        world.backend.index(Indexing::Never);
+        let lambda = world.lambda().env("OUTLAST_TIMEOUT", "300ms").start().await.unwrap();
+        without_reports(&lambda);
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        within("the delivery", lambda.settled()).await;
+        until_asked(&world, 8).await;
+        assert!(leave(&lambda).await.left().is_some(), "before the deadline");
+        assert_eq!(left_on_disk(&lambda), lambda.acknowledged_count(), "{:?}", output(&lambda));
+        world.backend.index(Indexing::AtOnce);
+        let next = world.aftermath().await;
+        assert_eq!(left_on_disk(&next), 0);
+        let (got, repeated) = delivered(&world.backend);
+        assert_eq!(got, acknowledged(&[&lambda, &next]), "nothing is lost");
+        assert!(repeated > 0, "what may have been indexed comes again, under the same uid");
+    }
+
+    #[tokio::test]
+    async fn is_asked_for_again_if_an_answer_is_lost() {
+        let world = World::speaking(Dialect::SplunkHecAck).await;
+        world.backend.index(Indexing::After(2));
+        world.backend.lose_acks(2);
+        let lambda = world.lambda().start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        world.until_delivered(&lambda).await;
+        until_asked(&world, 3).await;
+        world.end(lambda).await;
+    }
+
+    /// Splunk says true once. If that is lost the fate is not known, and what was indexed goes again.
+    #[tokio::test]
+    async fn that_is_lost_makes_a_repeat_and_no_loss() {
+        let world = World::speaking(Dialect::SplunkHecAck).await;
+        world.backend.lose_acks(1);
+        let lambda = world.lambda().env("OUTLAST_TIMEOUT", "1s").start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        within("the delivery", lambda.settled()).await;
+        world.until_requests(2).await;
+        world.until_delivered(&lambda).await;
+        leave(&lambda).await;
+        assert_eq!(left_on_disk(&lambda), 0);
+        let (got, repeated) = delivered(&world.backend);
+        assert_eq!(got, acknowledged(&[&lambda]));
+        assert!(repeated > 0);
+    }
 }
 
 #[tokio::test]
@@ -277,7 +520,10 @@ async fn a_collector_nobody_here_wrote_reads_otlp_in_json() {
 fn documented(dialect: Dialect) -> BTreeMap<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/destinations.md");
     let page = std::fs::read_to_string(path).unwrap();
-    let title = format!("\n## `{}`", dialect.name());
+    let title = match dialect {
+        Dialect::SplunkHecAck => "\n### Indexer acknowledgement".to_owned(),
+        _ => format!("\n## `{}`", dialect.name()),
+    };
     let section = page.split(&title).nth(1).unwrap_or_else(|| panic!("no section {title}"));
     let section = section.split("\n## ").next().unwrap();
     let settings = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
@@ -291,7 +537,7 @@ fn documented(dialect: Dialect) -> BTreeMap<String, String> {
 /// A user copies the settings from the document, with another host.
 #[tokio::test]
 async fn the_documented_settings_deliver() {
-    for dialect in Dialect::ALL {
+    for dialect in Dialect::ALL.into_iter().chain([Dialect::SplunkHecAck]) {
         let world = World::speaking(dialect).await;
         let mut settings = documented(dialect);
         let endpoint = settings.get_mut("OUTLAST_ENDPOINT").unwrap();
@@ -307,6 +553,10 @@ async fn the_documented_settings_deliver() {
         invoke(&lambda, Invocation::new().logs(10)).await;
         world.until_delivered(&lambda).await;
         leave(&lambda).await;
+        let asks_for_metrics =
+            settings.get("OUTLAST_SIGNALS").is_some_and(|signals| signals.contains("metrics"));
+        let metrics = world.backend.received(|received| received.count(Signal::Metrics));
+        assert!(metrics > 0 || !asks_for_metrics, "{dialect:?}: no metrics");
         assert_eq!(world.backend.missing(&lambda.acknowledged_lines()), Vec::<String>::new());
         world.backend.received(|received| assert_eq!(received.defects(), Vec::<&str>::new(), "{dialect:?}"));
     }

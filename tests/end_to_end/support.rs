@@ -74,8 +74,8 @@ impl World {
         if let Some(dialect) = self.dialect {
             builder = builder.env("OUTLAST_PROTOCOL", dialect.name()).env("OUTLAST_SIGNALS", "logs");
         }
-        if let Some((name, scheme)) = self.dialect.and_then(Dialect::credentials) {
-            builder = builder.env("OUTLAST_HEADERS", format!("{name}={scheme}key"));
+        if let Some(headers) = self.dialect.and_then(Dialect::headers) {
+            builder = builder.env("OUTLAST_HEADERS", headers);
         }
         builder
             .env("OUTLAST_ENDPOINT", self.backend.url())

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    acks::Indexing,
     body::{Body, note},
     connection,
     dialect::Dialect,
@@ -113,6 +114,7 @@ impl Builder {
             decode: self.decode,
             dialect: self.dialect,
             ids: Mutex::default(),
+            acks: Mutex::default(),
             script: Mutex::new(Script::default()),
             received: Mutex::new(Received::new(self.keep)),
             changed: watch::Sender::new(0),
@@ -215,6 +217,23 @@ impl Backend {
     pub async fn recover(&self) -> Result<(), BackendError> {
         lock(&self.inner.shared.script).clear();
         self.set_door(Door::Open).await
+    }
+
+    // === Acknowledgement ===
+
+    /// When events are indexed from now on.
+    pub fn index(&self, indexing: Indexing) {
+        lock(&self.inner.shared.acks).indexing = indexing;
+    }
+
+    /// Loses the next answers to questions about acknowledgement: the connection is reset.
+    pub fn lose_acks(&self, count: u32) {
+        lock(&self.inner.shared.acks).lose = count;
+    }
+
+    /// How often acknowledgement was asked for.
+    pub fn asked_for_acks(&self) -> u64 {
+        lock(&self.inner.shared.acks).asked
     }
 
     // === Connections ===

@@ -134,6 +134,9 @@ impl Exchange<'_> {
             }
             Err(_) => return Next::Close,
         };
+        if self.shared.dialect.is_about_acks(&head.path) {
+            return self.acknowledge(&head).await.unwrap_or(Next::Reset);
+        }
         // Before the request is listed: whoever sees it listed and then releases it must not be missed.
         let released = self.shared.released.subscribe();
         let signal = self.shared.dialect.signal_of(&head.path);
@@ -288,10 +291,8 @@ impl Exchange<'_> {
             {
                 return self.create(leaf, arrived, signal, keep_alive).await;
             }
-            Behaviour::Items { .. } => (self.shared.dialect.success(&[], &[]), Verdict::Accepted, 0),
-            Behaviour::Accept { body } if body.is_empty() => {
-                (self.shared.dialect.success(&[], &[]), Verdict::Accepted, 0)
-            }
+            Behaviour::Items { .. } => (self.success(), Verdict::Accepted, 0),
+            Behaviour::Accept { body } if body.is_empty() => (self.success(), Verdict::Accepted, 0),
             Behaviour::Accept { body } => (Answer::new(200).body(PROTOBUF, body), Verdict::Accepted, 0),
             Behaviour::AnswerEarly(_)
             | Behaviour::Delay(..)
@@ -306,6 +307,13 @@ impl Exchange<'_> {
             return self.answer(&Answer::explained(400, defect), keep_alive).await;
         }
         self.answer(&answer, keep_alive).await
+    }
+
+    fn success(&self) -> Answer {
+        match self.shared.dialect {
+            Dialect::SplunkHecAck => Dialect::acknowledged(self.number.unwrap_or_default()),
+            dialect => dialect.success(&[], &[]),
+        }
     }
 
     /// Keeps the records that are new and that the script takes, and says what became of each.
@@ -351,6 +359,20 @@ impl Exchange<'_> {
             }
         });
         self.answer(&answer, keep_alive).await
+    }
+
+    /// Says which requests are indexed. Such a question is not listed among the requests.
+    async fn acknowledge(&mut self, head: &Head) -> Result<Next, HttpError> {
+        let Read::Whole(question) = self.io.body(head, None).await? else { return Err(HttpError::Cut) };
+        let answer = match route(head, self.shared.dialect, Some(Signal::Logs)) {
+            Ok(_) => lock(&self.shared.acks).ask(&question),
+            Err(answer) => Some(answer),
+        };
+        self.shared.tick();
+        match answer {
+            Some(answer) => self.answer(&answer, head.keep_alive).await,
+            None => Ok(Next::Reset),
+        }
     }
 
     /// Reads and refuses what is not a request of the dialect.

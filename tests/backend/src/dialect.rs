@@ -34,14 +34,16 @@ pub enum Dialect {
     Loki,
     /// The HTTP Event Collector of Splunk.
     SplunkHec,
-    /// The logs intake of Datadog.
+    /// The same, of a token that acknowledges what is indexed.
+    SplunkHecAck,
+    /// The logs intake of Datadog, and its API for metrics.
     Datadog,
-    /// The Log API of New Relic.
+    /// The Log API and the Metric API of New Relic.
     NewRelic,
 }
 
 impl Dialect {
-    /// All of them.
+    /// All of them, each once.
     pub const ALL: [Self; 9] = [
         Self::Otlp,
         Self::OtlpJson,
@@ -63,7 +65,7 @@ impl Dialect {
             Self::Json => "json",
             Self::Elasticsearch => "elasticsearch",
             Self::Loki => "loki",
-            Self::SplunkHec => "splunk-hec",
+            Self::SplunkHec | Self::SplunkHecAck => "splunk-hec",
             Self::Datadog => "datadog",
             Self::NewRelic => "newrelic",
         }
@@ -77,7 +79,9 @@ impl Dialect {
             Self::Ndjson | Self::Json => true,
             Self::Elasticsearch => path.ends_with("/_bulk"),
             Self::Loki => path == "/loki/api/v1/push",
-            Self::SplunkHec => path == "/services/collector/event",
+            Self::SplunkHec | Self::SplunkHecAck => path == "/services/collector/event",
+            Self::Datadog if path == "/api/v2/series" => return Some(Signal::Metrics),
+            Self::NewRelic if path == "/metric/v1" => return Some(Signal::Metrics),
             Self::Datadog => path == "/api/v2/logs",
             Self::NewRelic => path == "/log/v1",
         };
@@ -98,10 +102,29 @@ impl Dialect {
             Self::Otlp | Self::OtlpJson | Self::Ndjson | Self::Json => None,
             Self::Elasticsearch => Some(("authorization", "ApiKey ")),
             Self::Loki => Some(("authorization", "Basic ")),
-            Self::SplunkHec => Some(("authorization", "Splunk ")),
+            Self::SplunkHec | Self::SplunkHecAck => Some(("authorization", "Splunk ")),
             Self::Datadog => Some(("dd-api-key", "")),
             Self::NewRelic => Some(("api-key", "")),
         }
+    }
+
+    /// The headers that the extension is to send, as its setting has them.
+    pub fn headers(self) -> Option<String> {
+        let (name, scheme) = self.credentials()?;
+        let channel =
+            if self == Self::SplunkHecAck { ",x-splunk-request-channel=b9cb0b7c-1d3a-4a1e" } else { "" };
+        Some(format!("{name}={scheme}key{channel}"))
+    }
+
+    /// Whether a request to `path` asks what is indexed.
+    pub(crate) fn is_about_acks(self, path: &str) -> bool {
+        self == Self::SplunkHecAck && path.starts_with("/services/collector/ack?channel=")
+    }
+
+    /// The answer that says that events have come, and how to ask whether they are indexed.
+    pub(crate) fn acknowledged(id: u64) -> Answer {
+        let body = json!({"text": "Success", "code": 0, "ackId": id});
+        Answer::new(200).body("application/json", body.to_string())
     }
 
     /// By what a repeat is told: Loki looks at time and line.
@@ -130,7 +153,7 @@ impl Dialect {
                 );
                 if ignored > 0 { Answer::new(400).body("text/plain", told) } else { answer(204, Value::Null) }
             }
-            Self::SplunkHec => answer(200, json!({"text": "Success", "code": 0})),
+            Self::SplunkHec | Self::SplunkHecAck => answer(200, json!({"text": "Success", "code": 0})),
             Self::Datadog => answer(202, json!({})),
             Self::NewRelic => answer(202, json!({"requestId": "f0e7bfff-001a-b000-0000-01682bcf4565"})),
             Self::Elasticsearch => {
@@ -201,9 +224,25 @@ impl Dialect {
                     }
                 }
             }
-            Self::SplunkHec => {
+            Self::SplunkHec | Self::SplunkHecAck => {
                 for event in stream()? {
                     records.push(event_of(request, &event)?);
+                }
+            }
+            Self::Datadog if signal == Signal::Metrics => {
+                if plain.len() > 5_242_880 {
+                    return Err(format!("{} bytes", plain.len()));
+                }
+                for series in list(&whole()?["series"])? {
+                    records.push(series_of(request, &series)?);
+                }
+            }
+            Self::NewRelic if signal == Signal::Metrics => {
+                for part in list(&whole()?)? {
+                    let common = object(&part["common"]["attributes"]);
+                    for metric in list(&part["metrics"])? {
+                        records.push(metric_of(request, &metric, common.clone())?);
+                    }
                 }
             }
             Self::Datadog => {
@@ -378,6 +417,57 @@ fn log_of(request: u64, log: &Value) -> Record {
     attributes
         .insert("level".to_owned(), Value::from(log["status"].as_str().unwrap_or_default().to_uppercase()));
     record(request, text, &attributes, object(log), millis * 1_000_000)
+}
+
+/// A data point of Datadog's: its tags are attributes.
+fn series_of(request: u64, series: &Value) -> Result<Record, String> {
+    let tags = list_of_tags(&series["tags"]);
+    let point = &series["points"][0];
+    let (Some(name), Some(seconds)) = (series["metric"].as_str(), point["timestamp"].as_u64()) else {
+        return Err(format!("{series}"));
+    };
+    let kind = match series["type"].as_u64() {
+        Some(1) if series["interval"].is_u64() => "sum",
+        Some(3) => "gauge",
+        _ => return Err(format!("no type: {series}")),
+    };
+    if !point["value"].is_number() {
+        return Err(format!("no value: {series}"));
+    }
+    let body = json!({"kind": kind, "value": point["value"], "unit": series["unit"]});
+    let record = record(request, name.to_owned(), &tags, tags.clone(), seconds * 1_000_000_000);
+    Ok(Record { signal: Signal::Metrics, body, ..record })
+}
+
+fn list_of_tags(tags: &Value) -> Attributes {
+    let tags = tags.as_array().into_iter().flatten().filter_map(Value::as_str);
+    tags.filter_map(|tag| tag.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), Value::from(value)))
+        .collect()
+}
+
+fn metric_of(request: u64, metric: &Value, common: Attributes) -> Result<Record, String> {
+    let (Some(name), Some(millis)) = (metric["name"].as_str(), metric["timestamp"].as_u64()) else {
+        return Err(format!("{metric}"));
+    };
+    let interval = metric["interval.ms"].as_u64();
+    let kind = match metric["type"].as_str() {
+        Some("count") if metric["value"].is_number() => "sum",
+        Some("summary") if metric["value"]["count"].is_u64() => "histogram",
+        Some("gauge") if metric["value"].is_number() => "gauge",
+        _ => return Err(format!("no type, or no value of it: {metric}")),
+    };
+    if kind != "gauge" && interval.is_none_or(|interval| interval == 0) {
+        return Err(format!("no interval: {metric}"));
+    }
+    let attributes = object(&metric["attributes"]);
+    if attributes.len() + common.len() > 150 {
+        return Err("more than 150 attributes".to_owned());
+    }
+    let body = json!({"kind": kind, "value": metric["value"], "unit": attributes.get("unit")});
+    let end = (millis + interval.unwrap_or_default()) * 1_000_000;
+    let record = record(request, name.to_owned(), &attributes, common, end);
+    Ok(Record { signal: Signal::Metrics, body, other_time_unix_nano: millis * 1_000_000, ..record })
 }
 
 fn otlp(signal: Signal, request: u64, item: &Value, resource: Attributes) -> Record {

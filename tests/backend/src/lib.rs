@@ -44,7 +44,8 @@
     reason = "a peer on the network keeps its own time; only the crate under test has its time passed in"
 )]
 
-pub mod backend;
+pub mod acks;
+mod backend;
 mod body;
 pub mod bucket;
 pub mod command;
@@ -65,6 +66,7 @@ mod server;
 mod shared;
 pub mod tls;
 
+pub use acks::Indexing;
 pub use backend::{Backend, BackendError, Builder, Decode};
 pub use dialect::Dialect;
 pub use door::Door;

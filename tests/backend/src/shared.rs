@@ -8,6 +8,7 @@ use std::{
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
+    acks::Acks,
     backend::Decode,
     body::Body,
     dialect::Dialect,
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) dialect: Dialect,
     /// Documents that were created, where that is how repeats are told.
     pub(crate) ids: Mutex<HashSet<String>>,
+    /// Which requests are indexed, where that is asked for.
+    pub(crate) acks: Mutex<Acks>,
     pub(crate) script: Mutex<Script>,
     pub(crate) received: Mutex<Received>,
     /// Ticks whenever `received` or `open` has changed.

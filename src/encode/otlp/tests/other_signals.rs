@@ -28,7 +28,7 @@ fn block<T>(records: &[T], encode: impl Fn(&T, &mut Vec<u8>)) -> Vec<u8> {
 }
 
 fn metric_block(records: &[Metric<'static>]) -> Vec<u8> {
-    block(records, |metric, out| Otlp.metric(metric, out))
+    block(records, |metric, out| Otlp.metric(&Resource::default(), metric, out))
 }
 
 fn span_block(records: &[Span]) -> Vec<u8> {
