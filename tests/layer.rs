@@ -72,6 +72,31 @@ fn packaging_without_the_standard_library_of_the_architecture_says_what_to_do() 
     );
 }
 
+// --- the gate ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_cannot_be_checked_is_skipped_and_a_failure_where_tools_are_required() {
+    let nothing = tempfile::tempdir().unwrap();
+    let run = |required: &str| {
+        let mut check = script("check.sh");
+        check.arg("zip").env("CARGO_TARGET_DIR", nothing.path()).env("OUTLAST_REQUIRE_TOOLS", required);
+        let output = check.output().unwrap();
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, said) = run("");
+    assert!(code == Some(0) && said.contains("skipped  the zip"), "{said}");
+    let (code, said) = run("1");
+    assert!(code == Some(1) && said.contains("FAILED   the zip"), "{said}");
+}
+
+#[test]
+fn the_workflow_runs_the_gate_as_root_and_lets_nothing_be_skipped() {
+    // The emulator's namespaces need root, and .ci/run requires the tests that use them once the emulator is there.
+    let workflow = fs::read_to_string(root().join(".github/workflows/ci.yml")).unwrap();
+    let gate = workflow.lines().find(|line| line.ends_with(" .ci/run")).expect("a step that runs the gate");
+    assert!(gate.contains("sudo -E ") && gate.contains("OUTLAST_REQUIRE_TOOLS=1"), "{gate}");
+}
+
 // --- publish.sh ------------------------------------------------------------------------------------------------------
 
 /// An AWS CLI that notes its arguments in `$CALLS`, knows version 6 of every layer with the hash `$KNOWN`, and publishes version 7 with `$HASH`.
