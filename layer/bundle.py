@@ -22,6 +22,8 @@ MACHINES = {"x86_64": "Advanced Micro Devices X86-64", "arm64": "AArch64"}
 # What every image of Lambda has: the C library in the parts that glibc 2.26 still divides it into, and nothing else.
 LIBRARIES = re.compile(r"lib(c|m|dl|rt|pthread)\.so\.[0-9]+|ld-linux-(x86-64|aarch64)\.so\.[0-9]")
 LICENCE_FILES = ("LICEN", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE")
+# Code, such as a module `notice.rs`.
+SOURCES = (".rs", ".c", ".h", ".py", ".pl", ".toml", ".json", ".yml", ".yaml")
 # The earliest that a zip can tell, midnight of 1 January 1980: time, then date.
 ZIP_TIME = (0, 0x21)
 # Beyond five, a second of work saves some bytes.
@@ -47,17 +49,28 @@ def check_binary(path, architecture, glibc, private):
     for library in needed:
         if not LIBRARIES.fullmatch(library):
             raise Problem(f"needs {library}, which not every image of Lambda has")
-    versions = {tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", run("readelf", "-VW", path))}
-    newest = max(versions, default=(0,))
-    if newest > tuple(map(int, glibc.split("."))):
-        raise Problem(f"needs glibc {'.'.join(map(str, newest))}, but {glibc} is what Amazon Linux 2 has")
+    newest = newest_glibc(run("readelf", "-VW", path), glibc)
     if ".symtab" in run("readelf", "-SW", path):
         raise Problem("is not stripped")
     content = pathlib.Path(path).read_bytes()
     for place in private:
         if len(place) > 1 and place.encode() + b"/" in content:
             raise Problem(f"tells where it was built: {place}")
-    return content, ".".join(map(str, newest))
+    return content, newest
+
+
+def newest_glibc(versions, allowed):
+    """The newest version of glibc among those that `readelf -V` says are needed."""
+    found = set(re.findall(r"GLIBC_(\w[\w.]*)", versions))
+    # Such as GLIBC_ABI_DT_RELR, which came with 2.36, and GLIBC_PRIVATE, which is nobody's but glibc's own.
+    others = sorted(name for name in found if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", name))
+    if others:
+        raise Problem(f"needs GLIBC_{others[0]}, which not every glibc since {allowed} has")
+    numbers = lambda version: tuple(map(int, version.split(".")))
+    newest = max(found, key=numbers, default="0")
+    if numbers(newest) > numbers(allowed):
+        raise Problem(f"needs glibc {newest}, but {allowed} is what Amazon Linux 2 has")
+    return newest
 
 
 def zip_of(content):
@@ -192,13 +205,22 @@ def sbom(root, packages, graph, content, architecture, target, linker):
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def text_of(path):
+    return "\n".join(line.rstrip() for line in path.read_text("utf-8", "replace").strip().splitlines())
+
+
 def licence_texts(package):
+    """Every one that the package comes with, also of what it carries of others further down (`third_party/fiat` of ring)."""
     directory = pathlib.Path(package["manifest_path"]).parent
-    found = sorted(path for path in directory.iterdir() if path.name.upper().startswith(LICENCE_FILES))
-    files = [path for path in found if path.is_file()] + [
-        file for path in found if path.is_dir() for file in sorted(path.iterdir()) if file.is_file()
-    ]
-    return ["\n".join(line.rstrip() for line in path.read_text("utf-8", "replace").strip().splitlines()) for path in files]
+
+    def is_licence(path):
+        names = path.relative_to(directory).parts
+        named = names[-1].upper().startswith(LICENCE_FILES) or any(name.upper().startswith("LICEN") for name in names[:-1])
+        return named and path.suffix.lower() not in SOURCES and path.is_file()
+
+    # Those at the top come first.
+    found = sorted(directory.rglob("*"), key=lambda path: (len(path.relative_to(directory).parts), path))
+    return [text_of(path) for path in found if is_licence(path)]
 
 
 def licences(root, packages, graph):
