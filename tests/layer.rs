@@ -72,6 +72,27 @@ fn packaging_without_the_standard_library_of_the_architecture_says_what_to_do() 
     );
 }
 
+// --- try.sh ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn where_the_emulator_cannot_run_the_demo_does() {
+    let (directory, path) = stand_in("cargo", "echo cargo \"$@\"");
+    let tools = directory.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    // All but `ip`.
+    for tool in ["bash", "dirname", "env", "id", "uname", "unshare", "curl", "python3"] {
+        let found = path.split(':').map(|folder| Path::new(folder).join(tool)).find(|found| found.exists());
+        if let Some(found) = found {
+            std::os::unix::fs::symlink(found, tools.join(tool)).unwrap();
+        }
+    }
+    let search = format!("{}:{}", directory.path().display(), tools.display());
+    let output = script("try.sh").env("PATH", search).output().unwrap();
+    assert_eq!(text(&output.stdout), "cargo run --release --example demo -- --quick\n");
+    let said = text(&output.stderr);
+    assert!(said.starts_with("try.sh: there is no ") && said.contains("the demo runs instead"), "{said}");
+}
+
 // --- the gate ---------------------------------------------------------------------------------------------------------
 
 #[test]
