@@ -3,6 +3,7 @@
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -128,11 +129,23 @@ def purl(package):
     return f"pkg:cargo/{package['name']}@{package['version']}"
 
 
+def of_the_linker(zig_version):
+    """What zig links in statically, for images have no libgcc_s: LLVM's libunwind, and zig's own compiler-rt. Each with the texts of its licence."""
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or not zig_version:
+        return []
+    home = pathlib.Path(spec.origin).parent
+    return [
+        ("libunwind", f"LLVM's unwinder, as zig {zig_version} brings it", "Apache-2.0 WITH LLVM-exception", home / "lib/libunwind/LICENSE.TXT"),
+        ("compiler-rt", f"What compilers call, as zig {zig_version} brings it", "MIT", home / "LICENSE"),
+    ]
+
+
 def toolchain():
     return dict(line.split(": ", 1) for line in run("rustc", "-vV").splitlines() if ": " in line)
 
 
-def sbom(root, packages, graph, content, architecture, target, linker):
+def sbom(root, packages, graph, content, architecture, target, linker, zig):
     sums = checksums()
 
     def component(identifier):
@@ -165,6 +178,19 @@ def sbom(root, packages, graph, content, architecture, target, linker):
         "licenses": [{"expression": "MIT OR Apache-2.0"}],
         "purl": f"pkg:generic/rust-std@{rust['release']}",
     }
+    static = [
+        {
+            "type": "library",
+            "bom-ref": f"pkg:generic/{name}@zig-{zig}",
+            "name": name,
+            "version": f"zig-{zig}",
+            "description": description,
+            "scope": "required",
+            "licenses": [{"expression": licence}],
+            "purl": f"pkg:generic/{name}@zig-{zig}",
+        }
+        for name, description, licence, _ in of_the_linker(zig)
+    ]
     others = sorted((component(identifier) for identifier in graph if identifier != root), key=lambda c: c["purl"])
     main = packages[root]
     depends = [
@@ -172,7 +198,8 @@ def sbom(root, packages, graph, content, architecture, target, linker):
         for identifier, deps in graph.items()
     ]
     next(entry for entry in depends if entry["ref"] == purl(main))["dependsOn"].append(standard["bom-ref"])
-    depends.append({"ref": standard["bom-ref"]})
+    depends.append({"ref": standard["bom-ref"], "dependsOn": [entry["bom-ref"] for entry in static]})
+    depends += [{"ref": entry["bom-ref"]} for entry in static]
     digest = hashlib.sha256(content).hexdigest()
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
@@ -199,7 +226,7 @@ def sbom(root, packages, graph, content, architecture, target, linker):
                 {"name": "outlast:linker", "value": linker},
             ],
         },
-        "components": [*others, standard],
+        "components": [*others, standard, *static],
         "dependencies": sorted(depends, key=lambda entry: entry["ref"]),
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -223,7 +250,7 @@ def licence_texts(package):
     return [text_of(path) for path in found if is_licence(path)]
 
 
-def licences(root, packages, graph):
+def licences(root, packages, graph, zig):
     own = (ROOT / "LICENSE").read_text().strip()
     by_text, as_first_seen = {}, {}
     for identifier in sorted(graph, key=lambda i: (packages[i]["name"], packages[i]["version"])):
@@ -241,6 +268,8 @@ def licences(root, packages, graph):
             text = as_first_seen.setdefault(" ".join(text.split()), text)
             by_text.setdefault(text, []).append(name)
     by_text.setdefault(own, []).append(f"Rust's standard library {toolchain()['release']} (MIT OR Apache-2.0)")
+    for name, _, licence, path in of_the_linker(zig):
+        by_text.setdefault(text_of(path), []).append(f"{name} of zig {zig} ({licence})")
     rule = "=" * 80
     parts = [
         "outlast is under the Apache License 2.0. Its binary contains the packages below, each under its own licence.\n"
@@ -271,9 +300,9 @@ def bundle(options):
         raise Problem(f"the zip has {size:,} bytes, {options.zip_max_bytes:,} are allowed (ZIP_MAX_BYTES in layer/package.sh)")
     digest = hashlib.sha256(part.read_bytes()).hexdigest()
     (out / f"outlast-{options.architecture}.cdx.json").write_text(
-        sbom(root, packages, graph, content, options.architecture, options.target, options.linker)
+        sbom(root, packages, graph, content, options.architecture, options.target, options.linker, options.zig)
     )
-    (out / f"outlast-{options.architecture}.licences.txt").write_text(licences(root, packages, graph))
+    (out / f"outlast-{options.architecture}.licences.txt").write_text(licences(root, packages, graph, options.zig))
     (out / f"{archive.name}.sha256").write_text(f"{digest}  {archive.name}\n")
     os.rename(part, archive)
     print(f"{archive}: {size:,} bytes ({len(content):,} unpacked), newest symbol GLIBC_{newest}, {len(graph)} packages")
@@ -284,6 +313,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("binary", "target", "glibc", "linker", "out"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--zig", default="", help="the version of zig that linked it, if it did")
     parser.add_argument("--architecture", required=True, choices=sorted(MACHINES))
     parser.add_argument("--zip-max-bytes", required=True, type=int)
     parser.add_argument("--private", action="append", default=[], help="a path that the binary must not contain")

@@ -78,6 +78,14 @@ starts() { # outside Lambda it says what is missing, and ends
   (env -u AWS_LAMBDA_RUNTIME_API "$scratch/layer/extensions/outlast" 2>&1 || true) | grep 'cannot register as a Lambda extension'
 }
 
+names_all() { # what comes from crates.io, from further down in a crate, and from the linker
+  local name
+  for name in '^sled ' '^ring ' '^libunwind of zig ' '^compiler-rt of zig ' 'fiat-crypto authors'; do
+    grep -qi "$name" "$1.licences.txt" || { echo "no $name in the licences"; return 1; }
+  done
+  grep -q '"pkg:generic/libunwind@zig-' "$1.cdx.json" && grep -q '"pkg:generic/compiler-rt@zig-' "$1.cdx.json"
+}
+
 valid_sbom() {
   "$tool/python" - "$1" <<'PY'
 import sys
@@ -107,7 +115,7 @@ check_zip() {
     base=${zip%.zip}
     check "$(basename "$zip"): one file and its mode" one_entry "$zip"
     check "$(basename "$zip"): checksum" sh -c "cd '$built/layer' && sha256sum --check --strict '$(basename "$zip").sha256'"
-    check "$(basename "$base").licences.txt" grep -q '^sled ' "$base.licences.txt"
+    check "$(basename "$base").licences.txt" names_all "$base"
     if python_tool sbom 'cyclonedx-python-lib[json-validation]'; then
       check "$(basename "$base").cdx.json: CycloneDX" valid_sbom "$base.cdx.json"
     else
@@ -146,11 +154,9 @@ terraform_valid() { # terraform_valid FOLDER of the copy
 }
 
 terraform_tested() {
-  (
-    cd "$1" || exit
-    [ ! -f "$scratch/terraformrc" ] || export TF_CLI_CONFIG_FILE=$scratch/terraformrc
-    terraform test -no-color
-  )
+  local config=()
+  [ ! -f "$scratch/terraformrc" ] || config=("TF_CLI_CONFIG_FILE=$scratch/terraformrc")
+  env "${config[@]}" terraform -chdir="$1" test -no-color
 }
 
 knows_mocks() { # mock_provider came with 1.7
