@@ -160,7 +160,7 @@ terraform_tested() {
 }
 
 knows_mocks() { # mock_provider came with 1.7
-  terraform version | python3 -c 'import re, sys; sys.exit(tuple(map(int, re.search(r"v(\d+)\.(\d+)", sys.stdin.read()).groups())) < (1, 7))'
+  terraform version 2>/dev/null | python3 -c 'import re, sys; sys.exit(tuple(map(int, re.search(r"v(\d+)\.(\d+)", sys.stdin.read()).groups())) < (1, 7))'
 }
 
 has_provider() { # anything else that is wrong is for the checks to say
