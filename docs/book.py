@@ -2,7 +2,7 @@
 """What mdBook lacks for this book.
 
 book.py supports RENDERER, and without arguments: the preprocessor of book.toml. Links that leave docs/ become text that names the file.
-book.py check FOLDER: every link of a built book leads to a file and a heading that are there.
+book.py check FOLDER: every link of a built book leads to a file and a heading that are there; every image is there and has a text in its place.
 """
 
 import html.parser
@@ -12,7 +12,7 @@ import re
 import sys
 import urllib.parse
 
-OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+((?:[A-Z]+\.md|LICENSE)[^)]*)\)")
+OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+((?:\.github/)?(?:[A-Z]+\.md|LICENSE)[^)]*)\)")
 
 
 def without_outside(chapter):
@@ -36,7 +36,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.links, self.anchors = [], set()
+        self.links, self.anchors, self.without_text = [], set(), 0
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attributes):
@@ -44,6 +44,9 @@ class Page(html.parser.HTMLParser):
         self.anchors |= {attributes[name] for name in ("id", "name") if attributes.get(name)}
         if tag == "a" and attributes.get("href"):
             self.links.append(attributes["href"])
+        if tag == "img":
+            self.links.append(attributes.get("src") or "an image without src")
+            self.without_text += not attributes.get("alt")
 
 
 def check(folder):
@@ -52,6 +55,8 @@ def check(folder):
     counted = {path: page for path, page in pages.items() if path.name not in ("print.html", "toc.html", "404.html")}
     links, broken = 0, []
     for path, page in counted.items():
+        if page.without_text:
+            broken.append(f"{path.relative_to(folder)}: an image has no text in its place")
         for link in page.links:
             url = urllib.parse.urlsplit(link)
             if url.scheme or url.netloc:

@@ -3,6 +3,7 @@
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -22,6 +23,8 @@ MACHINES = {"x86_64": "Advanced Micro Devices X86-64", "arm64": "AArch64"}
 # What every image of Lambda has: the C library in the parts that glibc 2.26 still divides it into, and nothing else.
 LIBRARIES = re.compile(r"lib(c|m|dl|rt|pthread)\.so\.[0-9]+|ld-linux-(x86-64|aarch64)\.so\.[0-9]")
 LICENCE_FILES = ("LICEN", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE")
+# Code, such as a module `notice.rs`.
+SOURCES = (".rs", ".c", ".h", ".py", ".pl", ".toml", ".json", ".yml", ".yaml")
 # The earliest that a zip can tell, midnight of 1 January 1980: time, then date.
 ZIP_TIME = (0, 0x21)
 # Beyond five, a second of work saves some bytes.
@@ -47,17 +50,28 @@ def check_binary(path, architecture, glibc, private):
     for library in needed:
         if not LIBRARIES.fullmatch(library):
             raise Problem(f"needs {library}, which not every image of Lambda has")
-    versions = {tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", run("readelf", "-VW", path))}
-    newest = max(versions, default=(0,))
-    if newest > tuple(map(int, glibc.split("."))):
-        raise Problem(f"needs glibc {'.'.join(map(str, newest))}, but {glibc} is what Amazon Linux 2 has")
+    newest = newest_glibc(run("readelf", "-VW", path), glibc)
     if ".symtab" in run("readelf", "-SW", path):
         raise Problem("is not stripped")
     content = pathlib.Path(path).read_bytes()
     for place in private:
         if len(place) > 1 and place.encode() + b"/" in content:
             raise Problem(f"tells where it was built: {place}")
-    return content, ".".join(map(str, newest))
+    return content, newest
+
+
+def newest_glibc(versions, allowed):
+    """The newest version of glibc among those that `readelf -V` says are needed."""
+    found = set(re.findall(r"GLIBC_(\w[\w.]*)", versions))
+    # Such as GLIBC_ABI_DT_RELR, which came with 2.36, and GLIBC_PRIVATE, which is nobody's but glibc's own.
+    others = sorted(name for name in found if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", name))
+    if others:
+        raise Problem(f"needs GLIBC_{others[0]}, which not every glibc since {allowed} has")
+    numbers = lambda version: tuple(map(int, version.split(".")))
+    newest = max(found, key=numbers, default="0")
+    if numbers(newest) > numbers(allowed):
+        raise Problem(f"needs glibc {newest}, but {allowed} is what Amazon Linux 2 has")
+    return newest
 
 
 def zip_of(content):
@@ -115,11 +129,23 @@ def purl(package):
     return f"pkg:cargo/{package['name']}@{package['version']}"
 
 
+def of_the_linker(zig_version):
+    """What zig links in statically, for images have no libgcc_s: LLVM's libunwind, and zig's own compiler-rt. Each with the texts of its licence."""
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or not zig_version:
+        return []
+    home = pathlib.Path(spec.origin).parent
+    return [
+        ("libunwind", f"LLVM's unwinder, as zig {zig_version} brings it", "Apache-2.0 WITH LLVM-exception", home / "lib/libunwind/LICENSE.TXT"),
+        ("compiler-rt", f"What compilers call, as zig {zig_version} brings it", "MIT", home / "LICENSE"),
+    ]
+
+
 def toolchain():
     return dict(line.split(": ", 1) for line in run("rustc", "-vV").splitlines() if ": " in line)
 
 
-def sbom(root, packages, graph, content, architecture, target, linker):
+def sbom(root, packages, graph, content, architecture, target, linker, zig):
     sums = checksums()
 
     def component(identifier):
@@ -152,6 +178,19 @@ def sbom(root, packages, graph, content, architecture, target, linker):
         "licenses": [{"expression": "MIT OR Apache-2.0"}],
         "purl": f"pkg:generic/rust-std@{rust['release']}",
     }
+    static = [
+        {
+            "type": "library",
+            "bom-ref": f"pkg:generic/{name}@zig-{zig}",
+            "name": name,
+            "version": f"zig-{zig}",
+            "description": description,
+            "scope": "required",
+            "licenses": [{"expression": licence}],
+            "purl": f"pkg:generic/{name}@zig-{zig}",
+        }
+        for name, description, licence, _ in of_the_linker(zig)
+    ]
     others = sorted((component(identifier) for identifier in graph if identifier != root), key=lambda c: c["purl"])
     main = packages[root]
     depends = [
@@ -159,7 +198,8 @@ def sbom(root, packages, graph, content, architecture, target, linker):
         for identifier, deps in graph.items()
     ]
     next(entry for entry in depends if entry["ref"] == purl(main))["dependsOn"].append(standard["bom-ref"])
-    depends.append({"ref": standard["bom-ref"]})
+    depends.append({"ref": standard["bom-ref"], "dependsOn": [entry["bom-ref"] for entry in static]})
+    depends += [{"ref": entry["bom-ref"]} for entry in static]
     digest = hashlib.sha256(content).hexdigest()
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
@@ -186,22 +226,31 @@ def sbom(root, packages, graph, content, architecture, target, linker):
                 {"name": "outlast:linker", "value": linker},
             ],
         },
-        "components": [*others, standard],
+        "components": [*others, standard, *static],
         "dependencies": sorted(depends, key=lambda entry: entry["ref"]),
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def text_of(path):
+    return "\n".join(line.rstrip() for line in path.read_text("utf-8", "replace").strip().splitlines())
+
+
 def licence_texts(package):
+    """Every one that the package comes with, also of what it carries of others further down (`third_party/fiat` of ring)."""
     directory = pathlib.Path(package["manifest_path"]).parent
-    found = sorted(path for path in directory.iterdir() if path.name.upper().startswith(LICENCE_FILES))
-    files = [path for path in found if path.is_file()] + [
-        file for path in found if path.is_dir() for file in sorted(path.iterdir()) if file.is_file()
-    ]
-    return ["\n".join(line.rstrip() for line in path.read_text("utf-8", "replace").strip().splitlines()) for path in files]
+
+    def is_licence(path):
+        names = path.relative_to(directory).parts
+        named = names[-1].upper().startswith(LICENCE_FILES) or any(name.upper().startswith("LICEN") for name in names[:-1])
+        return named and path.suffix.lower() not in SOURCES and path.is_file()
+
+    # Those at the top come first.
+    found = sorted(directory.rglob("*"), key=lambda path: (len(path.relative_to(directory).parts), path))
+    return [text_of(path) for path in found if is_licence(path)]
 
 
-def licences(root, packages, graph):
+def licences(root, packages, graph, zig):
     own = (ROOT / "LICENSE").read_text().strip()
     by_text, as_first_seen = {}, {}
     for identifier in sorted(graph, key=lambda i: (packages[i]["name"], packages[i]["version"])):
@@ -219,6 +268,8 @@ def licences(root, packages, graph):
             text = as_first_seen.setdefault(" ".join(text.split()), text)
             by_text.setdefault(text, []).append(name)
     by_text.setdefault(own, []).append(f"Rust's standard library {toolchain()['release']} (MIT OR Apache-2.0)")
+    for name, _, licence, path in of_the_linker(zig):
+        by_text.setdefault(text_of(path), []).append(f"{name} of zig {zig} ({licence})")
     rule = "=" * 80
     parts = [
         "outlast is under the Apache License 2.0. Its binary contains the packages below, each under its own licence.\n"
@@ -249,9 +300,9 @@ def bundle(options):
         raise Problem(f"the zip has {size:,} bytes, {options.zip_max_bytes:,} are allowed (ZIP_MAX_BYTES in layer/package.sh)")
     digest = hashlib.sha256(part.read_bytes()).hexdigest()
     (out / f"outlast-{options.architecture}.cdx.json").write_text(
-        sbom(root, packages, graph, content, options.architecture, options.target, options.linker)
+        sbom(root, packages, graph, content, options.architecture, options.target, options.linker, options.zig)
     )
-    (out / f"outlast-{options.architecture}.licences.txt").write_text(licences(root, packages, graph))
+    (out / f"outlast-{options.architecture}.licences.txt").write_text(licences(root, packages, graph, options.zig))
     (out / f"{archive.name}.sha256").write_text(f"{digest}  {archive.name}\n")
     os.rename(part, archive)
     print(f"{archive}: {size:,} bytes ({len(content):,} unpacked), newest symbol GLIBC_{newest}, {len(graph)} packages")
@@ -262,6 +313,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("binary", "target", "glibc", "linker", "out"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--zig", default="", help="the version of zig that linked it, if it did")
     parser.add_argument("--architecture", required=True, choices=sorted(MACHINES))
     parser.add_argument("--zip-max-bytes", required=True, type=int)
     parser.add_argument("--private", action="append", default=[], help="a path that the binary must not contain")

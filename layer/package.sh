@@ -12,7 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Amazon Linux 2 has 2.26, Amazon Linux 2023 has 2.34: one layer serves the runtimes of both.
 GLIBC=2.26
-# These make the bytes, so their versions are fixed. Rust's own is in the SBOM.
+# These make the bytes, so their versions are fixed. So does Rust: another one builds the layer as well, to other bytes, and says so. Which one it was is in the SBOM.
+RUST_VERSION=1.95.0
 ZIG_VERSION=0.17.1
 ZIGBUILD_VERSION=0.24.0
 ZOPFLI_VERSION=0.4.3
@@ -55,6 +56,9 @@ fi
 built=${CARGO_TARGET_DIR:-$PWD/target}
 mkdir -p "$built"
 built=$(cd "$built" && pwd)
+release=$(rustc -vV | sed -n 's/^release: //p')
+[ "$release" = "$RUST_VERSION" ] ||
+  echo "package.sh: this is Rust $release; releases are built with $RUST_VERSION (RUSTUP_TOOLCHAIN=$RUST_VERSION), and only that makes the same bytes" >&2
 commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
 
 # Panic messages name files. Where they lie on this machine must not be told, nor make another binary.
@@ -72,5 +76,5 @@ PATH="$linker/bin:$PATH" CARGO_ENCODED_RUSTFLAGS=$flags CARGO_INCREMENTAL=0 CARG
   cargo zigbuild --locked --release --bin outlast --target "$target.$GLIBC"
 
 exec "$linker/bin/python" layer/bundle.py --binary "$built/$target/release/outlast" --architecture "$architecture" --target "$target" \
-  --glibc "$GLIBC" --zip-max-bytes "$ZIP_MAX_BYTES" --linker "zig $ZIG_VERSION, cargo-zigbuild $ZIGBUILD_VERSION" \
+  --glibc "$GLIBC" --zip-max-bytes "$ZIP_MAX_BYTES" --linker "zig $ZIG_VERSION, cargo-zigbuild $ZIGBUILD_VERSION" --zig "$ZIG_VERSION" \
   --private "$HOME" --private "$PWD" --private "$built" --out "$built/layer"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Publishes layers in an account, one version per zip and region, and prints their ARNs, one a line. Needs the AWS CLI and credentials that allow
 # lambda:PublishLayerVersion, lambda:ListLayerVersions, lambda:GetLayerVersion and, to share, lambda:AddLayerVersionPermission.
-# A zip that is the newest version already is not published again.
+# A zip that is the newest version already is not published again, but shared as told.
 # usage: publish.sh --regions REGION[,REGION…] [--name NAME] [--public | --organization ID | --accounts ID[,ID…]] [--dry-run] ZIP…
 #   ZIP             what package.sh made, with its .sha256 beside it
 #   --name          of the layers, followed by the architecture; outlast if left out
@@ -53,14 +53,20 @@ changes() {
   fi
 }
 
-# share LAYER REGION VERSION: lets others use it
+# share LAYER REGION VERSION: lets others use it, unless they may already
 share() {
   local i
   for ((i = 0; i < ${#shared[@]}; i += 3)); do
     local organization=()
     [ -z "${shared[i + 2]}" ] || organization=(--organization-id "${shared[i + 2]}")
-    changes aws lambda add-layer-version-permission --region "$2" --layer-name "$1" --version-number "$3" --statement-id "${shared[i]}" \
-      --action lambda:GetLayerVersion --principal "${shared[i + 1]}" "${organization[@]}" --output text --query Statement >/dev/null
+    local problem
+    problem=$( (changes aws lambda add-layer-version-permission --region "$2" --layer-name "$1" --version-number "$3" --statement-id "${shared[i]}" \
+      --action lambda:GetLayerVersion --principal "${shared[i + 1]}" "${organization[@]}" --output text --query Statement >/dev/null) 2>&1) || {
+      # A statement of that name, which says all of what it permits, is there.
+      [[ $problem == *ResourceConflictException* ]] || fail "$2: version $3 of $1 is not shared: $problem"
+      problem=
+    }
+    [ -z "$problem" ] || echo "$problem" >&2
   done
 }
 
@@ -97,6 +103,7 @@ for zip in "${zips[@]}"; do
         --output text --query '[LayerVersionArn,Content.CodeSha256]')
       if [ "$known" = "$hash" ]; then
         echo "$region: version $latest is this zip already" >&2
+        share "$layer" "$region" "$latest"
         echo "$arn"
         continue
       fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the layer beside a small function under AWS's own Lambda emulator (Runtime Interface Emulator), through an outage of a small backend, and shows what arrives.
-# No account is needed. Takes target/layer/outlast-ARCH.zip, else target/release/outlast, else builds that. Needs Linux, Python 3, curl, and namespaces (root, or a kernel
-# that gives them to users); where that or the emulator is not to be had it says so, and the demo runs instead, between a simulated Lambda and a scripted backend.
+# No account is needed. Takes target/layer/outlast-ARCH.zip, else target/release/outlast, else builds that. Needs Linux, Python 3, curl, ip, and namespaces (root, or a user
+# with subordinate ids, where the kernel lets users have them); where that or the emulator is not to be had it says so, and the demo runs instead, between a simulated Lambda and a scripted backend.
 # usage: try.sh [--invocations N]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,9 +25,12 @@ demo() {
 machine=$(uname -m)
 as_root=()
 [ "$(uname -s)" = Linux ] || demo 'the emulator runs on Linux only'
-[ "$(id -u)" -eq 0 ] || as_root=(unshare -r)
-"${as_root[@]}" unshare -m -n -p -f --mount-proc mount -t tmpfs tmpfs /opt 2>/dev/null || demo 'this user may not make namespaces'
-command -v curl >/dev/null || demo 'there is no curl'
+# The emulator starts the extension as another user. Within a namespace that takes subordinate ids (/etc/subuid, newuidmap), not one id alone.
+[ "$(id -u)" -eq 0 ] || as_root=(unshare --map-root-user --map-auto)
+for needed in unshare ip curl python3; do command -v "$needed" >/dev/null || demo "there is no $needed"; done
+# All that the sandbox does with them.
+"${as_root[@]}" unshare -m -n -p -f --mount-proc sh -c '! grep -q deny /proc/self/setgroups && ip link set lo up && mount -t tmpfs tmpfs /opt && { mkdir -p /var/task || { mount -t tmpfs tmpfs /var && mkdir /var/task; }; } && mount --bind /opt /var/task' 2>/dev/null ||
+  demo 'this user may not make the namespaces that the emulator needs: root may, or a user with subordinate ids'
 tests/parts/get.sh rie >/dev/null || demo 'the emulator cannot be installed'
 export RIE=${PARTS_DIR:-$HOME/.cache/outlast-parts}/rie/aws-lambda-rie-${machine/aarch64/arm64}
 [ -x "$RIE" ] || demo "there is no emulator for $machine"

@@ -189,7 +189,7 @@ fn every_row_of_the_decision_table_names_tests_that_exist() {
 /// The documents: those at the top and those in `docs/`, in every language.
 fn documents() -> Vec<PathBuf> {
     let below = |dir: &str| fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
-    let found = below("").chain(below("docs")).chain(below("docs/pt-BR"));
+    let found = below("").chain(below(".github")).chain(below("docs")).chain(below("docs/pt-BR"));
     found.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
 }
 
@@ -287,7 +287,7 @@ fn the_readme_names_the_test_command() {
 }
 
 /// Variables of the tests, which are no settings.
-const TEST_VARIABLES: [&str; 2] = ["OUTLAST_BLESS", "OUTLAST_REQUIRE_PARTS"];
+const TEST_VARIABLES: [&str; 3] = ["OUTLAST_BLESS", "OUTLAST_REQUIRE_PARTS", "OUTLAST_REQUIRE_TOOLS"];
 
 /// Names of variables of ours and of OpenTelemetry in `text`, and whether it is only their beginning.
 fn variables(text: &str) -> Vec<(&str, bool)> {
@@ -336,6 +336,82 @@ const RUN_BY: [(&str, &str, &str); 4] = [
 /// Words that a command for an account has.
 const ACCOUNT: [&str; 5] =
     ["aws ", "layer/publish.sh ", "sam deploy", "terraform apply", "outlast-tool replay s3://"];
+
+/// Whether `line` is an instance of `told`, which has `…` where anything may stand.
+fn is_told(told: &str, line: &str) -> bool {
+    let mut pieces = told.split('…');
+    let Some(mut rest) = pieces.next().and_then(|first| line.strip_prefix(first)) else { return false };
+    for piece in pieces {
+        let Some((_, after)) = rest.split_once(piece) else { return false };
+        rest = if piece.is_empty() { "" } else { after };
+    }
+    rest.is_empty()
+}
+
+/// The texts of our own lines of the levels `WARN` and `ERROR` in the source, `…` in place of what is put in.
+fn warnings_in_the_source() -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    for path in rust_files("src").into_iter().filter(|path| !is_test(path)) {
+        let code = code(&path);
+        let calls = ["log::warn!(", "log::error!("].into_iter().flat_map(|mark| code.split(mark).skip(1));
+        for rest in calls {
+            let literal = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
+            let Some(literal) = literal else { continue };
+            let mut text = String::new();
+            for part in literal.split('{') {
+                match part.split_once('}') {
+                    Some((_, after)) => text.extend(["…", after]),
+                    None => text.push_str(part),
+                }
+            }
+            lines.insert(text);
+        }
+    }
+    lines
+}
+
+#[test]
+fn every_line_that_warns_is_in_the_table_of_lines() {
+    let page = read("docs/operations.md");
+    let table = rows(section(&page, "Lines"));
+    // A number is `N` there; a backend or a fallback is named by its role.
+    let told: Vec<String> = table
+        .iter()
+        .flat_map(|row| quoted(row[0]))
+        .map(|text| text.split(' ').map(numbers_as_dots).collect::<Vec<_>>().join(" "))
+        .collect();
+    let mut checked = 0;
+    for line in warnings_in_the_source() {
+        if !line.chars().any(char::is_alphabetic) {
+            continue; // What is put in is the whole line.
+        }
+        let line = line.strip_prefix("…: ").map_or_else(|| line.clone(), |rest| format!("backend: {rest}"));
+        assert!(
+            told.iter().any(|text| is_told(text, &line)),
+            "docs/operations.md has no row for: {line}\n{told:#?}"
+        );
+        checked += 1;
+    }
+    assert!(checked > 40, "only {checked} lines were found");
+}
+
+/// `N` alone in a word, as `N` or `(N`, is a number.
+fn numbers_as_dots(word: &str) -> String {
+    let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
+    if bare == "N" { word.replace('N', "…") } else { word.to_owned() }
+}
+
+#[test]
+fn every_reason_of_a_drop_is_in_operations() {
+    let ledger = read("src/queue/ledger.rs");
+    let page = read("docs/operations.md");
+    let names = ledger.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split_once(" => \""));
+    let names: Vec<&str> = names.map(|(_, rest)| rest.split('"').next().unwrap()).collect();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "docs/operations.md lacks {name}");
+    }
+}
 
 /// Blocks of code in `text`: what stands behind the fence, and the content.
 fn blocks(text: &str) -> Vec<(String, String)> {
@@ -410,6 +486,53 @@ fn every_command_in_a_document_is_run_somewhere_or_needs_an_account() {
         }
     }
     assert!(ran >= 5, "only {ran} commands were found");
+}
+
+#[test]
+fn what_documents_run_in_passing_is_there() {
+    let manifest = read("Cargo.toml");
+    let named = |kind: &str, name: &str| manifest.contains(&format!("[[{kind}]]\nname = \"{name}\""));
+    let mut checked = 0;
+    for document in documents() {
+        let text = read(&document);
+        let prose: String = text.split("```").step_by(2).collect();
+        for command in quoted(&prose) {
+            let at = format!("{}: `{command}`", document.display());
+            let words: Vec<&str> = command.split_whitespace().collect();
+            for pair in words.windows(2).filter(|_| command.contains("cargo ")) {
+                match *pair {
+                    ["--example", name] => assert!(named("example", name), "{at}"),
+                    ["--bench", name] => assert!(named("bench", name), "{at}"),
+                    ["--test", name] => {
+                        let there = named("test", name) || root().join(format!("tests/{name}.rs")).exists();
+                        assert!(there, "{at}");
+                    }
+                    _ => continue,
+                }
+                checked += 1;
+            }
+            // A script, by the path that it is started with.
+            for word in words {
+                let folders = ["layer/", "tests/", "benches/", "docs/", ".ci/", ".github/"];
+                let is_script = word.ends_with(".sh") || word.ends_with(".py") || word == ".ci/run";
+                if is_script && folders.iter().any(|folder| word.starts_with(folder)) {
+                    assert!(root().join(word).is_file(), "{at}");
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 30, "only {checked} were found");
+}
+
+#[test]
+fn only_what_belongs_there_is_at_the_top() {
+    let known = "Cargo.toml Cargo.lock src layer benches tests docs README.md LICENSE CHANGELOG.md target";
+    for entry in fs::read_dir(root()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let generated = name.starts_with("mutants.out") || name.starts_with("rustc-ice");
+        assert!(name.starts_with('.') || generated || known.split(' ').any(|known| known == name), "{name}");
+    }
 }
 
 #[test]

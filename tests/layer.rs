@@ -72,6 +72,52 @@ fn packaging_without_the_standard_library_of_the_architecture_says_what_to_do() 
     );
 }
 
+// --- try.sh ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn where_the_emulator_cannot_run_the_demo_does() {
+    let (directory, path) = stand_in("cargo", "echo cargo \"$@\"");
+    let tools = directory.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    // All but `ip`.
+    for tool in ["bash", "dirname", "env", "id", "uname", "unshare", "curl", "python3"] {
+        let found = path.split(':').map(|folder| Path::new(folder).join(tool)).find(|found| found.exists());
+        if let Some(found) = found {
+            std::os::unix::fs::symlink(found, tools.join(tool)).unwrap();
+        }
+    }
+    let search = format!("{}:{}", directory.path().display(), tools.display());
+    let output = script("try.sh").env("PATH", search).output().unwrap();
+    assert_eq!(text(&output.stdout), "cargo run --release --example demo -- --quick\n");
+    let said = text(&output.stderr);
+    assert!(said.starts_with("try.sh: there is no ") && said.contains("the demo runs instead"), "{said}");
+}
+
+// --- the gate ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_cannot_be_checked_is_skipped_and_a_failure_where_tools_are_required() {
+    let nothing = tempfile::tempdir().unwrap();
+    let run = |required: &str| {
+        let mut check = script("check.sh");
+        check.arg("zip").env("CARGO_TARGET_DIR", nothing.path()).env("OUTLAST_REQUIRE_TOOLS", required);
+        let output = check.output().unwrap();
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, said) = run("");
+    assert!(code == Some(0) && said.contains("skipped  the zip"), "{said}");
+    let (code, said) = run("1");
+    assert!(code == Some(1) && said.contains("FAILED   the zip"), "{said}");
+}
+
+#[test]
+fn the_workflow_runs_the_gate_as_root_and_lets_nothing_be_skipped() {
+    // The emulator's namespaces need root, and .ci/run requires the tests that use them once the emulator is there.
+    let workflow = fs::read_to_string(root().join(".github/workflows/ci.yml")).unwrap();
+    let gate = workflow.lines().find(|line| line.ends_with(" .ci/run")).expect("a step that runs the gate");
+    assert!(gate.contains("sudo -E ") && gate.contains("OUTLAST_REQUIRE_TOOLS=1"), "{gate}");
+}
+
 // --- publish.sh ------------------------------------------------------------------------------------------------------
 
 /// An AWS CLI that notes its arguments in `$CALLS`, knows version 6 of every layer with the hash `$KNOWN`, and publishes version 7 with `$HASH`.
@@ -83,7 +129,7 @@ case $last in
 list-layer-versions) [ -n "$KNOWN" ] && echo 6 || echo None ;;
 get-layer-version) printf '%s:6\t%s\n' "$arn" "$KNOWN" ;;
 publish-layer-version) printf '%s:7\t7\t%s\n' "$arn" "$HASH" ;;
-add-layer-version-permission) echo granted ;;
+add-layer-version-permission) [ -z "$REFUSES" ] || { echo "An error occurred ($REFUSES) when calling AddLayerVersionPermission" >&2; exit 254; } ;;
 *) exit 9 ;;
 esac"#;
 
@@ -103,6 +149,11 @@ struct Publication {
 impl Publication {
     /// Runs publish.sh where the newest version has the hash `known`, if there is one, and a new one gets `told`.
     fn run(arguments: &[&str], known: &str, told: &str) -> Self {
+        Self::run_where_sharing(arguments, known, told, "")
+    }
+
+    /// The same where sharing a version fails as `refuses` says.
+    fn run_where_sharing(arguments: &[&str], known: &str, told: &str, refuses: &str) -> Self {
         let (directory, path) = stand_in("aws", AWS);
         let at = |name: &str| directory.path().join(name);
         fs::write(at("outlast-arm64.zip"), CONTENT).unwrap();
@@ -114,6 +165,7 @@ impl Publication {
             .env("CALLS", at("calls"))
             .env("KNOWN", known)
             .env("HASH", told)
+            .env("REFUSES", refuses)
             .output()
             .unwrap();
         let calls = fs::read_to_string(at("calls")).unwrap_or_default().lines().map(str::to_owned).collect();
@@ -182,6 +234,23 @@ fn what_is_the_newest_version_already_is_not_published_again() {
     assert!(run.calls_of("publish-layer-version").is_empty());
     let other = Publication::run(&["--regions", "eu-central-1"], OTHER, HASH);
     assert_eq!(other.calls_of("publish-layer-version").len(), 1);
+}
+
+#[test]
+fn what_is_published_already_is_shared_as_told_and_what_is_shared_already_stays_so() {
+    let arguments = ["--regions", "eu-central-1", "--accounts", "111122223333,444455556666"];
+    for refuses in ["", "ResourceConflictException"] {
+        let run = Publication::run_where_sharing(&arguments, HASH, HASH, refuses);
+        assert!(run.output.status.success(), "{}", text(&run.output.stderr));
+        let shared = run.calls_of("add-layer-version-permission");
+        assert_eq!(shared.len(), 2, "{shared:?}");
+        assert!(shared.iter().all(|call| call.contains("--version-number 6")), "{shared:?}");
+        assert_eq!(run.printed(), "arn:aws:lambda:eu-central-1:123456789012:layer:outlast-arm64:6\n");
+    }
+    let denied = Publication::run_where_sharing(&arguments, HASH, HASH, "AccessDeniedException");
+    assert_eq!(denied.output.status.code(), Some(1));
+    assert!(text(&denied.output.stderr).contains("AccessDeniedException"));
+    assert_eq!(denied.printed(), "");
 }
 
 #[test]
@@ -311,6 +380,7 @@ fn the_alarm_on_a_backend_that_is_away_finds_its_lines() {
     for words in [
         "\"away ({cause}); {blocks} blocks wait\"",
         "\"answers {status}: endpoint",
+        "\"not asked, {cause}; {blocks} blocks wait\"",
         "Self::of(\"backend\")",
         "\"{}: {}\"",
     ] {
@@ -321,17 +391,17 @@ fn the_alarm_on_a_backend_that_is_away_finds_its_lines() {
         pattern,
         "outlast WARN backend: answers 401: endpoint, path or credentials are wrong; the data waits"
     ));
+    assert!(finds(pattern, "outlast WARN backend: not asked, its credentials cannot be had; 3 blocks wait"));
     assert!(!finds(pattern, "outlast WARN backend: takes data again after 3.0 s and 7 attempts"));
 }
 
 #[test]
-fn every_template_alarms_on_drops() {
+fn every_template_alarms_on_drops_and_on_a_backend_that_is_away() {
     let patterns = patterns();
     for tool in ["sam", "cloudformation", "terraform", "cdk", "serverless"] {
         let directory = root().join("layer/templates").join(tool);
-        assert!(
-            patterns.iter().any(|(path, p)| path.starts_with(&directory) && p.contains("dropped")),
-            "{tool}"
-        );
+        let of: Vec<_> = patterns.iter().filter(|(path, _)| path.starts_with(&directory)).collect();
+        assert!(of.iter().any(|(_, p)| p.contains("dropped")), "{tool}");
+        assert!(of.iter().any(|(_, p)| p.contains("away")), "{tool}");
     }
 }

@@ -16,6 +16,19 @@ fn kept() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")
 }
 
+/// The directories of kept queues.
+fn queues() -> Vec<PathBuf> {
+    let all = fs::read_dir(kept()).unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("queue-")).collect()
+}
+
+/// The version that the code writes: the last byte of a magic, as `source` defines it.
+fn version_in(source: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(source)).unwrap();
+    let magic = text.split("const MAGIC: ").nth(1).and_then(|rest| rest.split('"').nth(1)).expect("a magic");
+    magic.chars().last().unwrap().to_string()
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -52,8 +65,7 @@ async fn delivers(world: &World, directory: &Path) -> Sandbox {
 #[tokio::test]
 async fn queues_of_earlier_versions_are_delivered_whole_once_and_in_order() {
     let mut found = 0;
-    for entry in fs::read_dir(kept()).unwrap() {
-        let directory = entry.unwrap().path();
+    for directory in queues() {
         let expected = fs::read_to_string(directory.join(RECORDS)).unwrap();
         let world = World::new().await;
         let lambda = delivers(&world, &directory.join(QUEUE)).await;
@@ -76,7 +88,17 @@ async fn queues_of_earlier_versions_are_delivered_whole_once_and_in_order() {
 
 #[tokio::test]
 async fn a_queue_is_kept_of_each_format_on_disk() {
-    let Ok(name) = std::env::var("OUTLAST_BLESS") else { return };
+    let Ok(name) = std::env::var("OUTLAST_BLESS") else {
+        // Of slots and of frames.
+        for source in ["src/queue/state.rs", "src/queue/frame.rs"] {
+            let directory = kept().join(format!("queue-{}", version_in(source)));
+            assert!(
+                directory.join(QUEUE).is_dir() && directory.join(RECORDS).is_file(),
+                "{source}: {directory:?}"
+            );
+        }
+        return;
+    };
     let directory = kept().join(&name);
     if !name.starts_with("queue-") || directory.exists() {
         return;

@@ -14,7 +14,7 @@ locals {
     }
     # A backend that takes nothing: the data waits, and this is the time to look.
     away = {
-      pattern     = "%^outlast WARN backend: away |^outlast WARN backend: answers %"
+      pattern     = "%^outlast WARN backend: away |^outlast WARN backend: answers |^outlast WARN backend: not asked, %"
       period      = 300
       description = "The backend does not take telemetry; it waits on the environments' disks"
     }
@@ -32,7 +32,7 @@ resource "aws_lambda_layer_version" "outlast" {
   layer_name               = "${var.name}-${var.architecture}"
   description              = "Keeps telemetry through any backend outage"
   filename                 = var.layer_zip
-  source_code_hash         = filebase64sha256(var.layer_zip)
+  source_code_hash         = var.layer_zip == null ? null : filebase64sha256(var.layer_zip)
   compatible_architectures = [var.architecture]
   license_info             = "Apache-2.0"
   skip_destroy             = true
@@ -40,13 +40,25 @@ resource "aws_lambda_layer_version" "outlast" {
 
 data "aws_partition" "current" {}
 
-# The extension needs no permission, except for a bucket that it falls back to.
-data "aws_iam_policy_document" "fallback" {
-  count = var.fallback_bucket == null ? 0 : 1
+# The extension needs no permission, except for a bucket that it falls back to and for a secret that is kept elsewhere.
+data "aws_iam_policy_document" "needed" {
+  count = var.fallback_bucket == null && var.secret_arn == null ? 0 : 1
 
-  statement {
-    actions   = ["s3:PutObject"]
-    resources = ["arn:${data.aws_partition.current.partition}:s3:::${var.fallback_bucket}/outlast/*"]
+  dynamic "statement" {
+    for_each = var.fallback_bucket[*]
+    content {
+      actions   = ["s3:PutObject"]
+      resources = ["arn:${data.aws_partition.current.partition}:s3:::${statement.value}/outlast/*"]
+    }
+  }
+
+  # Only one of the two actions is one of this ARN's service.
+  dynamic "statement" {
+    for_each = var.secret_arn[*]
+    content {
+      actions   = ["secretsmanager:GetSecretValue", "ssm:GetParameter"]
+      resources = [statement.value]
+    }
   }
 }
 

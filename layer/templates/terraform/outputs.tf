@@ -1,6 +1,11 @@
 output "layer_arn" {
   description = "For the functions' `layers`"
   value       = local.layer_arn
+
+  precondition {
+    condition     = (var.layer_zip == null) != (var.layer_arn == null)
+    error_message = "Either layer_zip or layer_arn: one of the two."
+  }
 }
 
 output "environment" {
@@ -10,8 +15,8 @@ output "environment" {
 }
 
 output "policy_json" {
-  description = "What the functions' role needs for the fallback; null if there is none, for then it needs nothing"
-  value       = one(data.aws_iam_policy_document.fallback[*].json)
+  description = "What the functions' role needs for the fallback and the secret; null if there is neither, for then it needs nothing"
+  value       = one(data.aws_iam_policy_document.needed[*].json)
 }
 
 output "alarm_arns" {

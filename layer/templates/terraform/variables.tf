@@ -50,6 +50,12 @@ variable "fallback_bucket" {
   default     = null
 }
 
+variable "secret_arn" {
+  description = "ARN of the secret or the parameter that headers refers to (secretsmanager:… or ssm:…); none if null"
+  type        = string
+  default     = null
+}
+
 variable "function_log_groups" {
   description = "Log groups of the functions that have the layer, by a name of your choice: each gets filters and alarms"
   type        = map(string)

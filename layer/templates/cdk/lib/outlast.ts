@@ -1,5 +1,6 @@
-import { Aspects, Duration, IAspect, Stack } from 'aws-cdk-lib';
+import { Aspects, Duration, IAspect, Stack, Token } from 'aws-cdk-lib';
 import * as cloudwatch from 'aws-cdk-lib/aws-cloudwatch';
+import * as iam from 'aws-cdk-lib/aws-iam';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
 import * as logs from 'aws-cdk-lib/aws-logs';
 import * as s3 from 'aws-cdk-lib/aws-s3';
@@ -17,9 +18,15 @@ export interface OutlastProps {
   readonly headers?: string;
   /** A bucket for what the backend does not take before the environment ends. */
   readonly fallback?: s3.IBucket;
+  /** ARN of the secret or the parameter that `headers` refers to (`secretsmanager:…` or `ssm:…`). */
+  readonly secretArn?: string;
   /** Further settings by name (docs/configuration.md). */
   readonly settings?: Readonly<Record<string, string>>;
-  /** Whether functions get alarms on what the extension says. They need the log group of the function, which CDK then makes. @default true */
+  /**
+   * Whether functions get alarms on what the extension says. They need the function's log group: a function without one (`logGroup` or `logRetention`
+   * of CDK, or `loggingConfig`) gets one of its own, kept for ever, as Lambda's own would be. Nothing is done to one that it has.
+   * @default true
+   */
   readonly alarms?: boolean;
   /** What alarms do. */
   readonly alarmActions?: cloudwatch.IAlarmAction[];
@@ -36,13 +43,16 @@ export const ALARMS = {
   },
   /** A backend that takes nothing: the data waits, and this is the time to look. */
   Away: {
-    pattern: '%^outlast WARN backend: away |^outlast WARN backend: answers %',
+    pattern: '%^outlast WARN backend: away |^outlast WARN backend: answers |^outlast WARN backend: not asked, %',
     period: Duration.minutes(5),
     description: "The backend does not take telemetry; it waits on the environments' disks",
   },
 };
 
-/** Gives one function the layer, its settings, the permission for its fallback if it has one, and alarms. */
+/** Functions that have the layer: nobody gets it twice. */
+const having = new WeakSet<lambda.Function>();
+
+/** Gives one function the layer, its settings, the permissions for its fallback and its secret if it has them, and alarms. */
 export class Outlast extends Construct {
   /** The alarms, if there are any. */
   readonly alarms: cloudwatch.Alarm[] = [];
@@ -53,6 +63,10 @@ export class Outlast extends Construct {
       throw new Error('outlast: either zips or layerArns');
     }
     const fn = props.function;
+    if (having.has(fn)) {
+      throw new Error(`outlast: ${fn.node.path} has the layer already`);
+    }
+    having.add(fn);
     fn.addLayers(layerFor(fn, props));
     const settings = { OUTLAST_ENDPOINT: props.endpoint, ...(props.headers ? { OUTLAST_HEADERS: props.headers } : {}), ...props.settings };
     for (const [name, value] of Object.entries(settings)) {
@@ -60,12 +74,31 @@ export class Outlast extends Construct {
     }
     if (props.fallback) {
       fn.addEnvironment('OUTLAST_FALLBACK', `s3://${props.fallback.bucketName}/outlast`);
-      // The only permission that the extension ever needs. A bucket with a key of its own grants that too.
-      props.fallback.grantPut(fn, 'outlast/*');
+      // All that a fallback needs: no reading, no other prefix. A bucket with a key of its own wants that too.
+      permit(fn, ['s3:PutObject'], props.fallback.arnForObjects('outlast/*'));
+      props.fallback.encryptionKey?.grant(fn, 'kms:GenerateDataKey');
+    }
+    if (props.secretArn) {
+      permit(fn, readingOf(props.secretArn), props.secretArn);
     }
     if (props.alarms ?? true) {
-      this.watch(fn.logGroup, props.alarmActions ?? []);
+      this.watch(this.logGroupOf(fn), props.alarmActions ?? []);
     }
+  }
+
+  /** `Function.logGroup` of CDK makes a function that sets the retention of the group to "never expire", unless the group is known to it. So it is asked only then. */
+  private logGroupOf(fn: lambda.Function): logs.ILogGroup {
+    const made = fn.node.defaultChild as lambda.CfnFunction;
+    const named = (made.loggingConfig as lambda.CfnFunction.LoggingConfigProperty | undefined)?.logGroup;
+    if (fn.node.tryFindChild('LogRetention') || fn.node.tryFindChild('LogGroup')) {
+      return fn.logGroup;
+    }
+    if (named) {
+      return logs.LogGroup.fromLogGroupName(this, 'Logs', named as string);
+    }
+    const own = new logs.LogGroup(this, 'Logs', { retention: logs.RetentionDays.INFINITE });
+    made.addPropertyOverride('LoggingConfig.LogGroup', own.logGroupName);
+    return own;
   }
 
   private watch(logGroup: logs.ILogGroup, actions: cloudwatch.IAlarmAction[]) {
@@ -92,13 +125,13 @@ export class Outlast extends Construct {
 
 /**
  * Gives every function of an app, a stack or any other part of the tree the layer: `Aspects.of(app).add(new OutlastAspect({ … }))`.
- * Functions that CDK itself makes (custom resources, providers) are no `lambda.Function` with a runtime to speak of or are named in `except`.
+ * One that has the layer already, from an `Outlast` of its own, is left as it is. Functions that CDK itself makes (custom resources, providers) are no `lambda.Function` with a runtime to speak of or are named in `except`.
  */
 export class OutlastAspect implements IAspect {
   constructor(private readonly props: OutlastProps & { readonly except?: (fn: lambda.Function) => boolean }) {}
 
   visit(node: IConstruct) {
-    if (node instanceof lambda.Function && !node.node.tryFindChild('Outlast') && !isImage(node) && !this.props.except?.(node)) {
+    if (node instanceof lambda.Function && !having.has(node) && !isImage(node) && !this.props.except?.(node)) {
       new Outlast(node, 'Outlast', { ...this.props, function: node });
     }
   }
@@ -107,6 +140,17 @@ export class OutlastAspect implements IAspect {
   static addTo(scope: IConstruct, props: OutlastProps & { readonly except?: (fn: lambda.Function) => boolean }) {
     Aspects.of(scope).add(new OutlastAspect(props));
   }
+}
+
+function permit(fn: lambda.Function, actions: string[], resource: string) {
+  fn.addToRolePolicy(new iam.PolicyStatement({ actions, resources: [resource] }));
+}
+
+/** What reading a secret needs, by the service that its ARN names. Of an ARN that is not known yet only one of the two can apply. */
+function readingOf(arn: string) {
+  const services: Record<string, string[]> = { secretsmanager: ['secretsmanager:GetSecretValue'], ssm: ['ssm:GetParameter'] };
+  const found = services[Token.isUnresolved(arn) ? '' : arn.split(':')[2]];
+  return found ?? Object.values(services).flat();
 }
 
 /** A container image takes no layers: it has the extension inside (../container). */
