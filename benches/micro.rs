@@ -281,7 +281,14 @@ fn settings() -> Settings {
 /// Something waits; everything that is to be done about it is done, and works. How much that was.
 fn round(policy: &mut Policy, now: Duration, sequence: u64) -> u32 {
     let head = Head { sequence, records: 10, bytes: 2_500 };
-    let level = Backlog { blocks: 1, bytes: 1 << 20, oldest: Some(now), head: Some(head), crowded: false };
+    let level = Backlog {
+        blocks: 1,
+        bytes: 1 << 20,
+        oldest: Some(now),
+        head: Some(head),
+        crowded: false,
+        brimming: false,
+    };
     policy.on(now, Told::Backlog { signal: Signal::Logs, level });
     let mut done = 0;
     while let Some(action) = policy.next(now) {

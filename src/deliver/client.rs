@@ -281,11 +281,11 @@ impl Client {
             #[cfg(test)]
             Roots::Only(roots) => roots.clone(),
         };
+        let add = |file: &PathBuf, roots: &mut _| {
+            if file.as_os_str() == SYSTEM { tls::add_system(roots) } else { tls::add_file(roots, file) }
+        };
         if let (Some(file), Roots::Web) = (&self.ca_file, &self.roots)
-            && let Err(error) = match file.as_os_str() == SYSTEM {
-                true => tls::add_system(&mut roots),
-                false => tls::add_file(&mut roots, file),
-            }
+            && let Err(error) = add(file, &mut roots)
         {
             log::warn!(
                 "OUTLAST_CA_FILE={}: {error}; only the built-in authorities are trusted",

@@ -54,7 +54,7 @@ pub(super) fn deciding_bytes(protocol: Protocol, status: u16) -> Option<usize> {
 /// Judges an answer by the rules of `protocol`.
 pub(super) fn judge(protocol: Protocol, reply: &Reply<'_>) -> Verdict {
     let special = match protocol {
-        Protocol::Elasticsearch if is_success(reply.status) => bulk(reply),
+        Protocol::Elasticsearch if is_success(reply.status) => Some(bulk(reply)),
         Protocol::Loki if reply.status == 400 => push(reply),
         Protocol::SplunkHec if reply.status == 400 => collector(reply),
         _ => None,
@@ -95,20 +95,20 @@ struct Item {
 ///
 /// Records that were taken are met again as conflicts when a request is repeated, so that a part of it can be repeated by
 /// repeating the whole.
-fn bulk(reply: &Reply<'_>) -> Option<Verdict> {
+fn bulk(reply: &Reply<'_>) -> Verdict {
     match reply.end {
         End::Whole => {}
-        End::Cut => return Some(Verdict::TooLarge),
-        End::Broken => return Some(Verdict::Retry { cause: Cause::Broken, after: None }),
+        End::Cut => return Verdict::TooLarge,
+        End::Broken => return Verdict::Retry { cause: Cause::Broken, after: None },
     }
     match serde_json::from_slice::<Bulk>(reply.body) {
         Ok(Bulk { errors: true, .. }) => {}
-        Ok(Bulk { errors: false, .. }) => return Some(Verdict::Delivered { rejected: 0, message: None }),
-        Err(_) => return Some(Verdict::Denied { status: reply.status }),
+        Ok(Bulk { errors: false, .. }) => return Verdict::Delivered { rejected: 0, message: None },
+        Err(_) => return Verdict::Denied { status: reply.status },
     }
     let Ok(Items { items }) = serde_json::from_slice(reply.body) else {
         // Which records it is about is not known. What is there already stays as it is.
-        return Some(Verdict::Retry { cause: Cause::Status(reply.status), after: None });
+        return Verdict::Retry { cause: Cause::Status(reply.status), after: None };
     };
     let failed: Vec<&Item> = items
         .iter()
@@ -119,20 +119,20 @@ fn bulk(reply: &Reply<'_>) -> Option<Verdict> {
     let first = |is: fn(u16) -> bool| failed.iter().map(|item| item.status).find(|status| is(*status));
     if let Some(status) = first(|status| matches!(status, 408 | 429 | 501..)) {
         let after = retry_after(reply.headers, reply.now_unix);
-        return Some(Verdict::Retry { cause: Cause::Status(status), after });
+        return Verdict::Retry { cause: Cause::Status(status), after };
     }
     if let Some(status) = first(is_about_configuration) {
-        return Some(Verdict::Denied { status });
+        return Verdict::Denied { status };
     }
     if first(|status| status == 500).is_some() {
-        return Some(Verdict::ServerError { after: retry_after(reply.headers, reply.now_unix) });
+        return Verdict::ServerError { after: retry_after(reply.headers, reply.now_unix) };
     }
     let message = failed.first().and_then(|item| {
         let text = |name: &str| item.error.get(name).and_then(serde_json::Value::as_str);
         let told = [text("type"), text("reason")].into_iter().flatten().collect::<Vec<_>>().join(": ");
         answer::one_line(told.as_bytes())
     });
-    Some(Verdict::Delivered { rejected: failed.len() as u64, message })
+    Verdict::Delivered { rejected: failed.len() as u64, message }
 }
 
 /// What Loki says of single lines that it refused, in `pkg/validation/validate.go` and `pkg/chunkenc/interface.go`, in

@@ -86,6 +86,7 @@ impl Queue {
                 Head { sequence: self.gone, records: 1 + bytes / RECORD, bytes }
             }),
             crowded: false,
+            brimming: false,
         }
     }
 
