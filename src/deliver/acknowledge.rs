@@ -8,18 +8,18 @@
 //! Whoever decides about time drops the future. So ids are remembered by the idempotency key, and before a request goes
 //! again it is asked what became of it the last time.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
-use serde::Deserialize;
+use serde_json::Value as Json;
 
 use super::client::{ANSWER_BODY_MAX_BYTES, Client, Outgoing};
 use super::secrets::Headers;
 use super::verdict::{Cause, Verdict, is_about_configuration};
+use crate::clock;
 use crate::encode::Protocol;
 
 /// Asks for acknowledgement, and names what ids belong to.
@@ -47,11 +47,11 @@ pub fn is_acknowledged(protocol: Protocol, headers: &Headers) -> bool {
 
 /// Ids whose state is not known yet, each with the key of its request, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Acks(Mutex<VecDeque<(String, u64)>>);
+pub(super) struct Acks(Mutex<Vec<(String, u64)>>);
 
 impl Acks {
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(String, u64)>> {
-        // The queue is whole between any two calls of it.
+    fn kept(&self) -> MutexGuard<'_, Vec<(String, u64)>> {
+        // The list is whole between any two calls of it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -62,9 +62,9 @@ impl Acks {
     fn keep(&self, key: &str, id: u64) {
         let mut kept = self.kept();
         if kept.len() >= KEPT_MAX {
-            kept.pop_front();
+            kept.remove(0);
         }
-        kept.push_back((key.to_owned(), id));
+        kept.push((key.to_owned(), id));
     }
 
     fn forget(&self, key: &str) {
@@ -72,22 +72,16 @@ impl Acks {
     }
 }
 
-/// The answer to a request.
-#[derive(Deserialize)]
-struct Accepted {
-    #[serde(rename = "ackId")]
-    ack_id: u64,
-}
-
-/// The answer to a question.
-#[derive(Deserialize)]
-struct States {
-    acks: BTreeMap<String, bool>,
-}
-
 /// The id that an answer names, if any: a token that does not acknowledge names none.
 pub(super) fn id(body: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Accepted>(body).ok().map(|accepted| accepted.ack_id)
+    serde_json::from_slice::<Json>(body).ok()?.get("ackId")?.as_u64()
+}
+
+/// Whether the answer to a question says of any id that it is indexed.
+fn is_indexed(answer: &[u8]) -> bool {
+    let answer = serde_json::from_slice::<Json>(answer).unwrap_or_default();
+    let states = answer.get("acks").and_then(Json::as_object);
+    states.is_some_and(|states| states.values().any(|state| *state == Json::Bool(true)))
 }
 
 /// Where questions about requests to `url` go; `None` if nothing is to be acknowledged.
@@ -118,7 +112,7 @@ impl Client {
         self.acks.keep(key, id);
         let mut pause = ASK_AFTER_MS.0;
         loop {
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            clock::sleep(Duration::from_millis(pause)).await;
             pause = (pause * 2).min(ASK_AFTER_MS.1);
             if let Some(verdict) = self.asked(address, headers, key, &self.acks.of(key)).await {
                 return verdict;
@@ -135,8 +129,7 @@ impl Client {
         let answer = tokio::time::timeout(Duration::from_millis(ASK_MAX_MS), exchange).await;
         match answer {
             Ok(Ok((200, body))) => {
-                let states = serde_json::from_slice::<States>(&body).ok()?;
-                if !states.acks.into_values().any(|indexed| indexed) {
+                if !is_indexed(&body) {
                     return None;
                 }
                 self.acks.forget(key);
@@ -229,6 +222,18 @@ mod tests {
         let client = Client::new(std::slice::from_ref(&url), Duration::from_secs(30));
         let verdict = client.send(outgoing(&url, &headers())).await;
         assert_eq!(verdict, Verdict::Delivered { rejected: 0, message: None });
+    }
+
+    #[test]
+    fn only_true_is_an_acknowledgement() {
+        assert!(is_indexed(br#"{"acks":{"1":false,"2":true}}"#));
+        for answer in
+            [r#"{"acks":{"1":false}}"#, r#"{"acks":{"1":"true"}}"#, r#"{"acks":[true]}"#, "{}", "<html>", ""]
+        {
+            assert!(!is_indexed(answer.as_bytes()), "{answer}");
+        }
+        assert_eq!(id(br#"{"text":"Success","code":0,"ackId":7}"#), Some(7));
+        assert_eq!(id(br#"{"text":"Success","code":0}"#), None);
     }
 
     #[test]

@@ -177,6 +177,7 @@ suite! { splunk_hec_acknowledged: SplunkHecAck }
 mod metrics {
     use super::*;
     use outlast_simulator::Builder;
+    use serde_json::json;
 
     fn lambda(world: &World) -> Builder {
         world.lambda().env("OUTLAST_SIGNALS", "logs,metrics").env("OUTLAST_SELF_METRICS", "off")
@@ -306,6 +307,44 @@ mod metrics {
             let total = total(&world.backend.records(), dialect, "faas.invocations");
             assert!((total - 5.0).abs() < 1e-9, "{total} of {dialect:?}");
         }
+    }
+
+    /// Their own limit, which no 413 would teach, and which is another than that of the logs.
+    #[tokio::test]
+    async fn of_datadog_stay_within_half_a_megabyte() {
+        let world = World::speaking(Dialect::Datadog).await;
+        world.backend.behave(Behaviour::status(503));
+        let lambda = lambda(&world).start().await.unwrap();
+        let names: Vec<String> = (0..20).map(|n| format!("m{n}")).collect();
+        let metrics: Vec<_> = names.iter().map(|name| json!({"Name": name, "Unit": "Count"})).collect();
+        for _ in 0..8 {
+            let mut invocation = Invocation::new();
+            for n in 0..8 {
+                let mut line = json!({"n": n});
+                for name in &names {
+                    line[name] = json!(1);
+                }
+                line["_aws"] = json!({"Timestamp": 1_760_000_000_000_u64 + n, "CloudWatchMetrics": [
+                    {"Namespace": "shop", "Dimensions": [[]], "Metrics": metrics},
+                ]});
+                invocation = invocation.line(line.to_string());
+            }
+            invoke(&lambda, invocation).await;
+            within("the delivery", lambda.settled()).await;
+        }
+        world.backend.recover().await.unwrap();
+        until_counted(&world, Dialect::Datadog, 8).await;
+        leave(&lambda).await;
+        assert_eq!(lines_with(&lambda, "0 left on disk, 0 dropped"), 1, "{:?}", output(&lambda));
+        let requests = world.backend.requests();
+        let of_metrics = requests.iter().filter(|request| request.signal == Some(Signal::Metrics));
+        let largest = of_metrics.map(|request| request.plain_bytes).max().unwrap();
+        assert!((300_000..=512_000).contains(&largest), "{largest}");
+        let records = world.backend.records();
+        assert!(
+            (total(&records, Dialect::Datadog, "m7.count") - 64.0).abs() < 1e-9,
+            "lines of one second add up"
+        );
     }
 
     #[tokio::test]
