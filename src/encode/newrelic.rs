@@ -23,8 +23,17 @@ const BODY_MAX_BYTES: usize = 980_000;
 /// A single record must fit into a request as well. New Relic itself keeps the first 128,000 of a message's characters.
 const MESSAGE_MAX_BYTES: usize = 700_000;
 
-/// Names that are ours.
-const TAKEN: [&str; 5] = ["level", "severity.number", "event.name", "trace.id", "span.id"];
+/// Names that are ours in what becomes of `record`: only if there is something to say is it said.
+fn taken(record: &LogRecord<'_>) -> Vec<&'static str> {
+    let said = [
+        ("level", !record.severity.text.is_empty()),
+        ("severity.number", record.severity.number != 0),
+        ("event.name", record.event_name.as_deref().is_some_and(|name| !name.is_empty())),
+        ("trace.id", record.trace_id.is_some()),
+        ("span.id", record.span_id.is_some()),
+    ];
+    said.into_iter().filter(|(_, is_said)| *is_said).map(|(name, _)| name).collect()
+}
 
 /// The Log API.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,7 +91,8 @@ impl WireFormat for NewRelic {
                 if left_out_bytes > 0 {
                     attributes.number("outlast.bytes_left_out", left_out_bytes as u64);
                 }
-                let own = record.attributes.iter().filter(|(name, _)| !TAKEN.contains(&name.as_ref()));
+                let taken = taken(record);
+                let own = record.attributes.iter().filter(|(name, _)| !taken.contains(&name.as_ref()));
                 own.for_each(|field| attribute(attributes, field));
             });
         });
