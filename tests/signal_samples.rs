@@ -157,7 +157,7 @@ fn told(body: &[u8], concurrent: bool) -> String {
         match event.fact() {
             Some(Fact::Start { request_id: Some(id) }) if !concurrent => running = Some(id.into_owned()),
             Some(Fact::Report { request_id: Some(id), .. }) => {
-                drop(running.take_if(|running| *running == *id))
+                drop(running.take_if(|running| *running == *id));
             }
             Some(Fact::InitStart(_) | Fact::RestoreStart(_)) => running = None,
             _ => {}

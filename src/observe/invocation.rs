@@ -61,6 +61,7 @@ pub(super) fn token(request_id: &str) -> u64 {
 
 /// An invocation whose report has not come.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "what was heard of it, each by itself")]
 pub(super) struct Invocation {
     pub(super) request_id: String,
     /// When it began.

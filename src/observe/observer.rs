@@ -146,10 +146,8 @@ impl Observer {
             let verdict = match ending {
                 Ending::Timeout if is_meant => Verdict::Timeout,
                 Ending::Failure if is_meant => Verdict::Failure,
-                Ending::Timeout | Ending::Failure if invocation.reset => Verdict::Failure,
-                Ending::Timeout | Ending::Failure => Verdict::Unknown,
-                Ending::Other if invocation.reset => Verdict::Failure,
-                Ending::Other => Verdict::Unknown,
+                _ if invocation.reset => Verdict::Failure,
+                _ => Verdict::Unknown,
             };
             self.close(invocation, verdict, time, around, seen);
         }

@@ -508,7 +508,9 @@ fn any_order_of_events_counts_the_same_and_makes_the_same_spans() {
             order.iter().position(|event| *event == first) < order.iter().position(|event| *event == second)
         };
         let mut stream = Stream::new();
-        order.iter().for_each(|event| tell(&mut stream, *event));
+        for event in &order {
+            tell(&mut stream, *event);
+        }
         stream.end(2000, Ending::Other);
         assert_eq!(stream.outcomes(), [2, 0, 0, 1], "{order:?}");
         assert!((stream.total("faas.init_duration") - 0.1005).abs() < 1e-9, "{order:?}");

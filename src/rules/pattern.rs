@@ -99,7 +99,7 @@ impl Pattern {
         let mut left = text.len().max(PASS_MIN_BYTES).saturating_mul(PASSES_MAX);
         let mut from = 0;
         while from <= text.len() {
-            let Some(end) = self.next_end(text, from, &mut left) else {
+            let Ok(end) = self.next_end(text, from, &mut left) else {
                 spans.push(Span::plain(from, text.len()));
                 break;
             };
@@ -117,29 +117,31 @@ impl Pattern {
         }
     }
 
-    /// Where the next match from `from` on ends, and `Some(None)` if there is no more. Each byte that is looked at is taken off
-    /// `left`; `None` if that is not enough.
-    fn next_end(&mut self, text: &[u8], from: usize, left: &mut usize) -> Option<Option<usize>> {
+    /// Where the next match from `from` on ends, if there is one more. Each byte that is looked at is taken off `left`.
+    fn next_end(&mut self, text: &[u8], from: usize, left: &mut usize) -> Result<Option<usize>, Spent> {
         let input = Input::new(text).span(from..text.len()).anchored(Anchored::No);
         let (ends, states) = (&self.ends, &mut self.states);
-        let mut state = ends.start_state_forward(states, &input).ok()?;
+        let mut state = ends.start_state_forward(states, &input).map_err(|_| Spent)?;
         let mut last = None;
         for (at, byte) in text.iter().enumerate().skip(from) {
-            *left = left.checked_sub(1)?;
-            state = ends.next_state(states, state, *byte).ok()?;
+            *left = left.checked_sub(1).ok_or(Spent)?;
+            state = ends.next_state(states, state, *byte).map_err(|_| Spent)?;
             // The automaton is one byte behind.
             if state.is_match() {
                 last = Some(at);
             } else if state.is_dead() {
-                return Some(last);
+                return Ok(last);
             } else if state.is_quit() {
-                return None;
+                return Err(Spent);
             }
         }
-        state = ends.next_eoi_state(states, state).ok()?;
-        Some(if state.is_match() { Some(text.len()) } else { last })
+        state = ends.next_eoi_state(states, state).map_err(|_| Spent)?;
+        Ok(if state.is_match() { Some(text.len()) } else { last })
     }
 }
+
+/// Nobody knows what else is in a text: that would take more than it may.
+struct Spent;
 
 /// An automaton that is made state by state, and begins anew when it has `states_max_bytes` of them.
 fn automaton(nfa: NFA, kind: MatchKind, states_max_bytes: usize) -> Result<DFA, String> {

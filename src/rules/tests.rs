@@ -82,7 +82,7 @@ fn json_behind_a_runtimes_prefix_is_redacted_by_what_its_escapes_mean() {
     for secret in
         ["52998224725", "11222333000181", "4111111111111111", "Bearer s3cr3t-t0k3n", "bob@example.com"]
     {
-        let digits: String = secret.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+        let digits = secret.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect::<Vec<_>>().concat();
         for (before, after) in
             [("", ""), (prefix.as_str(), ""), (prefix.as_str(), " took 5 ms"), ("a [b] {c} ", "")]
         {
