@@ -151,12 +151,15 @@ fn told(body: &[u8], concurrent: bool) -> String {
     };
     let (mut logs, mut metrics, mut seen) = (String::new(), String::new(), Seen::default());
     let Split::Events(events) = split(body) else { panic!("not a delivery") };
-    let mut running = None;
+    let mut running: Option<String> = None;
     for (raw, place) in events.into_iter().zip(1..) {
         let event = Event::parse(raw);
         match event.fact() {
             Some(Fact::Start { request_id: Some(id) }) if !concurrent => running = Some(id.into_owned()),
-            Some(Fact::Report { .. } | Fact::InitStart(_) | Fact::RestoreStart(_)) => running = None,
+            Some(Fact::Report { request_id: Some(id), .. }) => {
+                drop(running.take_if(|running| *running == *id));
+            }
+            Some(Fact::InitStart(_) | Fact::RestoreStart(_)) => running = None,
             _ => {}
         }
         observer.see(&event, &around, &mut seen);
@@ -167,18 +170,26 @@ fn told(body: &[u8], concurrent: bool) -> String {
         if let Some(embedded) = embedded {
             let logged = event.time_unix_nanos.unwrap_or(RECEIVED);
             embedded.write(logged, place, |metric| writeln!(metrics, "{}", metric_line(metric)).unwrap());
+            reading.dated(embedded.time_unix_nanos);
             if !embedded.take_from(&mut reading) {
                 continue;
             }
         }
         let reading = reading.with(JsonLines::default());
-        let record = LogRecord::from_reading(&event, reading, &context, RECEIVED, "uid");
+        let mut record = LogRecord::from_reading(&event, reading, &context, RECEIVED, "uid");
         let request = record.attributes.iter().find(|(name, _)| name == INVOCATION_ID);
         if let (Some((_, Value::Str(request))), Some(trace_id), Some(span_id)) =
             (request, record.trace_id, record.span_id)
             && record.event_name.is_none()
         {
             observer.logged(request, Link { trace_id, span_id, trace_flags: record.trace_flags });
+        } else if let (Some((_, Value::Str(request))), None, None) =
+            (request, record.trace_id, record.span_id)
+            && record.event_name.is_none()
+            && let Some(own) = observer.settled_trace_of(request)
+        {
+            (record.trace_id, record.span_id) = (Some(own.trace_id), Some(own.span_id));
+            record.trace_flags = own.trace_flags;
         }
         writeln!(logs, "{}", log_line(&record)).unwrap();
     }

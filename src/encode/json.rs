@@ -248,17 +248,20 @@ pub(super) fn body_text<'r>(record: &'r LogRecord<'_>) -> Cow<'r, str> {
     plain_text(&record.body)
 }
 
+/// `value` as JSON.
+pub fn json_text(value: &Value<'_>) -> String {
+    let mut json = Vec::new();
+    any_value(value, &mut json);
+    // It is made of text only.
+    String::from_utf8(json).unwrap_or_default()
+}
+
 /// Text as it is, nothing as nothing, anything else as JSON.
 pub(super) fn plain_text<'v>(value: &'v Value<'_>) -> Cow<'v, str> {
     match value {
         Value::Str(text) => text.as_ref().into(),
         Value::Empty => "".into(),
-        other => {
-            let mut json = Vec::new();
-            any_value(other, &mut json);
-            // It is made of text only.
-            String::from_utf8(json).unwrap_or_default().into()
-        }
+        other => json_text(other).into(),
     }
 }
 

@@ -28,6 +28,7 @@ mod splunk_hec;
 
 pub use datadog::Datadog;
 pub use elasticsearch::Elasticsearch;
+pub use json::json_text;
 pub use json_array::Json;
 pub use loki::Loki;
 pub use ndjson::Ndjson;

@@ -33,11 +33,20 @@ const ATTRIBUTES_MAX: usize = 255;
 const NAME_MAX_CHARS: usize = 255;
 /// Of these, the resource's at most.
 const COMMON_MAX: usize = 100;
-/// … and those that are ours: time, message, [`TAKEN`], and what says that something is left out (bytes, attributes).
-const OURS: usize = 2 + TAKEN.len() + 2;
+/// … and those that are ours: time, message, the five of [`is_ours`], and what says that something is left out (bytes, attributes).
+const OURS: usize = 2 + 5 + 2;
 
-/// Names that are ours.
-const TAKEN: [&str; 5] = ["level", "severity.number", "event.name", "trace.id", "span.id"];
+/// Whether the attribute `name` of `record` is ours: only if there is something to say is it said.
+fn is_ours(record: &LogRecord<'_>, name: &str) -> bool {
+    match name {
+        "level" => !record.severity.text.is_empty(),
+        "severity.number" => record.severity.number != 0,
+        "event.name" => record.event_name.as_deref().is_some_and(|name| !name.is_empty()),
+        "trace.id" => record.trace_id.is_some(),
+        "span.id" => record.span_id.is_some(),
+        _ => false,
+    }
+}
 
 /// The Log API and the Metric API.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,7 +124,7 @@ impl WireFormat for NewRelic {
                     object.number("outlast.bytes_left_out", left_out_bytes as u64);
                 }
                 let mut attributes = Attributes::of(object, ATTRIBUTES_MAX - OURS - common(resource));
-                let own = record.attributes.iter().filter(|(name, _)| !TAKEN.contains(&name.as_ref()));
+                let own = record.attributes.iter().filter(|(name, _)| !is_ours(record, name));
                 own.for_each(|field| attributes.add(field));
                 attributes.finish();
             });

@@ -74,7 +74,7 @@ impl WireFormat for SplunkHec {
                 fields.some_text("event_name", record.event_name.as_deref().unwrap_or_default());
                 fields.id("trace_id", record.trace_id.as_ref().map(AsRef::as_ref));
                 fields.id("span_id", record.span_id.as_ref().map(AsRef::as_ref));
-                let mut taken = TAKEN.to_vec();
+                let mut taken = taken(record);
                 for (name, value) in record.attributes.iter().chain(&resource.attributes) {
                     let text = json::plain_text(value);
                     if !text.is_empty() && !taken.contains(&name.as_ref()) {
@@ -96,5 +96,14 @@ impl WireFormat for SplunkHec {
     }
 }
 
-/// Names of fields that are ours.
-const TAKEN: [&str; 5] = ["severity", "severity_number", "event_name", "trace_id", "span_id"];
+/// Names of fields that are ours in what becomes of `record`: only if there is something to say is it said.
+fn taken<'n>(record: &LogRecord<'_>) -> Vec<&'n str> {
+    let said = [
+        ("severity", !record.severity.text.is_empty()),
+        ("severity_number", record.severity.number != 0),
+        ("event_name", record.event_name.as_deref().is_some_and(|name| !name.is_empty())),
+        ("trace_id", record.trace_id.is_some()),
+        ("span_id", record.span_id.is_some()),
+    ];
+    said.into_iter().filter(|(_, is_said)| *is_said).map(|(name, _)| name).collect()
+}

@@ -197,6 +197,23 @@ fn newrelic_to_the_byte() {
 }
 
 #[test]
+fn names_of_ours_are_free_where_we_have_nothing_to_say() {
+    let raw = br#"{"time":"2026-10-08T07:30:27.768Z","type":"function","record":{"message":"m","level":"l1","severity":"l2",
+        "severity.number":"l3","severity_number":"l4","event.name":"l5","event_name":"l6","trace.id":"l7","trace_id":"l8",
+        "span.id":"l9","span_id":"l0"}}"#;
+    let event = crate::record::Event::parse(raw);
+    let record = LogRecord::from_event(&event, &crate::record::Context::default(), 1, "u");
+    for protocol in [Protocol::NewRelic, Protocol::SplunkHec] {
+        let mut out = Vec::new();
+        protocol.wire().log(&Resource::default(), &record, &mut out);
+        let said: Read = serde_json::from_slice(&out).unwrap();
+        for at in 0..10 {
+            assert!(said.to_string().contains(&format!("\"l{at}\"")), "l{at} in {said}");
+        }
+    }
+}
+
+#[test]
 fn otlp_json_reads_as_the_specification_spells_it() {
     let read: Read = serde_json::from_str(&golden(Protocol::OtlpJson)).unwrap();
     let first = &read["resourceLogs"][0];

@@ -4,17 +4,17 @@
 //! are kept; if they are not, Lambda sends the delivery again, and it is as if it had never come.
 
 use super::blocks::{Blocks, CLASS_CUTS_MAX, Encoded};
-use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, Remembered, token};
+use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline, Remembered, Running, token};
 use super::{inputs, tmp};
 use crate::deliver::fallback::is_echo;
-use crate::encode::WireFormat;
+use crate::encode::{WireFormat, json_text};
 use crate::observe::{Around, Embedded, Emf, Ending, Link, Observer, Seen, Space, TENANT_ID};
 use crate::queue::BlockError;
 use crate::record::log::INVOCATION_ID;
 use crate::record::stack::LINES;
 use crate::record::{
     Context, Event, Fact, Joined, JsonLines, Kind, LogRecord, Piece, Platform, Reading, Resource, Value,
-    join_lines, json_line, severity,
+    join_lines, json_line, object_in_line, severity,
 };
 use crate::rules::{RuleSet, Tally};
 use crate::{Signal, clock};
@@ -25,7 +25,7 @@ pub(super) struct Delivery<'p> {
     making: &'p Making,
     pub(super) about: &'p mut About,
     resource: &'p mut Resource,
-    running: &'p mut Option<String>,
+    running: &'p mut Option<Running>,
     nonce: &'p mut u64,
     blocks: Blocks<'p>,
     /// As of the last delivery that was kept.
@@ -171,27 +171,31 @@ impl<'p> Delivery<'p> {
             return Ok(());
         }
         let line = if embeds || self.making.json_lines != JsonLines::Off { json_line(event) } else { None };
+        let tail = if embeds && line.is_none() && joined.is_none() { object_in_line(event) } else { None };
+        let rest;
         let mut reading = match joined {
             Some(joined) => Reading::text(&joined.text),
             None => Reading::of(event, line.as_deref()),
         };
-        if embeds && let Some(mut embedded) = Embedded::read(reading.members()) {
-            if let Some(rules) = self.rule_set.as_deref_mut() {
-                embedded.texts(|attributes| rules.redact(attributes));
-            }
-            let logged = event.time_unix_nanos.unwrap_or(self.origin.received);
-            self.embedded(&embedded, logged, index)?;
-            if self.making.emf == Emf::Metrics && !embedded.take_from(&mut reading) && event.extra.is_empty()
-            {
+        if let Some((before, object)) = &tail {
+            let mut within = Reading::of(event, Some(object));
+            if self.embeds(&mut within, event, index)? == Some(false) {
                 return Ok(());
             }
+            if let Some(left) = within.changed() {
+                rest = [before.as_str(), &json_text(left)].concat();
+                reading = Reading::text(&rest);
+            }
+        } else if embeds && self.embeds(&mut reading, event, index)? == Some(false) {
+            return Ok(());
         }
         if !wanted && !correlates {
             return Ok(());
         }
         reading = reading.with(self.making.json_lines);
         let concurrent = self.making.rules.concurrent;
-        let context = Context { request_id: self.running.as_deref().filter(|_| !concurrent) };
+        let running = self.running.as_ref().filter(|_| !concurrent);
+        let context = Context { request_id: running.map(|running| running.request_id.as_str()) };
         let uid = format!("{}-{index:x}", self.uid);
         let mut record = LogRecord::from_reading(event, reading, &context, self.origin.received, &uid);
         if let Some(joined) = joined {
@@ -221,6 +225,25 @@ impl<'p> Delivery<'p> {
         let (events, severity) = ((index, self.event), record.severity.number);
         let encoded = Encoded { bytes: &self.encoded, count: 1, times: (time, time), severity, events };
         self.blocks.push(Signal::Logs, self.resource, &encoded)
+    }
+
+    /// Makes data points of the metrics that are embedded in what was read of event `index`, and takes them out of it if that
+    /// is wanted. Whether anything is left to be logged; `None` if there are none.
+    fn embeds(
+        &mut self,
+        reading: &mut Reading<'_>,
+        event: &Event<'_>,
+        index: u32,
+    ) -> Result<Option<bool>, BlockError> {
+        let Some(mut embedded) = Embedded::read(reading.members()) else { return Ok(None) };
+        if let Some(rules) = self.rule_set.as_deref_mut() {
+            embedded.texts(|fields| rules.redact(fields));
+        }
+        let logged = event.time_unix_nanos.unwrap_or(self.origin.received);
+        self.embedded(&embedded, logged, index)?;
+        reading.dated(embedded.time_unix_nanos);
+        let is_left = self.making.emf == Emf::Keep || embedded.take_from(reading) || !event.extra.is_empty();
+        Ok(Some(is_left))
     }
 
     /// Encodes the data points that are embedded in what event `index` logged at `logged`, Unix nanoseconds.
@@ -327,11 +350,12 @@ impl<'p> Delivery<'p> {
         }
     }
 
-    pub(super) fn learn(&mut self, fact: Fact<'_>, noted: &mut Vec<Noted>) {
+    pub(super) fn learn(&mut self, fact: Fact<'_>, time: Option<u64>, noted: &mut Vec<Noted>) {
+        let time = time.unwrap_or(self.origin.received);
         match fact {
             Fact::Start { request_id: Some(id) } => {
                 noted.push(Noted::Started(token(&id)));
-                *self.running = Some(id.into_owned());
+                *self.running = Some(Running { request_id: id.into_owned(), since: time });
             }
             Fact::RuntimeDone { request_id: Some(id), duration_ms, .. } => {
                 // A duration that is no duration is not known.
@@ -340,10 +364,12 @@ impl<'p> Delivery<'p> {
             }
             Fact::Report { request_id, .. } => {
                 noted.extend(request_id.as_deref().map(|id| Noted::Reported(token(id))));
-                *self.running = None;
+                // It may come when the next one runs.
+                self.running.take_if(|running| request_id.as_deref() == Some(&running.request_id));
             }
             Fact::InitStart(instance) => {
-                *self.running = None;
+                // It may come late: what began since then runs in this very environment.
+                self.running.take_if(|running| running.since < time);
                 self.about.become_instance(&instance);
                 *self.resource = Resource::build(&inputs(self.about));
             }
@@ -353,7 +379,7 @@ impl<'p> Delivery<'p> {
                 let id = token(instance.id.as_deref().unwrap_or_default());
                 fastrand::seed(fastrand::u64(..) ^ clock::unix_now_nanos() ^ id);
                 *self.nonce = fastrand::u64(..);
-                *self.running = None;
+                self.running.take_if(|running| running.since < time);
                 self.about.become_instance(&instance);
                 *self.resource = Resource::build(&inputs(self.about));
             }
@@ -387,7 +413,7 @@ fn correlate(record: &mut LogRecord<'_>, observer: &mut Observer) {
             observer.logged(request_id, Link { trace_id, span_id, trace_flags: record.trace_flags });
         }
         (None, None) => {
-            if let Some(own) = observer.trace_of(request_id) {
+            if let Some(own) = observer.settled_trace_of(request_id) {
                 record.trace_id = Some(own.trace_id);
                 record.span_id = Some(own.span_id);
                 record.trace_flags = own.trace_flags;

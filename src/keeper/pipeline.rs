@@ -105,12 +105,19 @@ pub(super) struct Pipeline {
     /// As of the last delivery that was kept.
     pub(super) observer: Observer,
     /// The invocation that runs, by the order of the stream.
-    pub(super) running: Option<String>,
+    pub(super) running: Option<Running>,
     /// Sets the records of this process apart from those of a copy of this environment.
     pub(super) nonce: u64,
     pub(super) rule_set: Option<RuleSet>,
     /// What is not on disk of a cut record that waits there.
     withheld: Option<Withheld>,
+}
+
+/// An invocation that runs.
+pub(super) struct Running {
+    pub(super) request_id: String,
+    /// When it began, Unix nanoseconds.
+    pub(super) since: u64,
 }
 
 /// What [`Pipeline::blocks`] made of a delivery.
@@ -218,10 +225,12 @@ impl Pipeline {
                 Piece::Opaque(raw) => Event::opaque(raw),
             };
             if let Some(fact) = event.fact() {
-                if delivery.about.changes(&fact) {
+                // What was measured before an environment begins anew belongs to the interval before.
+                if delivery.about.changes(&fact) || matches!(fact, Fact::InitStart(_) | Fact::RestoreStart(_))
+                {
                     delivery.close()?;
                 }
-                delivery.learn(fact, &mut noted);
+                delivery.learn(fact, event.time_unix_nanos, &mut noted);
                 delivery.learn_tenant(&event);
             }
             // Lines that go on with this one are taken with it.

@@ -25,6 +25,12 @@ fn open_limited(dir: &Path, limits: Limits) -> Intake {
     Intake::new(queue, Box::new(Otlp), About::default(), logs_only())
 }
 
+fn open_making(dir: &Path, making: Making) -> Intake {
+    let limits = Limits::new(64 << 20, Overflow::DropOldest);
+    let (queue, _) = Queue::open(Box::new(RealDisk), dir, limits, 1);
+    Intake::new(queue, Box::new(Otlp), About::default(), making)
+}
+
 /// The tests of this file are about what becomes of deliveries, whatever is made of them.
 fn logs_only() -> Making {
     Making { signals: PerSignal::from_fn(|signal| signal == Signal::Logs), ..Making::default() }
@@ -488,4 +494,100 @@ fn a_queue_that_is_nearly_full_says_so_whichever_signal_is_asked_for() {
         }
     }
     assert!(crowded_at.is_some_and(|at| at > 4), "{crowded_at:?}");
+}
+
+const A: &str = "79b5e81f-9cdd-4145-b1f6-7c50ef8a2a36";
+const B: &str = "f0c9f58b-8ebe-4e84-a656-95eb6eee865a";
+
+fn platform(second: u32, kind: &str, record: &str) -> String {
+    format!(r#"{{"time":"2026-10-08T07:30:{second:02}.000Z","type":"platform.{kind}","record":{record}}}"#)
+}
+
+/// The text of lines of the function's, each with its invocation.
+fn lines_of(records: &[LogRecord]) -> Vec<(String, Option<String>)> {
+    let lines = records.iter().filter(|record| record.event_name.is_empty());
+    let id = |record: &LogRecord| match attribute(record, "faas.invocation_id") {
+        Some(Value::StringValue(id)) => Some(id.clone()),
+        _ => None,
+    };
+    lines.map(|record| (text(record), id(record))).collect()
+}
+
+#[test]
+fn a_line_belongs_to_the_invocation_that_runs_whatever_comes_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    let start = |second, id: &str| platform(second, "start", &format!(r#"{{"requestId":"{id}"}}"#));
+    let report = |second, id: &str| {
+        platform(second, "report", &format!(r#"{{"requestId":"{id}","status":"success"}}"#))
+    };
+    let init =
+        |second| platform(second, "initStart", r#"{"initializationType":"on-demand","instanceId":"i"}"#);
+    let events = [
+        start(10, A),
+        init(9),
+        line("of A"),
+        start(20, B),
+        report(19, A),
+        line("of B"),
+        report(21, B),
+        line("of none"),
+        start(30, A),
+        init(40),
+        line("of none either"),
+    ];
+    take(&mut intake, &body(events), SECOND_NANOS);
+    let of = |text: &str, id: Option<&str>| (text.to_owned(), id.map(str::to_owned));
+    assert_eq!(
+        lines_of(&drain(&mut intake)),
+        [of("of A", Some(A)), of("of B", Some(B)), of("of none", None), of("of none either", None)]
+    );
+}
+
+#[test]
+fn the_lines_of_an_invocation_without_a_header_are_in_the_trace_of_its_span() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_making(dir.path(), Making::default());
+    let other = "00-6352a70e1e2c502e358361800241fd45-35465b3a9e2f7c6a-01";
+    let events = [
+        platform(10, "start", &format!(r#"{{"requestId":"{A}"}}"#)),
+        line("one"),
+        line(&format!("traceparent={other}")),
+        line("two"),
+    ];
+    take(&mut intake, &body(events), SECOND_NANOS);
+    let records = drain(&mut intake);
+    let lines: Vec<_> = records.iter().filter(|record| record.event_name.is_empty()).collect();
+    assert_eq!((lines[0].trace_id.len(), lines[0].span_id.len()), (16, 8));
+    assert_eq!((&lines[0].trace_id, &lines[0].span_id), (&lines[2].trace_id, &lines[2].span_id));
+    assert_eq!(lines[1].trace_id, 0x6352_a70e_1e2c_502e_3583_6180_0241_fd45_u128.to_be_bytes());
+    assert_eq!(lines[1].span_id, 0x3546_5b3a_9e2f_7c6a_u64.to_be_bytes());
+}
+
+#[test]
+fn embedded_metrics_date_their_record_and_are_found_behind_what_node_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_making(dir.path(), Making::default());
+    let metrics = |more: &str| {
+        format!(
+            r#"{{\"_aws\":{{\"Timestamp\":1791444627700,\"CloudWatchMetrics\":[{{\"Namespace\":\"n\",\"Dimensions\":[[]],\"Metrics\":[{{\"Name\":\"ms\"}}]}}]}},\"ms\":7{more}}}"#
+        )
+    };
+    let node = format!("2026-10-08T07:30:27.750Z\\t{A}\\tWARN\\t");
+    let events = [
+        line(&metrics(r#",\"order\":\"a\""#)),
+        line(&format!("{node}{}\\n", metrics(r#",\"order\":\"b\""#))),
+        line(&format!("{node}{}\\n", metrics(""))),
+    ];
+    take(&mut intake, &body(events), 1_791_444_628 * SECOND_NANOS);
+    let run = Portion::Run { max_blocks: 100, max_bytes: 1 << 20 };
+    let points = intake.assemble(Signal::Metrics, run, Encoding::Gzip).unwrap();
+    assert_eq!(points.records, 3);
+    let records = drain(&mut intake);
+    assert_eq!(records.len(), 2, "metrics alone leave no record");
+    assert_eq!(records[0].time_unix_nano, 1_791_444_627_700_000_000, "as `Timestamp` says");
+    let node = node.replace("\\t", "\t");
+    assert_eq!(text(&records[1]), format!(r#"{node}{{"order":"b"}}"#));
+    assert_eq!(records[1].time_unix_nano, 1_791_444_627_750_000_000, "as the line says");
+    assert_eq!(records[1].severity_text, "WARN");
 }

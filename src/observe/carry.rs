@@ -8,22 +8,36 @@ use std::collections::VecDeque;
 use serde_json::{Map, Value, json};
 
 use super::invocation::{Invocation, Verdict};
-use super::observer::{OPEN_MAX, OVER_MAX};
+use super::observer::Over;
 use super::span::Link;
 use super::startup::{STEPS_MAX, Startup, Step};
 use super::{Observer, Rules};
 use crate::record::identifier;
 use crate::record::trace_context::XRayHeader;
 
+/// Invocations that are remembered, of those that are open and of those that are over: the latest. Where more run at once,
+/// an environment of Managed Instances, all of them would be half a megabyte with each delivery. One that is forgotten by
+/// a kill loses the time of its start, for its report tells the rest.
+const REMEMBERED_MAX: usize = 256;
+
 impl Observer {
     /// Everything that has to be remembered.
     pub fn carry(&self) -> Vec<u8> {
-        let over: Vec<Value> = self.over.iter().map(|(token, reported)| json!([token, reported])).collect();
+        let over = self.over.iter().skip(self.over.len().saturating_sub(REMEMBERED_MAX));
+        let over: Vec<Value> =
+            over.map(|Over { token, reported, own_trace }| json!([token, reported, own_trace])).collect();
+        let open = self.open.iter().skip(self.open.len().saturating_sub(REMEMBERED_MAX));
         json!({
             "since": self.since,
             "cold": self.is_cold,
+            "coldFrom": self.cold_from,
+            "stepped": self.stepped,
+            "started": self.started,
+            "coldAt": self.cold_at,
+            "initMeasured": self.init_measured,
+            "initInReport": self.init_in_report,
             "startup": self.startup.iter().map(write_startup).collect::<Vec<_>>(),
-            "open": self.open.iter().map(write_invocation).collect::<Vec<_>>(),
+            "open": open.map(write_invocation).collect::<Vec<_>>(),
             "over": over,
         })
         .to_string()
@@ -36,14 +50,26 @@ impl Observer {
         let Ok(Value::Object(fields)) = serde_json::from_slice::<Value>(carry) else { return observer };
         let list =
             |name: &str| fields.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        observer.since = number(&fields, "since").unwrap_or_default();
+        let count = |name: &str| number(&fields, name).unwrap_or_default();
+        observer.since = count("since");
         observer.is_cold = flag(&fields, "cold");
+        observer.cold_from = count("coldFrom");
+        observer.stepped = count("stepped");
+        observer.started = count("started");
+        observer.cold_at = count("coldAt");
+        observer.init_measured = flag(&fields, "initMeasured");
+        observer.init_in_report = count("initInReport");
         observer.startup = list("startup").iter().filter_map(read_startup).take(STEPS_MAX).collect();
-        observer.open = list("open").iter().filter_map(read_invocation).take(OPEN_MAX).collect();
-        let over = |pair: &Value| Some((pair.get(0)?.as_u64()?, pair.get(1)?.as_bool()?));
-        observer.over = list("over").iter().filter_map(over).take(OVER_MAX).collect::<VecDeque<_>>();
+        observer.open = list("open").iter().filter_map(read_invocation).take(REMEMBERED_MAX).collect();
+        observer.over =
+            list("over").iter().filter_map(read_over).take(REMEMBERED_MAX).collect::<VecDeque<_>>();
         observer
     }
+}
+
+fn read_over(value: &Value) -> Option<Over> {
+    let own_trace = value.get(2).and_then(Value::as_bool).unwrap_or_default();
+    Some(Over { token: value.get(0)?.as_u64()?, reported: value.get(1)?.as_bool()?, own_trace })
 }
 
 /// A field that is only there if it says something.
@@ -75,7 +101,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn write_startup(startup: &Startup) -> Value {
-    let Startup { step, start_unix_nanos, end_unix_nanos, kind, instance_id, failed, error_type } = startup;
+    let Startup { step, start_unix_nanos, end_unix_nanos, kind, instance_id, failed, error_type, guessed } =
+        startup;
     let mut fields = Map::new();
     put(&mut fields, "step", Some(step.name()));
     put(&mut fields, "start", Some(*start_unix_nanos));
@@ -84,6 +111,7 @@ fn write_startup(startup: &Startup) -> Value {
     put(&mut fields, "instance", instance_id.as_deref());
     put(&mut fields, "failed", failed.then_some(true));
     put(&mut fields, "error", error_type.as_deref());
+    put(&mut fields, "guessed", guessed.then_some(true));
     Value::Object(fields)
 }
 
@@ -98,6 +126,7 @@ fn read_startup(value: &Value) -> Option<Startup> {
         instance_id: text(fields, "instance"),
         failed: flag(fields, "failed"),
         error_type: text(fields, "error"),
+        guessed: flag(fields, "guessed"),
     })
 }
 
@@ -120,6 +149,8 @@ fn write_invocation(invocation: &Invocation) -> Value {
         function_arn,
         verdict,
         reset,
+        reported,
+        settled,
     } = invocation;
     let mut fields = Map::new();
     put(&mut fields, "request", Some(request_id.as_str()));
@@ -139,6 +170,8 @@ fn write_invocation(invocation: &Invocation) -> Value {
     let word = verdict.and_then(|verdict| VERDICTS.iter().find(|(_, known)| *known == verdict));
     put(&mut fields, "verdict", word.map(|(word, _)| *word));
     put(&mut fields, "reset", reset.then_some(true));
+    put(&mut fields, "reported", reported.then_some(true));
+    put(&mut fields, "settled", settled.then_some(true));
     Value::Object(fields)
 }
 
@@ -168,5 +201,7 @@ fn read_invocation(value: &Value) -> Option<Invocation> {
         function_arn: text(fields, "arn"),
         verdict: verdict.and_then(|word| VERDICTS.iter().find(|(known, _)| *known == word)).map(|(_, v)| *v),
         reset: flag(fields, "reset"),
+        reported: flag(fields, "reported"),
+        settled: flag(fields, "settled"),
     })
 }

@@ -133,10 +133,17 @@ impl<'a> Embedded<'a> {
         (!found.points.is_empty()).then_some(found)
     }
 
-    /// Lets `change` have the attributes of each point: what the function logged, and not what we make of it.
+    /// Lets `change` have what the function logged of each point: its attributes, and, as fields without a name, its own name
+    /// and unit.
     pub fn texts(&mut self, mut change: impl FnMut(&mut [Field<'a>])) {
         for point in &mut self.points {
             change(&mut point.attributes);
+            for text in [&mut point.name, &mut point.unit] {
+                let mut field = [(Cow::Borrowed(""), Value::Str(std::mem::take(text)))];
+                change(&mut field);
+                let [(_, Value::Str(changed))] = field else { continue };
+                *text = changed;
+            }
         }
     }
 

@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Amount,
     /// The latest value counts; whole numbers.
     Gauge,
+    /// The latest value counts; numbers with a fraction.
+    Level,
     /// Falls into buckets with these upper bounds.
     Histogram(&'static [f64]),
 }

@@ -61,6 +61,7 @@ pub(super) fn token(request_id: &str) -> u64 {
 
 /// An invocation whose report has not come.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "what was heard of it, each by itself")]
 pub(super) struct Invocation {
     pub(super) request_id: String,
     /// When it began.
@@ -78,6 +79,10 @@ pub(super) struct Invocation {
     pub(super) verdict: Option<Verdict>,
     /// The environment was initialised anew since: if no end came, it was cut off.
     pub(super) reset: bool,
+    /// Its report came before its end, and stood in for it.
+    pub(super) reported: bool,
+    /// Lines were told a trace of its own, made of the request id.
+    pub(super) settled: bool,
 }
 
 impl Invocation {
@@ -93,6 +98,8 @@ impl Invocation {
             function_arn: None,
             verdict: None,
             reset: false,
+            reported: false,
+            settled: false,
         }
     }
 
@@ -117,10 +124,31 @@ impl Invocation {
     /// The ids that a line of this invocation belongs to; `None` while no trace is known.
     pub(super) fn trace(&self) -> Option<Link> {
         let header = self.header.filter(|header| header.trace_id.is_some());
-        let trace_id = header.and_then(|header| header.trace_id).or(self.logged.map(|link| link.trace_id))?;
+        let own = || {
+            if self.settled {
+                Some(trace_of(&self.request_id))
+            } else {
+                self.logged.map(|link| link.trace_id)
+            }
+        };
+        let trace_id = header.and_then(|header| header.trace_id).or_else(own)?;
         let sampled = header.and_then(|header| header.sampled).unwrap_or(true);
         let trace_flags = if sampled { SAMPLED } else { 0 };
         Some(Link { trace_id, span_id: self.own_span_id(), trace_flags })
+    }
+
+    /// The same; if no trace is known, that is settled: it is in one of its own.
+    pub(super) fn settle_trace(&mut self) -> Link {
+        self.settled |= self.trace().is_none();
+        let own =
+            Link { trace_id: trace_of(&self.request_id), span_id: self.own_span_id(), trace_flags: SAMPLED };
+        self.trace().unwrap_or(own)
+    }
+
+    /// Whether the id of its trace was made of the request id.
+    pub(super) fn has_own_trace(&self) -> bool {
+        let is_traced = self.header.is_some_and(|header| header.trace_id.is_some());
+        !is_traced && self.span_id.is_none() && (self.settled || self.logged.is_none())
     }
 
     fn own_span_id(&self) -> SpanId {

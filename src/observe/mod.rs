@@ -23,6 +23,7 @@
 
 mod carry;
 mod embedded;
+mod environment;
 mod instrument;
 mod invocation;
 mod metric;

@@ -6,20 +6,26 @@ use super::instrument as i;
 use super::instrument::Instrument;
 use super::invocation::{EXTENSION_OVERHEAD, Ended, Invocation, Verdict, token};
 use super::span::{Link, Span, SpanStatus};
-use super::startup::{ERROR_TYPE, INITIALIZATION_TYPE, STEPS_MAX, Startup, Step, is_ahead_of_demand};
+use super::startup::{ERROR_TYPE, Startup};
 use super::told::{Part, Told, nanos};
 use super::{Around, Ending, Metric, Price, Rules, Seen, Space};
 use crate::record::event::{Event, Kind, Platform};
 use crate::record::{Field, Value};
 
-/// Invocations whose report is awaited: Managed Instances run several at once, at most 64 for each vCPU. If there are
-/// more, reports have been lost.
-pub(super) const OPEN_MAX: usize = 256;
+/// Invocations that may run at once in an environment of Managed Instances (Lambda API reference,
+/// "`LambdaManagedInstancesCapacityProviderConfig`"). If more reports are awaited, reports have been lost.
+pub(super) const CONCURRENT_MAX: usize = 1_600;
+/// Invocations whose report is awaited where they come one after another: the one that runs, the one before, and those whose
+/// end or report was lost.
+pub(super) const OPEN_MAX: usize = 16;
 /// An invocation is over by then, whatever came: none is longer than 15 minutes (Lambda quotas), and its report comes
 /// with the next event of the environment.
 const OPEN_MAX_NANOS: u64 = 16 * 60 * 1_000_000_000;
-/// Invocations that are over and still recognised, so that what comes late or twice is not taken for a new one.
+/// Invocations that are over and still recognised, so that what comes late or twice is not taken for a new one. Where
+/// many run at once, as many.
 pub(super) const OVER_MAX: usize = 16;
+/// The shortest interval before the first data points, where nothing says when what they measure began.
+const FIRST_MIN_NANOS: u64 = 1_000_000;
 
 /// The gigabyte that Lambda's price is for.
 const GIGABYTE_BYTES: f64 = 1_073_741_824.0;
@@ -32,12 +38,32 @@ pub struct Observer {
     pub(super) since: u64,
     /// What the environment did so far for its first invocation.
     pub(super) startup: Vec<Startup>,
-    /// The next invocation is a cold start.
+    /// The next invocation that begins after `cold_from` is a cold start.
     pub(super) is_cold: bool,
+    pub(super) cold_from: u64,
+    /// When the latest step of the environment began that was heard of, and when the latest invocation and the latest cold
+    /// start did; 0 if none was heard of. By these, what comes late is told from what is new.
+    pub(super) stepped: u64,
+    pub(super) started: u64,
+    pub(super) cold_at: u64,
+    /// How long the initialisation took is measured, and its invocation's report, which may say it again, is awaited.
+    pub(super) init_measured: bool,
+    /// When a report said it instead; 0 if none did.
+    pub(super) init_in_report: u64,
     /// In the order in which they were first heard of.
     pub(super) open: Vec<Invocation>,
-    /// The latest invocations that are over, and whether their report came.
-    pub(super) over: VecDeque<(u64, bool)>,
+    /// The latest invocations that are over.
+    pub(super) over: VecDeque<Over>,
+}
+
+/// An invocation that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Over {
+    pub(super) token: u64,
+    /// Its report came.
+    pub(super) reported: bool,
+    /// The id of its trace was made of the request id, so that it is still known.
+    pub(super) own_trace: bool,
 }
 
 impl Observer {
@@ -50,24 +76,26 @@ impl Observer {
     pub fn see(&mut self, event: &Event<'_>, around: &Around<'_>, seen: &mut Seen) {
         let Kind::Platform(platform) = &event.kind else { return };
         let time = event.time_unix_nanos.filter(|time| *time <= around.received).unwrap_or(around.received);
-        let record = || Value::parse(event.record).unwrap_or_default();
-        if self.since == 0 {
-            self.since = time;
+        let see = match platform {
+            Platform::InitStart => Self::init_begins,
+            Platform::RestoreStart => Self::restore_begins,
+            Platform::InitRuntimeDone => Self::init_done,
+            Platform::RestoreRuntimeDone => Self::restore_done,
+            Platform::InitReport => Self::init_reported,
+            Platform::RestoreReport => Self::restore_reported,
+            Platform::Start => Self::started,
+            Platform::RuntimeDone => Self::done,
+            Platform::Report => Self::reported,
+            _ => return,
+        };
+        let record = Value::parse(event.record).unwrap_or_default();
+        let told = Told::read(&record);
+        let begins = matches!(platform, Platform::InitStart | Platform::RestoreStart);
+        if self.since == 0 && !begins {
+            // What was measured so far was measured since it began.
+            self.since = time.saturating_sub(lasted(&told).max(FIRST_MIN_NANOS));
         }
-        match platform {
-            Platform::InitStart => self.step_begins(Step::Init, time, &Told::read(&record()), seen),
-            Platform::RestoreStart => self.step_begins(Step::Restore, time, &Told::read(&record()), seen),
-            Platform::InitRuntimeDone => self.step_told(Step::Init, time, &Told::read(&record()), false),
-            Platform::RestoreRuntimeDone => {
-                self.step_told(Step::Restore, time, &Told::read(&record()), false);
-            }
-            Platform::InitReport => self.init_reported(time, &Told::read(&record()), seen),
-            Platform::RestoreReport => self.step_told(Step::Restore, time, &Told::read(&record()), true),
-            Platform::Start => self.started(time, &Told::read(&record()), around, seen),
-            Platform::RuntimeDone => self.done(time, &Told::read(&record()), around, seen),
-            Platform::Report => self.reported(time, &Told::read(&record()), around, seen),
-            _ => {}
-        }
+        see(self, time, &told, around, seen);
     }
 
     /// Takes note of a span that the function wrote about while it served `request_id`.
@@ -87,6 +115,13 @@ impl Observer {
         self.open.iter().find(|open| open.request_id == request_id)?.trace()
     }
 
+    /// The same. If nothing said what trace it belongs to, it is from here on in one of its own, so that all lines that ask
+    /// are in the trace of the span.
+    pub fn settled_trace_of(&mut self, request_id: &str) -> Option<Link> {
+        let invocation = self.open.iter_mut().find(|open| open.request_id == request_id)?;
+        Some(invocation.settle_trace())
+    }
+
     /// Whether an invocation runs whose end may still be told, so that [`Observer::end`] had better wait.
     pub fn awaits_an_end(&self) -> bool {
         self.open.iter().any(|open| open.verdict.is_none() && !open.reset)
@@ -104,12 +139,15 @@ impl Observer {
             std::mem::take(&mut self.open).into_iter().partition(|open| open.verdict.is_some());
         self.open = told;
         let open: Vec<Invocation> = open;
-        for invocation in open {
+        // One after another: the others were over before, and their ends were lost.
+        let latest = open.len().saturating_sub(1);
+        for (at, invocation) in open.into_iter().enumerate() {
+            let is_meant = self.rules.concurrent || at == latest;
             let verdict = match ending {
-                Ending::Timeout => Verdict::Timeout,
-                Ending::Failure => Verdict::Failure,
-                Ending::Other if invocation.reset => Verdict::Failure,
-                Ending::Other => Verdict::Unknown,
+                Ending::Timeout if is_meant => Verdict::Timeout,
+                Ending::Failure if is_meant => Verdict::Failure,
+                _ if invocation.reset => Verdict::Failure,
+                _ => Verdict::Unknown,
             };
             self.close(invocation, verdict, time, around, seen);
         }
@@ -119,65 +157,6 @@ impl Observer {
     /// Writes the data points of `seen`, and forgets them there. Returns their time, Unix nanoseconds.
     pub fn write_points(&mut self, seen: &mut Seen, write: impl FnMut(&Metric<'_>)) -> u64 {
         seen.points.write(&mut self.since, write)
-    }
-
-    // === The environment
-
-    fn step_begins(&mut self, step: Step, time: u64, told: &Told<'_>, seen: &mut Seen) {
-        self.since = time;
-        for open in &mut self.open {
-            open.reset = true;
-        }
-        let kind = told.initialization_type.as_deref();
-        let again = told.phase.as_deref() == Some("invoke");
-        self.is_cold = again || !is_ahead_of_demand(kind);
-        if self.startup.len() >= STEPS_MAX {
-            let oldest = self.startup.remove(0);
-            seen.spans.extend(self.stray(&oldest, time));
-        }
-        self.startup.push(Startup::begun(step, time, told));
-    }
-
-    fn step_told(&mut self, step: Step, time: u64, told: &Told<'_>, ended: bool) {
-        if let Some(startup) = self.startup.iter_mut().rev().find(|startup| startup.step == step) {
-            startup.tell(time, told, ended);
-        }
-    }
-
-    fn init_reported(&mut self, time: u64, told: &Told<'_>, seen: &mut Seen) {
-        let kind = told.initialization_type.as_deref();
-        let label = kind.map(|kind| (INITIALIZATION_TYPE.into(), Value::Str(kind.to_owned().into())));
-        let labels: Vec<Field<'static>> = label.into_iter().collect();
-        seen.measure(&i::INIT_DURATION, time, told.measured.duration_s, &labels);
-        self.step_told(Step::Init, time, told, true);
-        if is_ahead_of_demand(kind) && told.phase.as_deref() != Some("invoke") {
-            self.release_startup(None, time, seen);
-        }
-    }
-
-    /// Makes spans of what the environment did so far: parts of `root` if they belong to it.
-    fn release_startup(&mut self, root: Option<&Span>, time: u64, seen: &mut Seen) {
-        let start = root.map_or(time, |root| root.start_unix_nanos);
-        let steps = std::mem::take(&mut self.startup);
-        // They follow one another: what is part of it came without a long pause before the next.
-        let mut next = start;
-        let is_near = |step: &&Startup| {
-            let until = std::mem::replace(&mut next, step.start_unix_nanos);
-            step.is_part_of_invocation(until)
-        };
-        let near = steps.iter().rev().take_while(is_near).count();
-        let apart = steps.len() - near;
-        for (at, startup) in steps.into_iter().enumerate() {
-            match root.filter(|_| at >= apart) {
-                Some(root) => seen.spans.push(startup.span(Some(root), start)),
-                None => seen.spans.extend(self.stray(&startup, start)),
-            }
-        }
-    }
-
-    fn stray(&self, startup: &Startup, until: u64) -> Option<Span> {
-        let span = startup.span(None, until);
-        self.rules.sampler.keeps(span.trace_id, None).then_some(span)
     }
 
     // === Invocations
@@ -191,12 +170,33 @@ impl Observer {
         let mut invocation = Invocation::new(request_id);
         invocation.tell(told);
         invocation.start_unix_nanos = Some(time);
-        invocation.cold = std::mem::take(&mut self.is_cold);
-        if invocation.cold {
-            seen.count(&i::COLDSTARTS, time, &invocation.labels());
-        }
+        self.begins(&mut invocation, time, time, seen);
         self.open.push(invocation);
         self.bound(time, around, seen);
+    }
+
+    /// `invocation`, of which is heard for the first time, at `time`, began at `start`.
+    fn begins(&mut self, invocation: &mut Invocation, start: u64, time: u64, seen: &mut Seen) {
+        self.started = self.started.max(start);
+        if self.is_cold && start >= self.cold_from {
+            self.is_cold = false;
+            self.cold(invocation, start, time, seen);
+        }
+    }
+
+    /// The environment was started for `invocation`, which began at `start`.
+    pub(super) fn cold(&mut self, invocation: &mut Invocation, start: u64, time: u64, seen: &mut Seen) {
+        invocation.cold = true;
+        self.cold_at = self.cold_at.max(start);
+        seen.count(&i::COLDSTARTS, time, &invocation.labels());
+    }
+
+    fn open_max(&self) -> usize {
+        if self.rules.concurrent { CONCURRENT_MAX } else { OPEN_MAX }
+    }
+
+    pub(super) fn over_max(&self) -> usize {
+        if self.rules.concurrent { CONCURRENT_MAX } else { OVER_MAX }
     }
 
     /// Closes what has been open for too long.
@@ -204,7 +204,7 @@ impl Observer {
         let is_old = |open: &Invocation| {
             open.start_unix_nanos.is_some_and(|start| time.saturating_sub(start) > OPEN_MAX_NANOS)
         };
-        while self.open.len() > OPEN_MAX || self.open.first().is_some_and(is_old) {
+        while self.open.len() > self.open_max() || self.open.first().is_some_and(is_old) {
             let oldest = self.open.remove(0);
             let verdict = if oldest.reset { Verdict::Failure } else { Verdict::Unknown };
             self.close(oldest, verdict, time, around, seen);
@@ -221,30 +221,66 @@ impl Observer {
             self.open.push(Invocation::new(request_id));
             self.open.len() - 1
         });
-        let Some(mut invocation) = self.open.get_mut(at).map(|open| open.clone()) else { return };
-        if invocation.verdict.is_some() {
+        let Some(mut invocation) = self.open.get(at).cloned() else { return };
+        if invocation.verdict.is_some() && !invocation.reported {
             return;
         }
         invocation.tell(told);
-        self.ended(&mut invocation, time, told, around, seen);
+        if known.is_none() {
+            self.begins(&mut invocation, time.saturating_sub(lasted(told)), time, seen);
+        }
+        if invocation.reported {
+            self.completed(&invocation, time, told, around, seen);
+            self.open.remove(at);
+            self.remember(&invocation, true);
+        } else {
+            self.ended(&mut invocation, time, told, around, seen);
+            if let Some(open) = self.open.get_mut(at) {
+                *open = invocation.clone();
+            }
+        }
         let labels = invocation.labels();
         seen.measure(&i::PRODUCED_BYTES, time, told.measured.produced_bytes, &labels);
-        if let Some(open) = self.open.get_mut(at) {
-            *open = invocation;
-        }
-        if !self.rules.concurrent {
-            self.close_before(at, time, around, seen);
-        }
+        self.close_before(at, time, around, seen);
         self.bound(time, around, seen);
     }
 
-    /// One after another: those that were heard of before the one that is done are over, whether a report came or not.
+    /// One after another: those that were heard of before the one at `at` are over, whether a report came or not. The one
+    /// right before may have an end that comes late, unless it was cut off.
     fn close_before(&mut self, at: usize, time: u64, around: &Around<'_>, seen: &mut Seen) {
-        let earlier: Vec<Invocation> = self.open.drain(..at.min(self.open.len())).collect();
+        if self.rules.concurrent {
+            return;
+        }
+        let waits = |open: &Invocation| !open.reset || open.verdict.is_some();
+        let last = at.saturating_sub(1);
+        let until = if self.open.get(last).is_some_and(waits) { last } else { at };
+        let earlier: Vec<Invocation> = self.open.drain(..until.min(self.open.len())).collect();
         for invocation in earlier {
             let verdict = if invocation.reset { Verdict::Failure } else { Verdict::Unknown };
             self.close(invocation, verdict, time, around, seen);
         }
+    }
+
+    /// The end of an invocation came after its report had stood in for it: it adds what the report did not say.
+    fn completed(
+        &self,
+        invocation: &Invocation,
+        time: u64,
+        told: &Told<'_>,
+        around: &Around<'_>,
+        seen: &mut Seen,
+    ) {
+        measure_parts(told, time, &invocation.labels(), seen);
+        let ended = Ended {
+            start_unix_nanos: invocation.start_unix_nanos.unwrap_or(time),
+            end_unix_nanos: time,
+            verdict: Verdict::of(told),
+            error_type: None,
+            guessed: false,
+        };
+        let Some(root) = invocation.root(self.rules.sampler, around, &ended) else { return };
+        let parts = told.parts.iter().filter(|part| part.name != EXTENSION_OVERHEAD);
+        seen.spans.extend(parts.map(|part| part.span(&root)));
     }
 
     /// The function is done: by its end, or by a report where none came.
@@ -261,21 +297,14 @@ impl Observer {
         invocation.verdict = Some(verdict);
         count(verdict, told.error_type.as_deref(), time, &labels, seen);
         seen.measure(&i::INVOKE_DURATION, time, told.measured.duration_s, &labels);
-        for (name, instrument) in [
-            ("responseLatency", &i::RESPONSE_LATENCY),
-            ("responseDuration", &i::RESPONSE_DURATION),
-            ("runtimeOverhead", &i::RUNTIME_OVERHEAD),
-        ] {
-            seen.measure(instrument, time, told.part(name).map(Part::seconds), &labels);
-        }
+        measure_parts(told, time, &labels, seen);
         if let Some(Space { used, free }) = around.tmp {
             #[expect(clippy::cast_precision_loss, reason = "no disk has 2^53 bytes")]
             for (instrument, bytes) in [(&i::TMP_USED, used), (&i::TMP_FREE, free)] {
                 seen.measure(instrument, time, Some(bytes as f64), &[]);
             }
         }
-        let duration = told.measured.duration_s.and_then(|seconds| nanos(seconds * 1e3)).unwrap_or_default();
-        let start = invocation.start_unix_nanos.unwrap_or(time.saturating_sub(duration));
+        let start = invocation.start_unix_nanos.unwrap_or(time.saturating_sub(lasted(told)));
         let ended = Ended {
             start_unix_nanos: start,
             end_unix_nanos: time,
@@ -300,16 +329,23 @@ impl Observer {
 
     fn reported(&mut self, time: u64, told: &Told<'_>, around: &Around<'_>, seen: &mut Seen) {
         let Some(request_id) = told.request_id.as_deref() else { return };
-        let token = token(request_id);
-        let over = self.was_over(token);
-        if over == Some(true) {
+        let over = self.was_over(token(request_id));
+        let at = self.open.iter().position(|open| open.request_id == request_id);
+        let is_reported = |open: &Invocation| open.reported;
+        if over.is_some_and(|over| over.reported)
+            || at.and_then(|at| self.open.get(at)).is_some_and(is_reported)
+        {
             return;
         }
-        let at = self.open.iter().position(|open| open.request_id == request_id);
         let known = at.map(|at| self.open.remove(at));
-        let is_known = known.is_some() || over.is_some();
+        let is_new = known.is_none() && over.is_none();
         let mut invocation = known.unwrap_or_else(|| Invocation::new(request_id));
         invocation.tell(told);
+        let start = invocation.start_unix_nanos.unwrap_or(time.saturating_sub(lasted(told)));
+        if is_new {
+            self.begins(&mut invocation, start, time, seen);
+        }
+        self.started_in_report(&mut invocation, start, time, told, over.is_some(), seen);
         let labels = invocation.labels();
         let measured = &told.measured;
         seen.measure(&i::BILLED_DURATION, time, measured.billed_s, &labels);
@@ -320,10 +356,6 @@ impl Observer {
         seen.measure(&i::ESTIMATED_COST, time, self.cost(told), &labels);
         let overhead = told.part(EXTENSION_OVERHEAD);
         seen.measure(&i::EXTENSION_OVERHEAD, time, overhead.map(Part::seconds), &labels);
-        if !is_known && (measured.init_s.is_some() || measured.restore_s.is_some()) {
-            invocation.cold = true;
-            seen.count(&i::COLDSTARTS, time, &labels);
-        }
         let function = invocation.verdict;
         match function {
             None if over.is_none() => self.ended(&mut invocation, time, told, around, seen),
@@ -336,8 +368,23 @@ impl Observer {
             },
             _ => {}
         }
-        // Of one that was closed without a trace of its own, the trace is not known any more.
-        let of_trace = over.is_none() || invocation.trace().is_some();
+        if function.is_some()
+            && invocation.cold
+            && self.startup.last().is_some_and(|last| last.start_unix_nanos <= start)
+        {
+            // What the environment did came after the end of the function.
+            let ended = Ended {
+                start_unix_nanos: start,
+                end_unix_nanos: time,
+                verdict: Verdict::of(told),
+                error_type: None,
+                guessed: false,
+            };
+            let root = invocation.root(self.rules.sampler, around, &ended);
+            self.release_startup(root.as_ref(), time, seen);
+        }
+        // Of one that was closed in a trace that a line named, the trace is not known any more.
+        let of_trace = over.is_none_or(|over| over.own_trace) || invocation.trace().is_some();
         if let Some(part) = overhead.filter(|_| of_trace) {
             let ended = Ended {
                 start_unix_nanos: part.start_unix_nanos,
@@ -354,7 +401,16 @@ impl Observer {
                 Span { status, ..part.span(&root) }
             }));
         }
-        self.remember(token, true);
+        if function.is_none() && over.is_none() && !self.rules.concurrent {
+            // Its end may come yet, and says more.
+            invocation.reported = true;
+            let at = at.unwrap_or(self.open.len());
+            self.open.insert(at, invocation);
+            self.close_before(at, time, around, seen);
+            self.bound(time, around, seen);
+        } else {
+            self.remember(&invocation, true);
+        }
     }
 
     fn cost(&self, told: &Told<'_>) -> Option<f64> {
@@ -372,7 +428,7 @@ impl Observer {
         around: &Around<'_>,
         seen: &mut Seen,
     ) {
-        self.remember(token(&invocation.request_id), false);
+        self.remember(&invocation, invocation.reported);
         if invocation.verdict.is_some() {
             return;
         }
@@ -394,25 +450,41 @@ impl Observer {
         seen.spans.insert(at, root);
     }
 
-    /// Whether the invocation is over, and if so whether its report came.
-    fn was_over(&self, token: u64) -> Option<bool> {
-        self.over.iter().rev().find(|(known, _)| *known == token).map(|(_, reported)| *reported)
+    /// The invocation, if it is over.
+    fn was_over(&self, token: u64) -> Option<Over> {
+        self.over.iter().rev().find(|over| over.token == token).copied()
     }
 
-    fn remember(&mut self, token: u64, reported: bool) {
-        if self.over.len() >= OVER_MAX {
+    fn remember(&mut self, invocation: &Invocation, reported: bool) {
+        while self.over.len() >= self.over_max() {
             self.over.pop_front();
         }
-        self.over.push_back((token, reported));
+        let own_trace = invocation.has_own_trace();
+        self.over.push_back(Over { token: token(&invocation.request_id), reported, own_trace });
+    }
+}
+
+/// How long what is told of took, in nanoseconds.
+pub(super) fn lasted(told: &Told<'_>) -> u64 {
+    told.measured.duration_s.and_then(|seconds| nanos(seconds * 1e3)).unwrap_or_default()
+}
+
+fn measure_parts(told: &Told<'_>, time: u64, labels: &[Field<'static>], seen: &mut Seen) {
+    for (name, instrument) in [
+        ("responseLatency", &i::RESPONSE_LATENCY),
+        ("responseDuration", &i::RESPONSE_DURATION),
+        ("runtimeOverhead", &i::RUNTIME_OVERHEAD),
+    ] {
+        seen.measure(instrument, time, told.part(name).map(Part::seconds), labels);
     }
 }
 
 impl Seen {
-    fn count(&mut self, instrument: &'static Instrument, time: u64, labels: &[Field<'static>]) {
+    pub(super) fn count(&mut self, instrument: &'static Instrument, time: u64, labels: &[Field<'static>]) {
         self.points.add(instrument, time, 1.0, labels);
     }
 
-    fn measure(
+    pub(super) fn measure(
         &mut self,
         instrument: &'static Instrument,
         time: u64,

@@ -87,7 +87,7 @@ pub static QUEUE_RECORDS: Instrument =
     own("outlast.queue.records", "{record}", Kind::Gauge, "Records that wait.");
 /// How long the oldest has waited.
 pub static QUEUE_OLDEST_AGE: Instrument =
-    own("outlast.queue.oldest_age", "s", Kind::Gauge, "How long the oldest record that waits has waited.");
+    own("outlast.queue.oldest_age", "s", Kind::Level, "How long the oldest record that waits has waited.");
 /// The circuit breaker.
 pub static BREAKER_OPEN: Instrument =
     own("outlast.breaker_open", "1", Kind::Gauge, "1 while the backend gets single probes only, else 0.");

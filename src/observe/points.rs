@@ -6,6 +6,10 @@ use super::instrument::{Instrument, Kind};
 use super::metric::{Data, Histogram, Metric, Number};
 use crate::record::Field;
 
+/// The shortest interval: a millisecond, which is as finely as the platform tells times. There are receivers that divide by
+/// the interval.
+const INTERVAL_MIN_NANOS: u64 = 1_000_000;
+
 /// What was measured and is not written yet.
 #[derive(Clone, Debug, Default)]
 pub struct Points {
@@ -55,6 +59,7 @@ impl Points {
             match &mut series.value {
                 Sum::Whole(latest) if instrument.kind == Kind::Gauge => *latest = value as i64,
                 Sum::Whole(sum) => *sum = sum.saturating_add(value as i64),
+                Sum::Amount(latest) if instrument.kind == Kind::Level => *latest = value,
                 Sum::Amount(sum) => *sum += value,
                 Sum::Spread(histogram) => histogram.add(value),
             }
@@ -62,7 +67,7 @@ impl Points {
         }
         let value = match instrument.kind {
             Kind::Counter | Kind::Gauge => Sum::Whole(value.min(i64::MAX as f64) as i64),
-            Kind::Amount => Sum::Amount(value),
+            Kind::Amount | Kind::Level => Sum::Amount(value),
             Kind::Histogram(bounds) => Sum::Spread(Histogram::of(bounds, value)),
         };
         self.series.push(Series { instrument, attributes: attributes.to_vec(), value });
@@ -72,13 +77,14 @@ impl Points {
     /// becomes where the next one begins. Returns the time of the points, Unix nanoseconds.
     ///
     /// Intervals follow one another without overlap, whatever the order of events: a point that would end before the
-    /// last one did ends a nanosecond after it.
+    /// last one did, or right after it, ends [`INTERVAL_MIN_NANOS`] after it.
     pub fn write(&mut self, since: &mut u64, mut write: impl FnMut(&Metric<'_>)) -> u64 {
-        let time = self.latest.max(since.saturating_add(1));
+        let time = self.latest.max(since.saturating_add(INTERVAL_MIN_NANOS));
         for Series { instrument, attributes, value } in &self.series {
             let data = match value {
                 Sum::Whole(value) if instrument.kind == Kind::Gauge => Data::Gauge(Number::Int(*value)),
                 Sum::Whole(value) => Data::Delta(Number::Int(*value)),
+                Sum::Amount(value) if instrument.kind == Kind::Level => Data::Gauge(Number::Double(*value)),
                 Sum::Amount(value) => Data::Delta(Number::Double(*value)),
                 Sum::Spread(histogram) => Data::Histogram(Cow::Borrowed(histogram)),
             };
@@ -87,7 +93,11 @@ impl Points {
                 description: instrument.description.into(),
                 unit: instrument.unit.into(),
                 attributes: Cow::Borrowed(attributes),
-                start_unix_nanos: if instrument.kind == Kind::Gauge { 0 } else { *since },
+                start_unix_nanos: if matches!(instrument.kind, Kind::Gauge | Kind::Level) {
+                    0
+                } else {
+                    *since
+                },
                 time_unix_nanos: time,
                 data,
             });
@@ -102,6 +112,7 @@ impl Points {
 #[cfg(test)]
 mod tests {
     use super::super::instrument::{COLDSTARTS, ESTIMATED_COST, INVOKE_DURATION, TMP_FREE};
+    use super::super::own::QUEUE_OLDEST_AGE;
     use super::*;
     use crate::record::Value;
 
@@ -135,24 +146,27 @@ mod tests {
         let mut points = Points::default();
         let tenant: [Field<'static>; 1] = [("tenant".into(), Value::Str("blue".into()))];
         points.add(&COLDSTARTS, 10, 1.0, &[]);
-        points.add(&COLDSTARTS, 30, 1.0, &[]);
+        points.add(&COLDSTARTS, 30_000_000, 1.0, &[]);
         points.add(&COLDSTARTS, 20, 1.0, &tenant);
         points.add(&INVOKE_DURATION, 5, 0.02, &[]);
         points.add(&INVOKE_DURATION, 5, 3.0, &[]);
         points.add(&TMP_FREE, 5, 100.0, &[]);
         points.add(&TMP_FREE, 6, 50.0, &[]);
         points.add(&ESTIMATED_COST, 6, 0.25, &[]);
+        points.add(&QUEUE_OLDEST_AGE, 6, 7.5, &[]);
+        points.add(&QUEUE_OLDEST_AGE, 6, 0.75, &[]);
         let mut since = 3;
         let metrics = written(&mut points, &mut since);
         assert!(points.is_empty());
-        assert_eq!(since, 30);
+        assert_eq!(since, 30_000_000);
         let value = |at: usize| metrics[at].data.clone();
         assert_eq!((value(0), value(1)), (Data::Delta(Number::Int(2)), Data::Delta(Number::Int(1))));
         let Data::Histogram(durations) = value(2) else { panic!("{:?}", value(2)) };
         assert_eq!((durations.count, durations.min, durations.max), (2, 0.02, 3.0));
         assert_eq!((value(3), metrics[3].start_unix_nanos), (Data::Gauge(Number::Int(50)), 0));
         assert_eq!(value(4), Data::Delta(Number::Double(0.25)));
-        assert!(metrics.iter().all(|metric| metric.time_unix_nanos == 30));
+        assert_eq!((value(5), metrics[5].start_unix_nanos), (Data::Gauge(Number::Double(0.75)), 0));
+        assert!(metrics.iter().all(|metric| metric.time_unix_nanos == 30_000_000));
         assert_eq!(metrics[0].start_unix_nanos, 3);
     }
 
@@ -164,7 +178,7 @@ mod tests {
             points.add(&COLDSTARTS, time, 1.0, &[]);
             let metrics = written(&mut points, &mut since);
             assert_eq!(metrics[0].start_unix_nanos, last);
-            assert!(metrics[0].time_unix_nanos > last);
+            assert!(metrics[0].time_unix_nanos >= last + INTERVAL_MIN_NANOS);
             last = metrics[0].time_unix_nanos;
         }
     }

@@ -21,8 +21,9 @@ impl Default for Sampler {
 impl Sampler {
     /// Whether the trace is kept. `decided` is what the caller says of it.
     ///
-    /// The share is taken by the lowest 56 bits of the trace id, so that everyone with the same share keeps the same
-    /// traces (W3C Trace Context level 2, "Random trace id flag").
+    /// The share is taken by the lowest 56 bits of the trace id (W3C Trace Context level 2, "Random trace id flag"), and kept
+    /// is what is not below the threshold, so that everyone with the same share keeps the same traces, and with a smaller
+    /// share some of them (OpenTelemetry specification, "`TraceState`: Probability Sampling").
     #[expect(
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
@@ -33,7 +34,8 @@ impl Sampler {
             return decided;
         }
         let random = u128::from_be_bytes(trace_id) & (RANDOM_END - 1);
-        random < (self.ratio * RANDOM_END as f64) as u128
+        let threshold = RANDOM_END - (self.ratio * RANDOM_END as f64) as u128;
+        random >= threshold
     }
 }
 
@@ -55,15 +57,16 @@ mod tests {
         let always = Sampler { parent_based: false, ratio: 1.0 };
         assert!(always.keeps(trace(u64::MAX), Some(false)));
         let never = Sampler { parent_based: true, ratio: 0.0 };
-        assert!(!never.keeps(trace(0), None));
+        assert!(!never.keeps(trace(u64::MAX), None));
         assert!(never.keeps(trace(0), Some(true)));
     }
 
     #[test]
     fn a_share_is_taken_by_the_trace_id() {
         let quarter = Sampler { parent_based: false, ratio: 0.25 };
-        assert!(quarter.keeps(trace((1 << 54) - 1), None));
-        assert!(!quarter.keeps(trace(1 << 54), None));
+        assert!(quarter.keeps(trace(3 << 54), None));
+        assert!(!quarter.keeps(trace((3 << 54) - 1), None));
+        assert!(!quarter.keeps(trace(0), None));
         let mut random = fastrand::Rng::with_seed(3);
         let kept = (0..10_000).filter(|_| quarter.keeps(trace(random.u64(..)), None)).count();
         assert!((2_200..2_800).contains(&kept), "{kept}");

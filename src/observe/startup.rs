@@ -43,6 +43,8 @@ pub(super) struct Startup {
     pub(super) instance_id: Option<String>,
     pub(super) failed: bool,
     pub(super) error_type: Option<String>,
+    /// Only its end was told so far: when it began is known from how long it took.
+    pub(super) guessed: bool,
 }
 
 impl Startup {
@@ -55,6 +57,7 @@ impl Startup {
             instance_id: told.instance_id.as_deref().map(str::to_owned),
             failed: false,
             error_type: None,
+            guessed: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::float_cmp, clippy::cast_precision_loss, clippy::cast_sign_loss)] // small numbers, taken over as they are
 
-use super::observer::{OPEN_MAX, OVER_MAX};
+use super::observer::{CONCURRENT_MAX, OPEN_MAX, OVER_MAX};
 use super::*;
 use crate::record::trace_context::TraceId;
 use crate::record::{Event, Value};
@@ -11,6 +11,7 @@ const T0: u64 = 1_791_444_600_000_000_000;
 const MS: u64 = 1_000_000;
 const A: &str = "79b5e81f-9cdd-4145-b1f6-7c50ef8a2a36";
 const B: &str = "f0c9f58b-8ebe-4e84-a656-95eb6eee865a";
+const C: &str = "0c9f58bf-8ebe-4e84-a656-95eb6eee865a";
 const TRACE: &str = "1-6352a70e-1e2c502e358361800241fd45";
 const TRACE_ID: TraceId =
     [0x63, 0x52, 0xa7, 0x0e, 0x1e, 0x2c, 0x50, 0x2e, 0x35, 0x83, 0x61, 0x80, 0x02, 0x41, 0xfd, 0x45];
@@ -20,6 +21,8 @@ struct Stream {
     observer: Observer,
     points: Vec<(String, f64)>,
     spans: Vec<Span>,
+    /// Of the points, in whole milliseconds after the beginning.
+    intervals: Vec<(u64, u64)>,
 }
 
 /// Milliseconds after the beginning, as the platform writes them.
@@ -30,7 +33,7 @@ fn iso(ms: u64) -> String {
 
 impl Stream {
     fn with(rules: Rules) -> Self {
-        Self { observer: Observer::new(rules), points: Vec::new(), spans: Vec::new() }
+        Self { observer: Observer::new(rules), points: Vec::new(), spans: Vec::new(), intervals: Vec::new() }
     }
 
     fn new() -> Self {
@@ -57,6 +60,7 @@ impl Stream {
     fn keep(&mut self, mut seen: Seen) {
         self.spans.append(&mut seen.spans);
         let points = &mut self.points;
+        let mut interval = None;
         if seen.points.is_empty() {
             return;
         }
@@ -66,9 +70,14 @@ impl Stream {
                 Data::Gauge(Number::Double(value)) | Data::Delta(Number::Double(value)) => *value,
                 Data::Histogram(histogram) => histogram.sum,
             };
+            if metric.start_unix_nanos > 0 {
+                let ms = |nanos: u64| nanos.saturating_sub(T0) / MS;
+                interval = Some((ms(metric.start_unix_nanos), ms(metric.time_unix_nanos)));
+            }
             let labels = metric.attributes.iter().map(|(name, value)| format!(" {name}={value:?}"));
             points.push((metric.name.to_string() + &labels.collect::<String>(), value));
         });
+        self.intervals.extend(interval);
     }
 
     fn end(&mut self, ms: u64, ending: Ending) -> &mut Self {
@@ -197,11 +206,22 @@ fn what_the_function_wrote_about_its_own_trace_is_linked_or_adopted() {
     let mut stream = Stream::new();
     stream.start(0, A);
     assert_eq!(stream.observer.trace_of(A), None);
+    assert_eq!(stream.observer.settled_trace_of(B), None);
     stream.observer.logged(A, link);
     stream.observer.logged(A, Link { trace_id: [9; 16], ..link });
     stream.done(30, A, "success");
     assert_eq!((stream.root().trace_id, stream.root().link), (link.trace_id, Some(link)));
     assert_eq!(stream.observer.trace_of(A).map(|own| own.span_id), Some(stream.root().span_id));
+
+    // A line that asked before was told of a trace, and that is the span's.
+    let mut asked = Stream::new();
+    asked.start(0, A);
+    let told = asked.observer.settled_trace_of(A).unwrap();
+    asked.restart();
+    asked.observer.logged(A, link);
+    asked.done(30, A, "success");
+    assert_eq!((asked.root().trace_id, asked.root().span_id), (told.trace_id, told.span_id));
+    assert_eq!(asked.root().link, Some(link));
 
     let header = format!(r#"{{"requestId":"{B}","tracing":{{"value":"Root={TRACE};Sampled=1"}}}}"#);
     let mut traced = Stream::new();
@@ -297,8 +317,246 @@ fn an_invocation_without_an_end_is_closed_by_what_is_known() {
         stream.report(3001, A, "timeout");
         assert_eq!(stream.outcomes(), outcomes);
         assert_eq!(stream.total("aws.lambda.billed_duration"), 0.025);
-        assert_eq!(stream.names(), ["f"]);
+        assert_eq!(stream.names(), ["f", "extensionOverhead"]);
+        let (root, overhead) = (&stream.spans[0], &stream.spans[1]);
+        assert_eq!(overhead.parent.map(|parent| parent.span_id), Some(root.span_id));
+        assert_eq!(overhead.trace_id, root.trace_id);
     }
+}
+
+#[test]
+fn of_one_that_was_closed_in_a_trace_of_the_functions_the_overhead_has_no_place() {
+    let mut stream = Stream::new();
+    stream.start(0, A);
+    stream.observer.logged(A, Link { trace_id: [7; 16], span_id: [8; 8], trace_flags: 1 });
+    stream.end(3000, Ending::Timeout).report(3001, A, "timeout");
+    assert_eq!(stream.names(), ["f"]);
+}
+
+#[test]
+fn the_reason_of_the_end_is_that_of_the_latest_invocation() {
+    for (ending, outcomes) in [(Ending::Timeout, [0, 0, 1, 0]), (Ending::Failure, [0, 1, 0, 0])] {
+        // The end of the first one was lost.
+        let mut stream = Stream::new();
+        stream.start(0, A).start(1000, B).end(3000, ending);
+        assert_eq!(stream.outcomes(), outcomes, "{ending:?}");
+        let mut concurrent = Stream::with(Rules { concurrent: true, ..Rules::default() });
+        concurrent.start(0, A).start(1000, B).end(3000, ending);
+        assert_eq!(concurrent.outcomes(), outcomes.map(|count| 2 * count), "{ending:?}");
+    }
+}
+
+#[test]
+fn a_report_before_the_end_loses_nothing() {
+    let mut stream = Stream::new();
+    stream.init(0, "init").start(110, A).report(131, A, "success");
+    stream.restart();
+    stream.report(132, A, "success").done(130, A, "success").done(133, A, "success");
+    assert_eq!(stream.outcomes(), [1, 0, 0, 1]);
+    for (name, total) in [
+        ("aws.lambda.produced_bytes", 2.0),
+        ("aws.lambda.response_latency", 0.0155),
+        ("aws.lambda.extension_overhead", 0.005),
+        ("aws.lambda.billed_duration", 0.025),
+        ("faas.invoke_duration", 0.025),
+    ] {
+        assert_eq!(stream.total(name), total, "{name}");
+    }
+    assert_eq!(stream.names(), ["f", "init", "extensionOverhead", "responseLatency"]);
+    let root = stream.root().clone();
+    assert!(stream.spans[1..].iter().all(|part| part.parent.unwrap().span_id == root.span_id));
+    assert!(stream.observer.open.is_empty());
+}
+
+#[test]
+fn a_cold_start_whose_start_was_lost_is_not_that_of_the_next() {
+    let mut done = Stream::new();
+    done.init(0, "init").done(150, A, "success").start(1000, B).done(1030, B, "success");
+    let mut reported = Stream::new();
+    let record = format!(
+        r#"{{"requestId":"{A}","status":"success","metrics":{{"durationMs":25,"billedDurationMs":126,"initDurationMs":100.5}}}}"#
+    );
+    reported.init(0, "init").told(150, "report", &record).start(1000, B).done(1030, B, "success");
+    for stream in [done, reported] {
+        assert_eq!(stream.outcomes(), [2, 0, 0, 1]);
+        assert_eq!(stream.total("faas.init_duration"), 0.1005);
+        let roots: Vec<_> = stream.spans.iter().filter(|span| span.kind == SpanKind::Server).collect();
+        let cold = |span: &Span| Stream::attribute(span, "faas.coldstart");
+        assert_eq!((cold(roots[0]), cold(roots[1])), (Some(Value::Bool(true)), Some(Value::Bool(false))));
+        let init = stream.spans.iter().find(|span| &*span.name == "init").unwrap();
+        assert_eq!(init.parent.map(|parent| parent.span_id), Some(roots[0].span_id));
+    }
+}
+
+#[test]
+fn an_initialisation_that_is_told_late_was_for_the_invocation_after_it() {
+    let init = r#"{"initializationType":"on-demand","phase":"init","instanceId":"i"}"#;
+    let mut stream = Stream::new();
+    stream.start(110, A).told(0, "initStart", init);
+    assert!(!stream.observer.open[0].reset);
+    stream.done(150, A, "success").start(1000, B).done(1030, B, "success");
+    assert_eq!(stream.outcomes(), [2, 0, 0, 1]);
+    assert_eq!(Stream::attribute(&stream.spans[0], "faas.coldstart"), Some(Value::Bool(true)));
+    assert_eq!(stream.names(), ["f", "init", "responseLatency", "f", "responseLatency"]);
+}
+
+#[test]
+fn a_report_tells_of_an_initialisation_that_nobody_told() {
+    let record = format!(
+        r#"{{"requestId":"{A}","status":"success","metrics":{{"durationMs":25,"billedDurationMs":126,"initDurationMs":100.5}}}}"#
+    );
+    let mut stream = Stream::new();
+    stream.start(110, A).done(150, A, "success").told(151, "report", &record);
+    assert_eq!((stream.total("faas.init_duration"), stream.outcomes()), (0.1005, [1, 0, 0, 1]));
+    // It may be told after all.
+    stream.init(0, "init");
+    assert_eq!((stream.total("faas.init_duration"), stream.outcomes()), (0.1005, [1, 0, 0, 1]));
+    // The next environment's is another.
+    stream.init(5000, "invoke").start(5110, B).done(5130, B, "success");
+    assert_eq!((stream.total("faas.init_duration"), stream.outcomes()), (0.201, [2, 0, 0, 2]));
+}
+
+#[test]
+fn a_step_without_an_end_ends_with_the_next() {
+    let mut stream = Stream::new();
+    stream.told(0, "initStart", r#"{"initializationType":"on-demand","phase":"init"}"#);
+    stream.init(300, "invoke").start(410, A).done(450, A, "success");
+    assert_eq!(stream.names(), ["f", "init", "init", "responseLatency"]);
+    assert_eq!(stream.spans[1].end_unix_nanos, T0 + 300 * MS);
+    assert_eq!(stream.spans[2].end_unix_nanos, T0 + 400 * MS);
+}
+
+#[test]
+fn a_reset_of_the_same_instance_after_the_end_takes_nothing_back() {
+    let mut stream = Stream::new();
+    stream.init(0, "init").start(110, A).done(150, A, "timeout").init(200, "invoke");
+    stream.start(310, B).report(311, A, "timeout").done(350, B, "success");
+    assert_eq!(stream.outcomes(), [1, 0, 1, 2]);
+    assert_eq!(
+        stream.names(),
+        ["f", "init", "responseLatency", "extensionOverhead", "f", "init", "responseLatency"]
+    );
+}
+
+#[test]
+fn intervals_begin_with_what_they_measure_and_never_go_back() {
+    let mut stream = Stream::new();
+    stream.done(30, A, "success");
+    assert_eq!(stream.intervals, [(10, 30)], "when it began");
+    stream.report(60, A, "success");
+    assert_eq!(stream.intervals[1..], [(30, 60)]);
+    // An environment begins; the time between the two is nobody's.
+    stream.init(1000, "init");
+    assert_eq!(stream.intervals[2..], [(1000, 1100)]);
+    // What is told late moves nothing.
+    let mut late = Stream::new();
+    late.start(110, A).done(150, A, "success").told(0, "initStart", r#"{"initializationType":"on-demand"}"#);
+    late.report(200, A, "success");
+    assert_eq!(late.intervals, [(109, 150), (150, 151), (151, 200)]);
+    // What is measured and not written belongs to the interval before.
+    let mut pending = Stream::new();
+    pending.told(0, "initStart", r#"{"initializationType":"on-demand"}"#);
+    let mut seen = Seen::default();
+    for (ms, kind, record) in [
+        (30, "start", format!(r#"{{"requestId":"{A}"}}"#)),
+        (500, "initStart", r#"{"initializationType":"on-demand","phase":"invoke"}"#.to_owned()),
+    ] {
+        let raw = format!(r#"{{"time":"{}","type":"platform.{kind}","record":{record}}}"#, iso(ms));
+        pending.observer.see(&Event::parse(raw.as_bytes()), &Stream::around(ms), &mut seen);
+    }
+    pending.keep(seen);
+    assert_eq!(pending.intervals, [(0, 30)]);
+}
+
+/// Every order of `events`.
+fn orders(events: &[usize]) -> Vec<Vec<usize>> {
+    if events.is_empty() {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for at in 0..events.len() {
+        let mut rest = events.to_vec();
+        let first = rest.remove(at);
+        all.extend(orders(&rest).into_iter().map(|mut order| {
+            order.insert(0, first);
+            order
+        }));
+    }
+    all
+}
+
+#[test]
+fn any_order_of_events_counts_the_same_and_makes_the_same_spans() {
+    let init = r#"{"initializationType":"on-demand","phase":"init","status":"success","metrics":{"durationMs":100.5}}"#;
+    let report = format!(
+        r#"{{"requestId":"{A}","status":"success","metrics":{{"durationMs":25,"billedDurationMs":126,"initDurationMs":100.5}}}}"#
+    );
+    let tell = |stream: &mut Stream, event: usize| match event {
+        0 => drop(stream.told(0, "initStart", r#"{"initializationType":"on-demand","phase":"init"}"#)),
+        1 => drop(stream.told(101, "initReport", init)),
+        2 => drop(stream.start(110, A)),
+        3 => drop(stream.done(135, A, "success")),
+        4 => drop(stream.told(140, "report", &report)),
+        5 => drop(stream.start(1000, B)),
+        6 => drop(stream.done(1025, B, "success")),
+        _ => drop(stream.report(1030, B, "success")),
+    };
+    let mut count = 0;
+    // One in 13 of the 40,320, of all kinds: all of them take a minute.
+    for order in orders(&[0, 1, 2, 3, 4, 5, 6, 7]).into_iter().step_by(13) {
+        let before = |first: usize, second: usize| {
+            order.iter().position(|event| *event == first) < order.iter().position(|event| *event == second)
+        };
+        let mut stream = Stream::new();
+        for event in &order {
+            tell(&mut stream, *event);
+        }
+        stream.end(2000, Ending::Other);
+        assert_eq!(stream.outcomes(), [2, 0, 0, 1], "{order:?}");
+        assert!((stream.total("faas.init_duration") - 0.1005).abs() < 1e-9, "{order:?}");
+        for (name, total) in [
+            ("aws.lambda.billed_duration", 0.151),
+            ("aws.lambda.produced_bytes", 4.0),
+            ("aws.lambda.response_latency", 0.031),
+            ("aws.lambda.extension_overhead", 0.005),
+        ] {
+            assert!((stream.total(name) - total).abs() < 1e-9, "{name} {order:?}");
+        }
+        let mut spans: Vec<_> =
+            stream.spans.iter().map(|span| (span.name.to_string(), span.trace_id, span.span_id)).collect();
+        spans.sort_unstable();
+        let own: Vec<_> =
+            spans.iter().filter(|(name, ..)| name != "init").map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(own, ["extensionOverhead", "f", "f", "responseLatency", "responseLatency"], "{order:?}");
+        // What was written when the environment had said nothing cannot be taken back.
+        if before(0, 3)
+            && before(0, 4)
+            && before(1, 3)
+            && before(1, 4)
+            && before(2, 5)
+            && before(2, 6)
+            && before(2, 7)
+        {
+            let root = stream.spans.iter().find(|span| {
+                span.kind == SpanKind::Server
+                    && Stream::attribute(span, "faas.invocation_id") == Some(Value::Str(A.into()))
+            });
+            assert_eq!(
+                Stream::attribute(root.unwrap(), "faas.coldstart"),
+                Some(Value::Bool(true)),
+                "{order:?}"
+            );
+            let inits: Vec<_> = stream.spans.iter().filter(|span| &*span.name == "init").collect();
+            assert_eq!(inits.len(), 1, "{order:?}");
+            assert_eq!(
+                inits[0].parent.map(|parent| parent.span_id),
+                root.map(|root| root.span_id),
+                "{order:?}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count}");
 }
 
 #[test]
@@ -322,10 +580,16 @@ fn an_invocation_that_was_cut_off_counts_once_the_next_is_over() {
     reported.done(5150, B, "success");
     assert_eq!(reported.outcomes(), [1, 0, 1, 1]);
 
+    // Its end may come late, though not after another one's.
     let mut lost = Stream::new();
     lost.start(0, A).start(1000, B).done(1030, B, "success");
-    assert_eq!(lost.outcomes(), [1, 0, 0, 0], "nobody knows how the first one went");
-    assert_eq!(lost.names(), ["f", "responseLatency", "f"]);
+    assert_eq!(lost.names(), ["f", "responseLatency"]);
+    lost.start(2000, C).done(2030, C, "success");
+    assert_eq!(lost.outcomes(), [2, 0, 0, 0], "nobody knows how the first one went");
+    assert_eq!(lost.names(), ["f", "responseLatency", "f", "responseLatency", "f"]);
+    let mut late = Stream::new();
+    late.start(0, A).start(1000, B).done(1030, B, "success").done(1031, A, "success");
+    assert_eq!(late.outcomes(), [2, 0, 0, 0]);
 }
 
 #[test]
@@ -453,17 +717,35 @@ fn a_price_makes_a_cost() {
 #[test]
 fn what_is_open_is_bounded_in_number_and_time() {
     let mut stream = Stream::with(Rules { concurrent: true, ..Rules::default() });
-    for number in 0..OPEN_MAX as u64 + 10 {
-        stream.start(number, &format!("00000000-0000-4000-8000-{number:012x}"));
+    let id = |number: u64| format!("00000000-0000-4000-8000-{number:012x}");
+    for number in 0..CONCURRENT_MAX as u64 + 10 {
+        stream.start(number, &id(number));
     }
-    assert_eq!((stream.observer.open.len(), stream.spans.len()), (OPEN_MAX, 10));
+    assert_eq!((stream.observer.open.len(), stream.spans.len()), (CONCURRENT_MAX, 10));
+    assert!(stream.observer.carry().len() < 64 << 10, "it goes to disk with each delivery");
     stream.start(17 * 60 * 1000, A);
-    assert_eq!((stream.observer.open.len(), stream.spans.len()), (1, OPEN_MAX + 10));
+    assert_eq!((stream.observer.open.len(), stream.spans.len()), (1, CONCURRENT_MAX + 10));
     assert_eq!(stream.outcomes(), [0; 4]);
-    for number in 0..100_u64 {
-        stream.report(17 * 60 * 1000, &format!("00000000-0000-4000-8000-{number:012x}"), "success");
+    for number in 0..2 * CONCURRENT_MAX as u64 {
+        stream.report(17 * 60 * 1000, &id(10_000 + number), "success");
     }
-    assert_eq!(stream.observer.over.len(), OVER_MAX);
+    assert_eq!(stream.observer.over.len(), CONCURRENT_MAX);
+    assert!(stream.observer.carry().len() < 64 << 10);
+    // None is counted twice that is told twice while all of them run.
+    let before = stream.outcomes();
+    stream.report(17 * 60 * 1000, &id(10_000 + CONCURRENT_MAX as u64), "success");
+    assert_eq!(stream.outcomes(), before);
+
+    let mut single = Stream::new();
+    for number in 0..OPEN_MAX as u64 + 10 {
+        single.start(number, &id(number));
+    }
+    assert_eq!(single.observer.open.len(), OPEN_MAX);
+    for number in 0..100_u64 {
+        single.start(1000 + number, &id(1000 + number)).done(1050 + number, &id(1000 + number), "success");
+        single.report(1060 + number, &id(1000 + number), "success");
+    }
+    assert_eq!(single.observer.over.len(), OVER_MAX);
 }
 
 #[test]

@@ -23,7 +23,7 @@ enum Place {
 
 /// The names that loggers use, in any case. Of several for one place the first counts whose value can be read as what the
 /// place holds. `docs/signals.md` says who writes which.
-const NAMES: [(&str, Place); 38] = [
+const NAMES: [(&str, Place); 40] = [
     ("message", Place::Message),
     ("msg", Place::Message),
     ("@message", Place::Message),
@@ -52,6 +52,7 @@ const NAMES: [(&str, Place); 38] = [
     ("trace_id", Place::TraceId),
     ("trace.id", Place::TraceId),
     ("@tr", Place::TraceId),
+    ("otelTraceID", Place::TraceId),
     ("xray_trace_id", Place::TraceId),
     ("xRayTraceId", Place::TraceId),
     ("X-Amzn-Trace-Id", Place::TraceId),
@@ -59,10 +60,14 @@ const NAMES: [(&str, Place); 38] = [
     ("span_id", Place::SpanId),
     ("span.id", Place::SpanId),
     ("@sp", Place::SpanId),
+    ("otelSpanID", Place::SpanId),
     ("traceFlags", Place::TraceFlags),
     ("trace_flags", Place::TraceFlags),
     ("traceparent", Place::TraceParent),
 ];
+
+/// Spans around a line that are looked at.
+const SPANS_MAX: usize = 16;
 
 /// Where the message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +93,12 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn read(object: &[Field<'a>]) -> Self {
+    /// Reads the members of an object that was logged about at `near`, Unix nanoseconds.
+    pub(super) fn read(object: &[Field<'a>], near: u64) -> Self {
         let known = Known::of(object);
         let mut fields = Self::default();
         fields.time = fields.place(&known, Place::Time, |value| {
-            let time = time::of_value(value)?;
+            let time = time::of_value(value).filter(|time| time::is_near(*time, near))?;
             Some((time, !matches!(value, Value::Double(number) if !time::is_exact(*number, time))))
         });
         fields.severity = fields.place(&known, Place::Level, |value| match value {
@@ -130,7 +136,34 @@ impl<'a> Fields<'a> {
         if let Some(span) = get(object, "span") {
             fields.read_span(span);
         }
+        if let Some(Value::Array(spans)) = get(object, "spans") {
+            // The innermost comes last.
+            spans.iter().rev().take(SPANS_MAX).for_each(|span| fields.read_span(span));
+        }
+        for name in ["mdc", "contextMap"] {
+            if let Some(Value::Map(context)) = get(object, name) {
+                fields.read_context(context);
+            }
+        }
         fields
+    }
+
+    /// What Java's loggers have in their diagnostic context: logback in `mdc`, log4j2 in `contextMap`. It stays where it is.
+    fn read_context(&mut self, context: &[Field<'a>]) {
+        let known = Known::of(context);
+        let text = |place| known.fields(place).find_map(|(_, value)| value.as_str());
+        if self.request_id.is_none() {
+            self.request_id = known.fields(Place::RequestId).find_map(|(_, value)| lambda_request_id(value));
+        }
+        if self.trace_id.is_none()
+            && self.span_id.is_none()
+            && let Some(trace_id) = text(Place::TraceId).and_then(id)
+        {
+            self.trace_id = Some(trace_id);
+            self.span_id = text(Place::SpanId).and_then(id);
+            let flags = known.fields(Place::TraceFlags).find_map(|(_, value)| flags(value));
+            self.trace_flags = self.trace_flags.or(flags);
+        }
     }
 
     /// The message of loggers that name it in a way that many others use for something else. That they say a level shows

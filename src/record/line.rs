@@ -54,12 +54,21 @@ fn bracketed(line: &str) -> Option<Line<'_>> {
         return stamped.then(|| Line { level: Some(level), ..at(stamp) });
     };
     if rest.starts_with(' ') {
-        return Some(Line { level: Some(level), ..Line::default() });
+        let level = Some(level).filter(|level| is_plain(level));
+        return Some(Line { level, ..Line::default() });
     }
     let mut columns = rest.strip_prefix('\t')?.split('\t');
     let stamp = columns.next().filter(|stamp| is_date_time(stamp));
     let request_id = columns.next().filter(|id| stamp.is_some() && is_request_id(id));
-    Some(Line { level: Some(level), request_id, ..stamp.map(at).unwrap_or_default() })
+    Some(Line { level: Some(level), request_id, ..stamp.map(at_of_python).unwrap_or_default() })
+}
+
+/// The time of Python's form. Its older runtime client wrote milliseconds without zeros before them: `20.5Z` is 5 ms after.
+fn at_of_python(stamp: &str) -> Line<'static> {
+    match stamp.strip_suffix('Z').and_then(|stamp| stamp.rsplit_once('.')) {
+        Some((whole, millis)) if millis.len() < 3 => at(&format!("{whole}.{millis:0>3}Z")),
+        _ => at(stamp),
+    }
 }
 
 /// `L, [TIME #PID]  LEVEL -- name: text`, where Lambda puts the request id after the level.
@@ -113,7 +122,7 @@ fn timed(line: &str) -> Option<Line<'_>> {
         let level = rest.split_ascii_whitespace().nth(1).and_then(upper_case_level);
         return Some(Line { request_id: Some(first), level, ..at(stamp) });
     }
-    let level = upper_case_level(first).or_else(|| after_thread(rest));
+    let level = upper_case_level(first).filter(|level| is_plain(level)).or_else(|| after_thread(rest));
     Some(level.map_or_else(Line::default, |level| Line { level: Some(level), ..at(stamp) }))
 }
 
@@ -149,6 +158,15 @@ fn python(line: &str) -> Option<Line<'_>> {
 /// A line of this time.
 fn at(stamp: &str) -> Line<'static> {
     Line { time_unix_nanos: time::rfc3339(stamp), ..Line::default() }
+}
+
+/// Whether a level cannot be anything else where only its place says that it is one: `[HTTP] GET`, `[FINE] 30 EUR` and
+/// `[ALERT] x` may be.
+fn is_plain(level: &str) -> bool {
+    matches!(
+        level,
+        "TRACE" | "DEBUG" | "INFO" | "WARN" | "WARNING" | "ERROR" | "SEVERE" | "CRITICAL" | "FATAL"
+    )
 }
 
 /// In running text only a level in capitals is one.
@@ -201,6 +219,17 @@ mod tests {
     }
 
     #[test]
+    fn pythons_older_runtime_wrote_milliseconds_without_zeros() {
+        for (fraction, millis) in [("5", 5), ("15", 15), ("015", 15), ("150", 150), ("1500", 150)] {
+            let line = format!("[INFO]\t2026-10-08T07:30:27.{fraction}Z\t{ID}\tx");
+            let time = 1_791_444_627_000_000_000 + millis * 1_000_000;
+            assert_eq!(Line::read(&line).time_unix_nanos, Some(time), "{line}");
+        }
+        let nodes = format!("2026-10-08T07:30:27.5Z\t{ID}\tINFO\tx");
+        assert_eq!(Line::read(&nodes).time_unix_nanos, Some(1_791_444_627_500_000_000));
+    }
+
+    #[test]
     fn the_runtimes_own_formats_are_understood() {
         let id = Some(ID);
         reads(&format!("2024-05-15T23:59:20.159Z\t{ID}\tWARN\twarn from console"), id, Some("WARN"));
@@ -229,6 +258,8 @@ mod tests {
         reads("2024-05-15T23:59:20.159+0200\tDEBUG\tfrom zap", None, Some("DEBUG"));
         reads("time=\"2024-01-01T00:00:00Z\" level=fatal msg=\"from logrus\"", None, Some("fatal"));
         reads("[2024-01-01T00:00:00Z TRACE app::db] from env_logger", None, Some("TRACE"));
+        reads("2024-01-01 00:00:00,123 [main] FINE c.example.App - in columns", None, Some("FINE"));
+        reads("2024-05-15T23:59:20.159Z\tDPANIC\tapp/main.go:7\tfrom zap", None, Some("DPANIC"));
         reads("WARNING:root:from Python's logging", None, Some("WARNING"));
     }
 
@@ -252,6 +283,12 @@ mod tests {
             "[ERROR]x",
             "[1] ERROR",
             "[NOTE] x",
+            "[HTTP] GET /",
+            "[FINE] 30 EUR",
+            "[ALERT] x",
+            "[FAIL] test 7",
+            "[VERBOSE] x",
+            "2024-05-15T23:59:20.159Z FINE weather",
             "2024-05-15T23:59:20.159Z",
             "2024-05-15T23:59:20.159Z error happened",
             "2024-05-15T23:59:20.159Z\terror\tx",

@@ -12,7 +12,7 @@
 //!
 //! Of an object with a message, `timestamp` or `time`, `level` or `severity`, `requestId`, `traceId`,
 //! `spanId` and `traceFlags`, or `traceparent`, have places of their own in a log record; each goes there only if it can be read
-//! as what the place holds, and otherwise stays an attribute, as does whatever the envelope has beside time,
+//! as what the place holds, a time only if it is near that of the event, and otherwise stays an attribute, as does whatever the envelope has beside time,
 //! type and record. Of an object without a message the same are read, and the body keeps the whole of it.
 
 use std::borrow::Cow;
@@ -23,6 +23,8 @@ use super::fields::{self, Fields, Message};
 use super::line::Line;
 use super::reading::{Reading, without_newline};
 use super::severity::{self, Severity};
+use super::time;
+use super::trace_context::TraceParent;
 use super::value::{Field, Value, make_names_unique};
 
 /// Attribute: what identifies this record wherever it arrives twice (OpenTelemetry semantic conventions,
@@ -91,10 +93,12 @@ impl<'a> LogRecord<'a> {
         observed_unix_nanos: u64,
         uid: &'a str,
     ) -> Self {
+        let near = event.time_unix_nanos.unwrap_or(observed_unix_nanos);
+        let dated = reading.time_unix_nanos.filter(|time| time::is_near(*time, near));
         let mut record = match (reading.value, &event.kind) {
             (None, _) => Content::raw(event.record),
             (Some(value), kind) if kind.is_logged() => {
-                Content::logged(value, reading.line, reading.stays_line)
+                Content::logged(value, reading.line, reading.stays_line, near)
             }
             (Some(value), kind) => Content::platform(value, kind),
         };
@@ -123,7 +127,7 @@ impl<'a> LogRecord<'a> {
             make_names_unique(&mut attributes);
         }
         Self {
-            time_unix_nanos: record.time_unix_nanos.or(event.time_unix_nanos).unwrap_or(observed_unix_nanos),
+            time_unix_nanos: record.time_unix_nanos.or(dated).unwrap_or(near),
             observed_unix_nanos,
             severity: record.severity,
             event_name: kind.filter(|_| !event.kind.is_logged()),
@@ -159,10 +163,10 @@ impl<'a> Content<'a> {
         Self { body: Value::Str(String::from_utf8_lossy(text)), unparsed: true, ..Self::default() }
     }
 
-    fn logged(record: Value<'a>, line: Option<&'a str>, stays_line: bool) -> Self {
+    fn logged(record: Value<'a>, line: Option<&'a str>, stays_line: bool, near: u64) -> Self {
         match record {
             Value::Str(text) => Self::line(without_newline(text)),
-            Value::Map(fields) => Self::object(fields, line, stays_line),
+            Value::Map(fields) => Self::object(fields, line, stays_line, near),
             other => Self { body: other, ..Self::default() },
         }
     }
@@ -180,13 +184,24 @@ impl<'a> Content<'a> {
             }
         };
         let severity = severity.and_then(Severity::from_word).unwrap_or_default();
-        Self { body: Value::Str(text), request_id, severity, time_unix_nanos, ..Self::default() }
+        let parent = TraceParent::find(&text);
+        Self {
+            trace_id: parent.map(|parent| parent.trace_id),
+            span_id: parent.map(|parent| parent.span_id),
+            trace_flags: parent.map_or(0, |parent| parent.flags),
+            body: Value::Str(text),
+            request_id,
+            severity,
+            time_unix_nanos,
+            ..Self::default()
+        }
     }
 
-    /// `line` is the text that the object was read from: without a message, or if it `stays_line`, that is the body.
-    fn object(object: Vec<Field<'a>>, line: Option<&'a str>, stays_line: bool) -> Self {
+    /// `line` is the text that the object was read from: without a message, or if it `stays_line`, that is the body. It was
+    /// logged about at `near`.
+    fn object(object: Vec<Field<'a>>, line: Option<&'a str>, stays_line: bool, near: u64) -> Self {
         let Fields { message, time, severity, request_id, trace_id, span_id, trace_flags, placed } =
-            Fields::read(&object);
+            Fields::read(&object, near);
         let mut content = Self {
             time_unix_nanos: time,
             severity: severity.unwrap_or_default(),

@@ -31,7 +31,7 @@ pub(crate) use split::record_start;
 
 pub use event::{Event, Fact, Kind, Platform};
 pub use log::{Context, LogRecord};
-pub use reading::{JsonLines, Reading, json_line};
+pub use reading::{JsonLines, Reading, json_line, object_in_line};
 pub use resource::{Resource, ResourceInputs};
 pub use severity::Severity;
 pub use split::{Join, Piece, Split, join, salvage, split};

@@ -76,6 +76,17 @@ pub fn epoch_millis(number: i64) -> Option<u64> {
     epoch(number).filter(|nanos| i64::try_from(nanos / 1_000_000) == Ok(number))
 }
 
+/// A record is written before it comes, and in the course of an invocation, which takes 15 minutes at most (Lambda quotas); a
+/// minute more for what a logger holds back. A time before that is of something else that is told of.
+const BEFORE_MAX_NANOS: u64 = 16 * 60 * 1_000_000_000;
+/// It is by the clock of the same machine, so this is for clocks that are set in between.
+const AFTER_MAX_NANOS: u64 = 60 * 1_000_000_000;
+
+/// Whether `nanos` can be when something was logged that came as of `near`.
+pub(super) fn is_near(nanos: u64, near: u64) -> bool {
+    nanos >= near.saturating_sub(BEFORE_MAX_NANOS) && nanos <= near.saturating_add(AFTER_MAX_NANOS)
+}
+
 /// Takes a value as a time: text as a date-time, a number by its size.
 pub(super) fn of_value(value: &Value<'_>) -> Option<u64> {
     match value {

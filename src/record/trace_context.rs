@@ -67,6 +67,21 @@ impl TraceParent {
     }
 }
 
+impl TraceParent {
+    /// The first `traceparent` that a text names and gives: `traceparent=00-…`, `traceparent: 00-…`, `"traceparent":"00-…"`.
+    pub fn find(text: &str) -> Option<Self> {
+        const NAME: &str = "traceparent";
+        text.match_indices(NAME).find_map(|(at, _)| {
+            let touches = text.get(..at)?.ends_with(|before: char| before.is_alphanumeric() || before == '_');
+            let rest = text.get(at + NAME.len()..)?.trim_start_matches(['"', '\'', '\\']);
+            let rest = rest.trim_start().strip_prefix(['=', ':'])?;
+            let rest = rest.trim_start().trim_start_matches(['"', '\'', '\\']);
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(rest.len());
+            Self::parse(rest.get(..end)?).filter(|_| !touches)
+        })
+    }
+}
+
 /// An identifier of lower-case digits alone, as the W3C has it.
 fn hex_id<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     if text.bytes().any(|digit| digit.is_ascii_uppercase()) { None } else { id(text) }
@@ -94,6 +109,30 @@ mod tests {
         assert_eq!(XRayHeader::parse("Sampled=0").sampled, Some(false));
         for nothing in ["", ";;", "Root=1-0-0;Parent=xyz", "Root", "Parent=0000000000000000"] {
             assert_eq!(XRayHeader::parse(nothing), XRayHeader::default(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_is_found_in_a_text_that_names_it() {
+        let good = "00-6352a70e1e2c502e358361800241fd45-35465b3a9e2f7c6a-01";
+        let read = TraceParent { trace_id: TRACE, span_id: SPAN, flags: 1 };
+        for text in [
+            format!("traceparent={good}"),
+            format!("calling, traceparent: {good}, again"),
+            format!(r#"headers {{"traceparent":"{good}"}}"#),
+            format!(r#"{{\"traceparent\": \"{good}\"}}"#),
+            format!("{{ traceparent: '{good}' }}"),
+            format!("no traceparent here, but traceparent={good}."),
+        ] {
+            assert_eq!(TraceParent::find(&text), Some(read), "{text}");
+        }
+        for text in [
+            good.to_owned(),
+            format!("traceparent {good}"),
+            format!("mytraceparent={good}"),
+            format!("traceparent={good}0"),
+        ] {
+            assert_eq!(TraceParent::find(&text), None, "{text}");
         }
     }
 

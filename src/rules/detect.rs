@@ -94,15 +94,32 @@ fn at(text: &[u8], index: usize) -> u8 {
     text.get(index).copied().unwrap_or_default()
 }
 
-/// Whether a word may begin at `start`: what stands before is no letter or digit, or it is the letter of an escape (`\n`).
+/// What follows the backslash of `\u00ba`.
+const CODE_UNIT_BYTES: usize = 5;
+
+/// Whether a word may begin at `start`: what stands before is no letter or digit, or it belongs to an escape (`\n`, `\u00ba`).
 fn begins(text: &[u8], start: usize) -> bool {
     let Some(before) = start.checked_sub(1) else { return true };
-    !at(text, before).is_ascii_alphanumeric() || is_escaped(text, before)
+    !at(text, before).is_ascii_alphanumeric()
+        || escaped(text, before) == 1
+        || start.checked_sub(CODE_UNIT_BYTES).is_some_and(|unit| escaped(text, unit) == CODE_UNIT_BYTES)
 }
 
-/// Whether the letter at `index` belongs to an escape, of JSON or of JSON within JSON.
-fn is_escaped(text: &[u8], index: usize) -> bool {
-    matches!(at(text, index), b'n' | b't' | b'r' | b'b' | b'f') && index > 0 && at(text, index - 1) == b'\\'
+/// How many letters and digits from `index` on belong to an escape, of JSON or of JSON within JSON, whose backslash stands
+/// before: none if there is none.
+fn escaped(text: &[u8], index: usize) -> usize {
+    if index == 0 || at(text, index - 1) != b'\\' {
+        return 0;
+    }
+    match text.get(index..).unwrap_or_default() {
+        [b'n' | b't' | b'r' | b'b' | b'f', ..] => 1,
+        [b'u', digits @ ..]
+            if digits.iter().take(4).filter(|digit| digit.is_ascii_hexdigit()).count() == 4 =>
+        {
+            CODE_UNIT_BYTES
+        }
+        _ => 0,
+    }
 }
 
 fn run(text: &[u8], from: usize, mut belongs: impl FnMut(u8) -> bool) -> usize {
@@ -114,17 +131,16 @@ fn run(text: &[u8], from: usize, mut belongs: impl FnMut(u8) -> bool) -> usize {
 fn codes(text: &[u8], spans: &mut Vec<Span>, read: impl Fn(&[u8], usize) -> Option<usize>) {
     let mut from = 0;
     while let Some(found) = text.get(from..).unwrap_or_default().iter().position(u8::is_ascii_alphanumeric) {
-        let mut start = from + found;
-        if is_escaped(text, start) {
-            start += 1;
-        }
+        let start = from + found;
+        let start = start + escaped(text, start);
         let begins_a_code = at(text, start).is_ascii_digit() || at(text, start).is_ascii_uppercase();
         if begins_a_code && let Some(end) = read(text, start) {
             spans.push(Span::plain(start, end));
             from = end;
             continue;
         }
-        from = run(text, start, |byte| byte.is_ascii_alphanumeric()).max(start + 1);
+        // What was only an escape has nothing behind it to pass over.
+        from = run(text, start, |byte| byte.is_ascii_alphanumeric()).max(from + found + 1);
     }
 }
 
@@ -232,10 +248,8 @@ fn emails(text: &[u8], spans: &mut Vec<Span>) {
         let touching = local.last().is_some_and(|byte| is_common(*byte));
         let length =
             local.iter().rev().take_while(|byte| if touching { is_common(**byte) } else { is_local(**byte) });
-        let mut start = sign - length.count();
-        if is_escaped(text, start) {
-            start += 1;
-        }
+        let start = sign - length.count();
+        let start = start + escaped(text, start);
         let end = run(text, sign + 1, is_domain);
         let domain = text.get(sign + 1..end).unwrap_or_default();
         let trimmed = domain.len() - domain.iter().rev().take_while(|byte| b".-".contains(byte)).count();
@@ -383,6 +397,8 @@ mod tests {
             format!("a {text}, b"),
             format!("\"{text}\""),
             format!(r"x\n{text}\n"),
+            format!(r"n\u00ba{text}\u00ba"),
+            format!(r#"{{\"m\":\"n\\u00BA{text}\"}}"#),
             format!("é{text}é"),
             format!("({text})."),
         ] {

@@ -10,11 +10,34 @@ use crate::record::value::make_names_unique;
 use crate::record::{Field, LogRecord, Value};
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 
 /// Whether the body is the raw text of something that could not be read.
 pub(super) fn is_unread(record: &LogRecord<'_>) -> bool {
     record.attributes.iter().any(|(name, _)| name == UNPARSED || name == CUT)
 }
+
+/// The part of `text` that is JSON, more or less: a line may have something before it, such as the time and the level that
+/// a runtime puts there, and after it. Where nothing is escaped, JSON is as good as text.
+fn json_within(text: &str) -> Option<Range<usize>> {
+    if text.starts_with('{') && text.ends_with('}') {
+        return Some(0..text.len());
+    }
+    if !text.contains('\\') {
+        return None;
+    }
+    let bytes = text.as_bytes();
+    let opens = |at: &usize| {
+        let inside = bytes.iter().skip(at + 1).find(|byte| !byte.is_ascii_whitespace());
+        matches!((bytes.get(*at), inside), (Some(b'{'), Some(b'"')) | (Some(b'['), Some(b'"' | b'{' | b'[')))
+    };
+    let start = text.match_indices(['{', '[']).map(|(at, _)| at).take(OPENINGS_MAX).find(opens)?;
+    let end = text.rfind(['}', ']']).filter(|end| *end > start)? + 1;
+    Some(start..end)
+}
+
+/// Brackets in a text that may be the first of JSON. Behind each there may be blanks to look past.
+const OPENINGS_MAX: usize = 64;
 
 /// Attributes that hold nothing of what was logged: what identifies the record, and its type.
 const OURS: [&str; 4] = [UID, TELEMETRY_TYPE, UNPARSED, CUT];
@@ -47,10 +70,15 @@ impl Redaction {
         let mut found = false;
         let unread = is_unread(record);
         if let Value::Str(text) = &mut record.body {
-            // JSON, more or less: what is written with escapes is found as what it means.
-            let written = unread || text.starts_with('{') && text.ends_with('}');
-            if written && let Some(walked) = walk(text.as_bytes(), self, End::Known) {
-                *text = Cow::Owned(String::from_utf8_lossy(&walked).into_owned());
+            // What is written with escapes is found as what it means.
+            let written = if unread { Some(0..text.len()) } else { json_within(text) };
+            if let Some(written) = written
+                && let Some(walked) =
+                    walk(text.get(written.clone()).unwrap_or_default().as_bytes(), self, End::Known)
+            {
+                let (before, after) = (text.get(..written.start), text.get(written.end..));
+                let walked = String::from_utf8_lossy(&walked);
+                *text = Cow::Owned([before.unwrap_or_default(), &walked, after.unwrap_or_default()].concat());
                 found = true;
             }
         }

@@ -76,6 +76,50 @@ fn a_line_of_json_is_redacted_by_what_its_escapes_mean_and_stays_json() {
 }
 
 #[test]
+fn json_behind_a_runtimes_prefix_is_redacted_by_what_its_escapes_mean() {
+    let mut rules = rules("[[rule]]\nredact.detect = [\"cpf\", \"cnpj\", \"card\", \"bearer\", \"email\"]\n");
+    let prefix = format!("[INFO]\t2026-10-08T07:30:27.768Z\t{REQUEST}\t");
+    for secret in
+        ["52998224725", "11222333000181", "4111111111111111", "Bearer s3cr3t-t0k3n", "bob@example.com"]
+    {
+        let digits = secret.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect::<Vec<_>>().concat();
+        for (before, after) in
+            [("", ""), (prefix.as_str(), ""), (prefix.as_str(), " took 5 ms"), ("a [b] {c} ", "")]
+        {
+            for json in [
+                format!(r#"{{"m":"CPF n\u00ba{secret}"}}"#),
+                format!(r#"{{"m":"{digits}"}}"#),
+                format!(r#"[1,"n\u00ba{secret}"]"#),
+                format!(r#"["{digits}"]"#),
+                format!(r#"{{"m":"{{\"m\":\"n\\u00ba{secret}\"}}"}}"#),
+            ] {
+                let given = format!("{before}{json}{after}");
+                let got = line(&mut rules, &given).unwrap();
+                assert!(got.starts_with(before) && got.ends_with(after), "{got}");
+                let walked = got.strip_prefix(before).and_then(|got| got.strip_suffix(after)).unwrap();
+                let text =
+                    serde_json::from_str::<Json>(walked).unwrap_or_else(|_| panic!("{walked}")).to_string();
+                let hidden = secret.trim_start_matches("Bearer ");
+                assert!(text.contains("[REDACTED]") && !text.contains(hidden), "{given}: {got}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sensitive_names_within_one_another_that_never_end_are_gone_through_once() {
+    let mut rules = rules("[[rule]]\nredact.keys = [\"password\"]\n");
+    // To the end for each name, this would be 5 × 10¹⁰ bytes.
+    let raw = "{\"password\":{".repeat(80_000);
+    let event = Event::parse(raw.as_bytes());
+    let record = becomes(&mut rules, &event, &mut Tally::default()).unwrap();
+    assert!(
+        record.body.as_str().is_some_and(|body| body.len() < 100),
+        "the value goes, though it has no end"
+    );
+}
+
+#[test]
 fn the_examples_of_the_page_do_what_it_says() {
     let page = include_str!("../../docs/rules.md");
     let blocks: Vec<(&str, &str)> =

@@ -94,6 +94,26 @@ fn the_example_of_the_specification_becomes_a_point_and_a_record() {
 }
 
 #[test]
+fn names_and_units_can_be_changed_as_attributes_can() {
+    let directives = json!([directive(&json!([["who"]]), &json!([{"Name": "bob's time", "Unit": "bob"}]))]);
+    let record = object(&directives, &json!({"who": "bob", "bob's time": 7}));
+    let raw = json!({"type": "function", "record": record}).to_string();
+    let reading = Reading::of(&Event::parse(raw.as_bytes()), None);
+    let mut embedded = Embedded::read(reading.members()).unwrap();
+    embedded.texts(|fields| {
+        for (_, value) in fields {
+            if let Value::Str(text) = value {
+                *value = Value::Str(text.replace("bob", "#").into());
+            }
+        }
+    });
+    embedded.write(LOGGED, 1, |metric| {
+        assert_eq!((&*metric.name, &*metric.unit), ("#'s time", "#"));
+        assert_eq!(fields_of(&metric.attributes)["who"], "#");
+    });
+}
+
+#[test]
 fn metrics_alone_leave_no_record() {
     let powertools = object(
         &json!([directive(&json!([["service"]]), &json!([{"Name": "Booked", "Unit": "Count"}]))]),

@@ -6,7 +6,8 @@ use serde_json::{Value as Json, json};
 use super::super::reading::json_line;
 use super::*;
 
-const EVENT_TIME: u64 = 1_700_000_000_000_000_000;
+/// Unix milliseconds: a little after what most of the lines below say.
+const EVENT_MS: u64 = 1_715_817_570_000;
 const REQUEST: &str = "8c181f94-0f1e-4cdb-a46b-a8dbe7918715";
 const TRACE: &str = "6352a70e1e2c502e358361800241fd45";
 
@@ -66,7 +67,12 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What a record becomes, given as it stands in the delivery.
 fn became(record: &str) -> Became {
-    let raw = format!(r#"{{"time":"2023-11-14T22:13:20Z","type":"function","record":{record}}}"#);
+    became_at(record, EVENT_MS)
+}
+
+/// The same, of an event at this time.
+fn became_at(record: &str, event_ms: u64) -> Became {
+    let raw = format!(r#"{{"time":{event_ms},"type":"function","record":{record}}}"#);
     let event = Event::parse(raw.as_bytes());
     let line = json_line(&event);
     let reading = Reading::of(&event, line.as_deref());
@@ -76,7 +82,11 @@ fn became(record: &str) -> Became {
     Became {
         body: json_of(&record.body),
         severity: (record.severity.number, record.severity.text.to_string()),
-        time: if record.time_unix_nanos == EVENT_TIME { 0 } else { record.time_unix_nanos / 1_000_000 },
+        time: if record.time_unix_nanos == event_ms * 1_000_000 {
+            0
+        } else {
+            record.time_unix_nanos / 1_000_000
+        },
         request: request.and_then(|(_, id)| id.as_str()).map(str::to_owned),
         trace: record.trace_id.map(|id| hex(&id)),
         span: record.span_id.map(|id| hex(&id)),
@@ -92,8 +102,9 @@ fn became(record: &str) -> Became {
 /// Both log formats give the same.
 #[track_caller]
 fn reads(line: &str, expected: &Became) {
-    assert_eq!(became(line), *expected, "as an object");
-    assert_eq!(became(&Json::from(format!("{line}\n")).to_string()), *expected, "as a line");
+    let event_ms = if expected.time == 0 { EVENT_MS } else { expected.time + 1_000 };
+    assert_eq!(became_at(line, event_ms), *expected, "as an object");
+    assert_eq!(became_at(&Json::from(format!("{line}\n")).to_string(), event_ms), *expected, "as a line");
 }
 
 #[test]
@@ -313,6 +324,87 @@ fn rusts_tracing_subscriber() {
             .of_request()
             .of_trace()
             .with(json!({"target": "app", "span": span})),
+    );
+}
+
+#[test]
+fn rusts_tracing_subscriber_lists_the_spans_around() {
+    let spans = json!([{"name": "Lambda runtime invoke", "requestId": REQUEST,
+        "xrayTraceId": "Root=1-6352a70e-1e2c502e358361800241fd45;Parent=35465b3a9e2f7c6a;Sampled=1"}, {"name": "pay"}]);
+    reads(
+        &format!(
+            r#"{{"timestamp":"2024-05-15T23:59:20.159000Z","level":"INFO","fields":{{"message":"paid"}},"target":"app","span":{{"name":"pay"}},"spans":{spans}}}"#
+        ),
+        &Became::new("paid", 9, "INFO")
+            .at(1_715_817_560_159)
+            .of_request()
+            .of_trace()
+            .with(json!({"target": "app", "span": {"name": "pay"}, "spans": spans})),
+    );
+}
+
+#[test]
+fn the_diagnostic_contexts_of_logback_and_log4j() {
+    let context = json!({"AWSRequestId": REQUEST, "trace_id": TRACE, "span_id": "35465b3a9e2f7c6a", "trace_flags": "01", "user": "7"});
+    let traced = || Became {
+        span: Some("35465b3a9e2f7c6a".to_owned()),
+        ..Became::new("lost", 17, "ERROR").of_trace()
+    };
+    reads(
+        &json!({"sequenceNumber": 0, "timestamp": 1_715_817_560_159_i64, "nanoseconds": 159_000_000, "level": "ERROR",
+            "threadName": "main", "loggerName": "c.e.App", "mdc": context, "message": "lost"}).to_string(),
+        &traced().at(1_715_817_560_159).of_request().with(json!({"sequenceNumber": 0, "nanoseconds": 159_000_000,
+            "threadName": "main", "loggerName": "c.e.App", "mdc": context})),
+    );
+    reads(
+        &json!({"instant": {"epochSecond": 1_715_817_560}, "level": "ERROR", "message": "lost", "contextMap": context})
+            .to_string(),
+        &traced().of_request().with(json!({"instant": {"epochSecond": 1_715_817_560}, "contextMap": context})),
+    );
+    // What the line says itself counts.
+    reads(
+        &json!({"message": "m", "requestId": REQUEST, "mdc": {"AWSRequestId": "79b5e81f-9cdd-4145-b1f6-7c50ef8a2a36"}}).to_string(),
+        &Became::new("m", 0, "").of_request().with(json!({"mdc": {"AWSRequestId": "79b5e81f-9cdd-4145-b1f6-7c50ef8a2a36"}})),
+    );
+}
+
+#[test]
+fn opentelemetry_in_pythons_loggers() {
+    reads(
+        &json!({"levelname": "INFO", "message": "m", "otelTraceID": TRACE, "otelSpanID": "35465b3a9e2f7c6a", "otelServiceName": "s"})
+            .to_string(),
+        &Became { span: Some("35465b3a9e2f7c6a".to_owned()), ..Became::new("m", 9, "INFO").of_trace() }
+            .with(json!({"otelServiceName": "s"})),
+    );
+    // Outside a span it writes zeros.
+    let none = json!({"otelTraceID": "0", "otelSpanID": "0"});
+    let mut line = none.clone();
+    line["message"] = "m".into();
+    reads(&line.to_string(), &Became::new("m", 0, "").with(none));
+}
+
+#[test]
+fn a_time_that_is_not_near_the_events_is_of_something_else() {
+    let minute = 60_000;
+    for (ms, is_taken) in [
+        (EVENT_MS - 15 * minute, true),
+        (EVENT_MS + minute, true),
+        (EVENT_MS - 17 * minute, false),
+        (EVENT_MS + 2 * minute, false),
+        (1_200_000_000_000, false),
+        (1_900_000_000_000, false),
+    ] {
+        for name in ["time", "datetime", "timestamp", "ts"] {
+            let expected = Became::new("due", 0, "");
+            let expected = if is_taken { expected.at(ms) } else { expected.with(json!({name: ms})) };
+            assert_eq!(became(&json!({"message": "due", name: ms}).to_string()), expected, "{name}");
+        }
+    }
+    // One that is may stand behind one that is not.
+    let line = json!({"message": "due", "timestamp": "2030-01-01T00:00:00Z", "ts": EVENT_MS - 1});
+    assert_eq!(
+        became(&line.to_string()),
+        Became::new("due", 0, "").at(EVENT_MS - 1).with(json!({"timestamp": "2030-01-01T00:00:00Z"}))
     );
 }
 

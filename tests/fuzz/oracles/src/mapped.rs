@@ -22,9 +22,17 @@ const LEVELS: [&str; 9] =
     ["level", "severity", "levelname", "level_name", "log.level", "loglevel", "log_level", "@level", "@l"];
 const REQUESTS: [&str; 5] =
     ["requestid", "awsrequestid", "aws_request_id", "function_request_id", "functionrequestid"];
-const TRACES: [&str; 7] =
-    ["traceid", "trace_id", "trace.id", "@tr", "xray_trace_id", "xraytraceid", "x-amzn-trace-id"];
-const SPANS: [&str; 4] = ["spanid", "span_id", "span.id", "@sp"];
+const TRACES: [&str; 8] = [
+    "traceid",
+    "trace_id",
+    "trace.id",
+    "@tr",
+    "oteltraceid",
+    "xray_trace_id",
+    "xraytraceid",
+    "x-amzn-trace-id",
+];
+const SPANS: [&str; 5] = ["spanid", "span_id", "span.id", "@sp", "otelspanid"];
 const FLAGS: [&str; 2] = ["traceflags", "trace_flags"];
 
 /// Members of an exception, and the attributes that they become.
@@ -96,7 +104,7 @@ pub(crate) fn check(event: &[u8], record: &LogRecord, running: Option<&str>) {
                     assert!(opened, "{line:?} without a message is no line: {record:?}");
                 }
                 Some(Kind::Object(fields)) => {
-                    own_time = fields.iter().any(|(name, _)| is_one_of(&TIMES, name));
+                    own_time = fields.iter().any(|(name, _)| is_one_of(&TIMES, name) || name == "_aws");
                 }
                 // What only we take for JSON.
                 None if text(record.body.as_ref()) != Some(inside) => {
@@ -186,7 +194,7 @@ fn object(
     invocation: Option<&str>,
     own_time: &mut bool,
 ) -> bool {
-    *own_time = fields.iter().any(|(name, _)| is_one_of(&TIMES, name));
+    *own_time = fields.iter().any(|(name, _)| is_one_of(&TIMES, name) || name == "_aws");
     let Some(message) = message_of(fields, record) else { return false };
     let keeps = fields.iter().any(|(name, _)| name.starts_with("exception."));
     for (at, (name, value)) in fields.iter().enumerate() {
