@@ -13,7 +13,9 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
 use tempfile::TempDir;
-use work::{Form, RECEIVED, batch, block, delivery, each_record, invocation, noise, open, plain_block, resource};
+use work::{
+    Form, RECEIVED, batch, block, delivery, each_record, invocation, noise, open, plain_block, resource,
+};
 
 /// Records of a delivery, and the words of each: some 250 bytes in all.
 const RECORDS: usize = 200;
