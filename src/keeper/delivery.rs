@@ -373,7 +373,7 @@ fn numbered(seed: &str, index: u32) -> String {
     uid.push_str(seed);
     uid.push('-');
     let digits = index.checked_ilog2().unwrap_or_default() / 4;
-    uid.extend((0..=digits).rev().filter_map(|digit| char::from_digit(index >> (4 * digit) & 0xf, 16)));
+    uid.extend((0..=digits).rev().filter_map(|digit| char::from_digit((index >> (4 * digit)) & 0xf, 16)));
     uid
 }
 
