@@ -50,7 +50,7 @@ def measured():
     size = os.path.getsize(build("--release", "--bin", "outlast")["outlast"])
     if not shutil.which("valgrind"):
         return {"binary_bytes": size}
-    counts = build("--release", "--bench", "counts")["counts"]
+    counts = build("--release", "--bench", "counts", "--features", "fuzzing")["counts"]
     paths = subprocess.run([counts], check=True, capture_output=True, text=True).stdout.split()
     per_round = lambda path: (instructions(counts, path, MANY) - instructions(counts, path, FEW)) // (MANY - FEW)
     return {"binary_bytes": size, **{path: per_round(path) for path in paths}}

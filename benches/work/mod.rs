@@ -141,6 +141,15 @@ pub(crate) fn delivery(form: Form, records: usize, words: usize) -> Vec<u8> {
     format!("[{}]", events.join(",")).into_bytes()
 }
 
+/// The body of a delivery that has all of an invocation: its start, so many lines of Node's, its end and its report.
+pub(crate) fn invocation(lines: usize, words: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut events: Vec<_> = (0..lines).map(|number| Form::Node.event(number, words, &mut random)).collect();
+    events.insert(0, Form::Platform.event(0, words, &mut random));
+    events.extend((1..3).map(|number| Form::Platform.event(number, words, &mut random)));
+    format!("[{}]", events.join(",")).into_bytes()
+}
+
 /// What the telemetry is about.
 pub(crate) fn resource() -> Resource {
     Resource::build(&ResourceInputs {

@@ -33,6 +33,11 @@ pub(super) fn tag(field: u32, wire: Wire, out: &mut Vec<u8>) {
 
 /// Appends a field of bytes or text.
 pub(super) fn bytes(field: u32, value: &[u8], out: &mut Vec<u8>) {
+    // Nearly all of them: tag and length are a byte each.
+    if field < 16 && value.len() < 0x80 {
+        out.extend_from_slice(&[(field << 3) as u8 | Wire::Len as u8, value.len() as u8]);
+        return out.extend_from_slice(value);
+    }
     tag(field, Wire::Len, out);
     varint(value.len() as u64, out);
     out.extend_from_slice(value);
@@ -61,12 +66,16 @@ pub(super) fn message(field: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec
     let start = out.len();
     write(out);
     let length = out.len() - start;
-    let more = varint_len(length as u64) - 1;
-    if more > 0 {
-        let end = out.len();
-        out.resize(end + more, 0);
-        out.copy_within(start..end, start + more);
+    if length < 0x80 {
+        if let Some(byte) = out.get_mut(length_at) {
+            *byte = length as u8;
+        }
+        return;
     }
+    let more = varint_len(length as u64) - 1;
+    let end = out.len();
+    out.resize(end + more, 0);
+    out.copy_within(start..end, start + more);
     let mut rest = length as u64;
     for byte in out.iter_mut().skip(length_at).take(more + 1) {
         *byte = (rest as u8 & 0x7f) | 0x80;

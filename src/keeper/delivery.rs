@@ -196,7 +196,7 @@ impl<'p> Delivery<'p> {
         let concurrent = self.making.rules.concurrent;
         let running = self.running.as_ref().filter(|_| !concurrent);
         let context = Context { request_id: running.map(|running| running.request_id.as_str()) };
-        let uid = format!("{}-{index:x}", self.uid);
+        let uid = numbered(&self.uid, index);
         let mut record = LogRecord::from_reading(event, reading, &context, self.origin.received, &uid);
         if let Some(joined) = joined {
             record.attributes.push((LINES.into(), Value::Int(joined.lines.into())));
@@ -393,6 +393,16 @@ impl<'p> Delivery<'p> {
     }
 }
 
+/// `seed-index`, the index in hexadecimal, as `format!` would write it: once for each record.
+fn numbered(seed: &str, index: u32) -> String {
+    let mut uid = String::with_capacity(seed.len() + 9);
+    uid.push_str(seed);
+    uid.push('-');
+    let digits = index.checked_ilog2().unwrap_or_default() / 4;
+    uid.extend((0..=digits).rev().filter_map(|digit| char::from_digit((index >> (4 * digit)) & 0xf, 16)));
+    uid
+}
+
 /// Sets what is appended to records apart from them.
 pub(super) fn separate(wire: &dyn WireFormat, encoded: &mut Vec<u8>) {
     if !encoded.is_empty() {
@@ -427,5 +437,17 @@ fn correlate(record: &mut LogRecord<'_>, observer: &mut Observer) {
             }
         }
         (None, Some(_)) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbered;
+
+    #[test]
+    fn a_uid_ends_with_the_place_in_hexadecimal() {
+        for index in [0, 1, 9, 10, 15, 16, 255, 256, 0xabc_def0, u32::MAX] {
+            assert_eq!(numbered("5eed", index), format!("5eed-{index:x}"));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What the keeper does to deliveries, without its thread, for the fuzz targets (`tests/fuzz`). Behind the feature
+//! What the keeper does to deliveries, without its thread, for the fuzz targets (`tests/fuzz`) and the counts of
+//! instructions (`benches/counts.rs`). Behind the feature
 //! `fuzzing`, which changes nothing else, so that nothing of the keeper becomes public for their sake.
 
 use super::intake::Intake;
@@ -17,6 +18,11 @@ impl Keeping {
         let signals = PerSignal::from_fn(|signal| signal == Signal::Logs);
         let logs = Making { signals, ..Making::default() };
         Self(Intake::new(queue, Box::new(Otlp), About::default(), logs))
+    }
+
+    /// The same, making of deliveries what the settings have by default: all three signals.
+    pub fn by_default(queue: Queue) -> Self {
+        Self(Intake::new(queue, Box::new(Otlp), About::default(), Making::default()))
     }
 
     /// Takes in the body of a delivery that came at `received` (Unix nanoseconds).

@@ -27,11 +27,11 @@ const ROOM_KEPT_MAX_BYTES: usize = 320 << 10;
 /// the CPU is the function's.
 const LEVEL: u32 = 1;
 
-type CompressVec = fn(&mut Compress, &[u8], &mut Vec<u8>, FlushCompress) -> Result<Status, CompressError>;
+type CompressInto = fn(&mut Compress, &[u8], &mut [u8], FlushCompress) -> Result<Status, CompressError>;
 
 /// The compressor's entry. Called by its address, which is hidden from the optimiser: inlined here it would be built for
 /// size, as our own code is.
-const COMPRESS: CompressVec = Compress::compress_vec;
+const COMPRESS: CompressInto = Compress::compress;
 
 /// Deflate makes at most so many bytes out of one: a match of 258 bytes takes two bits at least (RFC 1951, 3.2.5 and
 /// 3.2.7).
@@ -52,7 +52,8 @@ pub enum BlockError {
 #[derive(Debug)]
 pub struct Deflater {
     compress: Compress,
-    /// What the compressor writes to, larger than any payload.
+    /// What the compressor writes to, larger than any payload. Cleared once, when it is made: what grows it, or
+    /// `compress_vec`, would clear all of it for each small block, and have it in memory.
     room: Vec<u8>,
 }
 
@@ -69,17 +70,22 @@ impl Deflater {
     /// [`BlockError::Deflate`] if the compressor does not take it all, which it never should.
     pub fn deflate(&mut self, plain: &[u8]) -> Result<Vec<u8>, BlockError> {
         self.compress.reset();
-        self.room.clear();
         // In one call, never in several: unlike zlib, miniz_oxide may leave room in its output while it still holds
         // input back, so after a call that filled the room nobody can tell when the flush is complete.
-        self.room.reserve(room_for(plain.len()));
+        let room_len = room_for(plain.len());
+        if self.room.len() < room_len {
+            self.room = vec![0; room_len];
+        }
         black_box(COMPRESS)(&mut self.compress, plain, &mut self.room, FlushCompress::Sync)
             .map_err(|_| BlockError::Deflate)?;
-        let is_whole = self.compress.total_in() == plain.len() as u64
-            && self.room.len() < self.room.capacity()
-            && self.room.ends_with(&SYNC_MARKER);
-        let payload = if is_whole { Ok(self.room.as_slice().to_vec()) } else { Err(BlockError::Deflate) };
-        if self.room.capacity() > ROOM_KEPT_MAX_BYTES {
+        let written = usize::try_from(self.compress.total_out()).unwrap_or(usize::MAX);
+        let payload = self.room.get(..written).filter(|payload| {
+            self.compress.total_in() == plain.len() as u64
+                && payload.len() < self.room.len()
+                && payload.ends_with(&SYNC_MARKER)
+        });
+        let payload = payload.map(<[u8]>::to_vec).ok_or(BlockError::Deflate);
+        if self.room.len() > ROOM_KEPT_MAX_BYTES {
             self.room = Vec::new();
         }
         payload

@@ -202,8 +202,8 @@ impl Queue {
     /// If that fails, what was done since is repeated after a crash, and nothing is removed until it works.
     pub(super) fn save_state(&mut self) -> Result<(), StoreError> {
         self.state.generation += 1;
-        self.note(Entry::State(Box::new(self.state)));
         if self.store.active().is_none() && self.begin_segment().is_ok() {
+            self.note_state();
             return Ok(());
         }
         let written = self.store.write_state(&self.state);
@@ -211,7 +211,19 @@ impl Queue {
             log::warn!("queue: cannot save the state: {error}");
         }
         self.unsaved = written.is_err();
+        self.note_state();
         written
+    }
+
+    /// Tells the index of a state that no segment on disk has, and once more when one has it again: it must not be left
+    /// with an older one, or with that of an earlier process. Otherwise the segments say it all, and a row, a thread that
+    /// wakes and a flush for each request would be for nothing.
+    fn note_state(&mut self) {
+        let is_alone = self.unsaved || self.degraded;
+        if is_alone || self.index_is_behind {
+            self.note(Entry::State(Box::new(self.state)));
+        }
+        self.index_is_behind = is_alone;
     }
 
     /// The body of the first part of a cut record that waits for the rest, and when it came (Unix ns).
@@ -343,5 +355,71 @@ impl Queue {
         // A report has records of ours alone.
         let done = items.first().map_or(0, |item| u64::from(mark.records).min(item.header.user_records()));
         (whole + in_part).saturating_sub(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Signal;
+    use crate::encode::{Otlp, WireFormat};
+    use crate::queue::notes::{Entry, Index};
+    use crate::queue::{Batch, Deflater, Encoding, Kind, Limits, NewBlock, Overflow, Queue, RealDisk};
+    use std::path::Path;
+    use std::sync::mpsc::Receiver;
+
+    fn open(dir: &Path) -> (Queue, Receiver<Entry>) {
+        let limits = Limits::new(64 << 20, Overflow::DropOldest);
+        let mut queue = Queue::open(Box::new(RealDisk), dir, limits, 7).0;
+        let (index, noted) = Index::tapped();
+        queue.index = Some(index);
+        (queue, noted)
+    }
+
+    /// Keeps a block, sends it, and has it acknowledged.
+    fn cycle(queue: &mut Queue, number: u128) {
+        let block = NewBlock {
+            kind: Kind::Block { joins: None },
+            signal: Signal::Logs,
+            format: Otlp.id(),
+            events_end: 1,
+            records: 1,
+            plain_len: 1,
+            plain_crc: crc32fast::hash(b"x"),
+            times: (1, 1),
+            severity: 0,
+            payload: Deflater::default().deflate(b"x").unwrap(),
+        };
+        queue.append(&Batch { delivery: number, received: 1, parts_before: 0, blocks: vec![block] }).unwrap();
+        let request = queue.assemble(Signal::Logs, &Otlp, Encoding::Gzip, 1 << 20, 9).unwrap();
+        queue.delivered(Signal::Logs, request.to, 1, 0);
+    }
+
+    fn states(noted: &Receiver<Entry>) -> usize {
+        noted.try_iter().filter(|entry| matches!(entry, Entry::State(_))).count()
+    }
+
+    #[test]
+    fn an_acknowledgement_that_a_segment_has_costs_the_index_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, noted) = open(dir.path());
+        cycle(&mut queue, 0);
+        assert_eq!(states(&noted), 1, "what an earlier process left there does not outlive this one");
+        (1..20).for_each(|number| cycle(&mut queue, number));
+        assert_eq!(noted.try_iter().count(), 0);
+    }
+
+    #[test]
+    fn what_no_segment_on_disk_has_is_told_to_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, noted) = open(dir.path());
+        cycle(&mut queue, 0);
+        states(&noted);
+        queue.stand_in();
+        (1..4).for_each(|number| cycle(&mut queue, number));
+        assert_eq!(states(&noted), 3);
+        assert!(queue.try_disk());
+        cycle(&mut queue, 4);
+        cycle(&mut queue, 5);
+        assert_eq!(states(&noted), 1, "that the disk has it again");
     }
 }

@@ -1,8 +1,8 @@
 //! The index beside the segments: the only file that names sled and bincode.
 //!
 //! It holds what would otherwise have to be read from the segments at start: counts of closed segments, the
-//! state, and the deliveries of late: rows of `DELIVERIES_PER_ROW_MAX` hashes, noted when a segment closes or a
-//! row is full, and flushed with the state. **No record rests on it**; without it a repeat of what was delivered by
+//! state where no segment has it, and the deliveries of late: rows of `DELIVERIES_PER_ROW_MAX` hashes, noted when a segment
+//! closes or a row is full. Each of these is flushed; a request that is acknowledged notes nothing. **No record rests on it**; without it a repeat of what was delivered by
 //! an earlier process, and removed, goes unnoticed. sled 0.34 can open a damaged file without an error and with rows
 //! missing, panic, be poisoned by a full disk, or hang in a flush; so
 //! - its rows are never the list of what exists (the directory is); counts and state carry a CRC-32 of ours, and a
@@ -215,8 +215,13 @@ impl Worker {
                         rows.push((segment_key(*number), Some(value)));
                     }
                 }
-                Entry::Removed(number) => rows.push((segment_key(*number), None)),
+                Entry::Removed(number) => {
+                    rows.push((segment_key(*number), None));
+                    // What was in it is known from here alone now.
+                    flush = true;
+                }
                 Entry::Deliveries(hashes) => {
+                    flush = true;
                     let place = self.delivery_rows.back().map_or(0, |(place, _)| place + 1);
                     self.delivery_rows.push_back((place, hashes.len()));
                     let value = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();

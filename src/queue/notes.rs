@@ -132,6 +132,15 @@ impl Index {
         !self.taken && !self.given_up
     }
 
+    /// An index without a thread, and what is noted in it.
+    #[cfg(test)]
+    pub(super) fn tapped() -> (Self, Receiver<Entry>) {
+        let (entries, noted) = sync_channel(PENDING_ENTRIES_MAX);
+        let mut index = Self::new(PathBuf::from("/dev/null/index"));
+        index.entries = Some(entries);
+        (index, noted)
+    }
+
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)

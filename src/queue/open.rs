@@ -53,6 +53,7 @@ impl Queue {
             looks: 0,
             degraded: false,
             unsaved: false,
+            index_is_behind: true,
         };
         queue.read_newest();
         (queue, opened)
@@ -63,6 +64,7 @@ impl Queue {
         let index = Index::new(dir.join(INDEX_DIRECTORY));
         let is_new = !index.is_opening();
         self.index = Some(index);
+        self.index_is_behind = true;
         self.unnoted = self.deliveries.all().collect();
         if is_new && !self.unnoted.is_empty() {
             // An earlier process came to its end before it had anything to say to an index.

@@ -45,6 +45,8 @@ pub struct Queue {
     pub(super) degraded: bool,
     /// The latest state is not on disk: what it speaks of may not be removed.
     pub(super) unsaved: bool,
+    /// The index may hold a state that is not the latest of this process and would be taken for it.
+    pub(super) index_is_behind: bool,
 }
 
 impl Queue {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::json::{self, Members};
+use super::json::{self, Cursor, Members};
 use super::time;
 use super::value::Value;
 
@@ -169,6 +169,10 @@ impl<'a> Event<'a> {
     /// whole of `raw` is an object that has them.
     fn envelope(raw: &'a [u8]) -> (Self, Option<Kind<'a>>, Option<&'a [u8]>) {
         let mut event = Self::opaque(raw);
+        if let Some((time, record)) = usual(raw) {
+            event.time_unix_nanos = Some(time);
+            return (event, Some(Kind::Function), Some(record));
+        }
         let (mut kind, mut record) = (None, None);
         for member in Members::new(raw) {
             let Some((key, value)) = member else {
@@ -351,6 +355,19 @@ fn text_of<'a>(record: &Value<'a>, name: &str) -> Option<Cow<'a, str>> {
     }
 }
 
+/// Time and record of what the function logged, as Lambda writes it. Member by member the same would be found with a seventh
+/// more instructions until it is a log record.
+fn usual(raw: &[u8]) -> Option<(u64, &[u8])> {
+    let rest = raw.strip_prefix(br#"{"time":""#)?;
+    let (time, rest) = rest.split_at_checked("2026-10-08T07:30:27.768Z".len())?;
+    let rest = rest.strip_prefix(br#"","type":"function","record":"#)?;
+    let mut cursor = Cursor::new(rest, 0);
+    let record = cursor.skip()?;
+    let is_all = rest.get(cursor.at()..) == Some(b"}");
+    let time = str::from_utf8(time).ok().and_then(time::rfc3339);
+    time.filter(|_| is_all).map(|time| (time, record))
+}
+
 /// The request id of a platform record: its field, or what follows `RequestId: ` where the record is a line.
 pub(crate) fn request_id<'a>(record: &Value<'a>) -> Option<Cow<'a, str>> {
     match record {
@@ -370,12 +387,11 @@ pub(super) fn request_id_in_line(line: &str) -> Option<&str> {
 
 /// Whether `text` has the form of a Lambda request id, which is a UUID.
 pub(super) fn is_request_id(text: &str) -> bool {
-    let mut groups = text.split('-');
-    [8, 4, 4, 4, 12].iter().all(|&length| {
-        groups
-            .next()
-            .is_some_and(|group| group.len() == length && group.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    }) && groups.next().is_none()
+    text.len() == "00000000-0000-0000-0000-000000000000".len()
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
 }
 
 #[cfg(test)]
@@ -546,5 +562,39 @@ mod tests {
             Some(Fact::Report { request_id: id(), status: Some(Status::Timeout) })
         );
         assert_eq!(fact("platform.start", "\"RequestId: unknown\""), Some(Fact::Start { request_id: None }));
+    }
+
+    #[test]
+    fn what_the_function_logs_reads_the_same_in_lambdas_spelling_and_in_any_other() {
+        let usual_form = |record: &str, end: &str| {
+            format!(r#"{{"time":"2026-10-08T07:30:27.768Z","type":"function","record":{record}{end}"#)
+        };
+        for record in [r#""a \" \\""#, r#"{"a":["}"]}"#, "7", "null", r#""""#, "[1,2]", "nonsense"] {
+            let text = usual_form(record, "}");
+            assert!(usual(text.as_bytes()).is_some(), "{record}");
+            let spaced = usual_form(record, " }").replacen(':', ": ", 1);
+            assert_eq!(usual(spaced.as_bytes()), None);
+            let (one, other) = (Event::parse(text.as_bytes()), Event::parse(spaced.as_bytes()));
+            assert_eq!(
+                (one.time_unix_nanos, &one.kind, one.record, &one.extra),
+                (Some(1_791_444_627_768_000_000), &Kind::Function, record.as_bytes(), &Vec::new()),
+            );
+            assert_eq!(
+                (other.time_unix_nanos, other.kind, other.record),
+                (one.time_unix_nanos, one.kind, record.as_bytes())
+            );
+        }
+        for other in [
+            usual_form("7", r#","added":1}"#),
+            usual_form("7", "}}"),
+            usual_form("7", ""),
+            usual_form("", "}"),
+            usual_form(" 7", "}"),
+            usual_form(r#""a"#, "}"),
+            usual_form("7", "}").replacen("10-08", "13-08", 1),
+            usual_form("7", "}").replacen("function", "extension", 1),
+        ] {
+            assert_eq!(usual(other.as_bytes()), None, "{other}");
+        }
     }
 }

@@ -100,30 +100,32 @@ fn logfmt(line: &str) -> Option<Line<'_>> {
 
 /// A time, then a request id, a level, or both.
 fn timed(line: &str) -> Option<Line<'_>> {
-    let (stamp, rest) = line.split_at_checked(time::date_time_length(line)?)?;
+    let (length, time_unix_nanos) = time::leading(line)?;
+    let (_, rest) = line.split_at_checked(length)?;
+    let told = Line { time_unix_nanos, ..Line::default() };
     if let Some(columns) = rest.strip_prefix('\t') {
         let mut columns = columns.split('\t');
         let id = columns.next()?;
         if let Some(level) = upper_case_level(id) {
-            return Some(Line { level: Some(level), ..at(stamp) });
+            return Some(Line { level: Some(level), ..told });
         }
         // Node.js writes `undefined` outside an invocation; .NET leaves it empty.
-        if !is_request_id(id) && !matches!(id, "undefined" | "") {
+        let request_id = Some(id).filter(|id| is_request_id(id));
+        if request_id.is_none() && !matches!(id, "undefined" | "") {
             return Some(Line::default());
         }
         let level = columns.next().filter(|word| number_of(word).is_some());
-        let request_id = Some(id).filter(|id| is_request_id(id));
-        let time = if level.is_some() || request_id.is_some() { at(stamp) } else { Line::default() };
+        let time = if level.is_some() || request_id.is_some() { told } else { Line::default() };
         return Some(Line { request_id, level, ..time });
     }
     let rest = rest.strip_prefix(' ')?;
     let first = rest.split_ascii_whitespace().next()?;
     if is_request_id(first) {
         let level = rest.split_ascii_whitespace().nth(1).and_then(upper_case_level);
-        return Some(Line { request_id: Some(first), level, ..at(stamp) });
+        return Some(Line { request_id: Some(first), level, ..told });
     }
     let level = upper_case_level(first).filter(|level| is_plain(level)).or_else(|| after_thread(rest));
-    Some(level.map_or_else(Line::default, |level| Line { level: Some(level), ..at(stamp) }))
+    Some(level.map_or_else(Line::default, |level| Line { level: Some(level), ..told }))
 }
 
 /// `TIME [thread] LEVEL class - text`, the time of day alone.
@@ -147,7 +149,8 @@ fn after_thread(text: &str) -> Option<&str> {
 
 /// `LEVEL:name:text`, as Python's logging has it unless it is told otherwise.
 fn python(line: &str) -> Option<Line<'_>> {
-    let (word, rest) = line.split_once(':')?;
+    // A colon is not looked for through the whole of a line that cannot have this form.
+    let (word, rest) = line.starts_with(['D', 'I', 'W', 'E', 'C']).then(|| line.split_once(':')).flatten()?;
     let (name, _) = rest.split_once(':')?;
     let is_level = matches!(word, "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL");
     let is_name = !name.is_empty()

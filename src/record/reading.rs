@@ -79,7 +79,10 @@ impl<'a> Reading<'a> {
                 _ => Self::text(line),
             },
             (None, Kind::Odd | Kind::Cut) => Self::default(),
-            (None, _) => Self { value: Value::parse(event.record), ..Self::default() },
+            (None, kind) => match plain_line(event.record).filter(|_| kind.is_logged()) {
+                Some(line) => Self::text(line),
+                None => Self { value: Value::parse(event.record), ..Self::default() },
+            },
         }
     }
 
@@ -124,6 +127,16 @@ impl<'a> Reading<'a> {
             _ => None,
         }
     }
+}
+
+/// The line that `record` is, without the newline at its end, if that newline is all in it that is escaped: it stays where
+/// it is, where decoding would copy it for the sake of its last character.
+fn plain_line(record: &[u8]) -> Option<&str> {
+    let inside = record.strip_prefix(b"\"")?.strip_suffix(br#"\n""#)?;
+    let is_plain = memchr::memchr2(b'"', b'\\', inside).is_none()
+        && !inside.ends_with(b"\n")
+        && !inside.ends_with(b"\r");
+    if is_plain { str::from_utf8(inside).ok() } else { None }
 }
 
 /// A line without the newline at its end.
@@ -194,5 +207,33 @@ mod tests {
         let line = json_line(&event).unwrap();
         assert_eq!(Reading::of(&event, Some(&line)), Reading::text("{a}"));
         assert_eq!(Reading::of(&event, None), Reading::text("{a}"));
+    }
+
+    #[test]
+    fn a_line_with_nothing_else_escaped_is_borrowed_and_reads_as_before() {
+        for inside in [
+            r"a b",
+            r"a b\n",
+            r"a b\r\n",
+            r"a\tb\n",
+            r"\n",
+            r"\\n",
+            r"\\\n",
+            "raw\n\\n",
+            "raw\r\\n",
+            "é\u{1f600}\\n",
+            "\\n\\n",
+        ] {
+            let record = format!("\"{inside}\"");
+            let raw = format!(r#"{{"type":"function","record":{record}}}"#);
+            let event = Event::parse(raw.as_bytes());
+            let Some(Value::Str(text)) = Value::parse(record.as_bytes()) else { panic!("{inside}") };
+            let Some(Value::Str(read)) = Reading::of(&event, None).value else { panic!("{inside}") };
+            assert_eq!(without_newline(read), without_newline(text), "{inside}");
+        }
+        let event = Event::parse(br#"{"type":"function","record":"a b\n"}"#);
+        assert!(matches!(Reading::of(&event, None).value, Some(Value::Str(Cow::Borrowed("a b")))));
+        let event = Event::parse(br#"{"type":"platform.x","record":"a b\n"}"#);
+        assert_eq!(Reading::of(&event, None).value, Some(Value::Str("a b\n".into())));
     }
 }

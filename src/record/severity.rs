@@ -27,24 +27,24 @@ pub const ERROR: u8 = 17;
 pub const FATAL: u8 = 21;
 
 /// The words of the loggers in use on Lambda: log4j, java.util.logging, Python, .NET (also in its four letters), Ruby, zap,
-/// slog, tracing, pino, winston.
+/// slog, tracing, pino, winston. Those that most lines have come first.
 const WORDS: [(&str, u8); 27] = [
+    ("info", INFO),
+    ("error", ERROR),
+    ("warn", WARN),
+    ("warning", WARN),
+    ("debug", DEBUG),
     ("trace", TRACE),
     ("trce", TRACE),
     ("silly", TRACE),
     ("finest", TRACE),
     ("finer", TRACE),
     ("verbose", TRACE),
-    ("debug", DEBUG),
     ("dbug", DEBUG),
     ("fine", DEBUG),
     ("http", DEBUG),
-    ("info", INFO),
     ("information", INFO),
     ("notice", NOTICE),
-    ("warn", WARN),
-    ("warning", WARN),
-    ("error", ERROR),
     ("err", ERROR),
     ("fail", ERROR),
     ("severe", ERROR),

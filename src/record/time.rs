@@ -7,7 +7,7 @@
 use super::value::Value;
 
 /// Nanoseconds in a second.
-const SECOND_NANOS: i128 = 1_000_000_000;
+const SECOND_NANOS: u64 = 1_000_000_000;
 /// Digits of a second's fraction that nanoseconds can hold. More would be lost, so more is refused.
 const FRACTION_MAX_DIGITS: usize = 9;
 /// Numbers are taken as seconds since the epoch from here (2001-09-09) ...
@@ -23,10 +23,12 @@ const EPOCH_MAX_SECONDS: i64 = 4_000_000_000;
 /// fraction, dates before 1970 or after 2554.
 pub fn rfc3339(text: &str) -> Option<u64> {
     let date_time = date_time(text.as_bytes())?;
-    if date_time.length != text.len() {
-        return None;
-    }
-    u64::try_from(date_time.local_nanos - i128::from(date_time.offset_seconds?) * SECOND_NANOS).ok()
+    if date_time.length == text.len() { date_time.unix_nanos() } else { None }
+}
+
+/// The length in bytes of the date-time that `text` begins with, and when that is, if it has an offset.
+pub(super) fn leading(text: &str) -> Option<(usize, Option<u64>)> {
+    date_time(text.as_bytes()).map(|date_time| (date_time.length, date_time.unix_nanos()))
 }
 
 /// The length in bytes of the date-time that `text` begins with, with or without an offset.
@@ -99,9 +101,18 @@ pub(super) fn of_value(value: &Value<'_>) -> Option<u64> {
 
 struct DateTime {
     /// As if the offset were zero.
-    local_nanos: i128,
+    local_seconds: i64,
+    fraction_nanos: u64,
     offset_seconds: Option<i32>,
     length: usize,
+}
+
+impl DateTime {
+    /// `None` if there is no offset, before 1970 and after 2554.
+    fn unix_nanos(&self) -> Option<u64> {
+        let seconds = u64::try_from(self.local_seconds - i64::from(self.offset_seconds?)).ok()?;
+        seconds.checked_mul(SECOND_NANOS)?.checked_add(self.fraction_nanos)
+    }
 }
 
 fn date_time(text: &[u8]) -> Option<DateTime> {
@@ -122,10 +133,9 @@ fn date_time(text: &[u8]) -> Option<DateTime> {
         return None;
     }
     let fraction_nanos = reader.fraction()?;
-    let seconds = ((days_since_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
-    let local_nanos = i128::from(seconds) * SECOND_NANOS + i128::from(fraction_nanos);
+    let local_seconds = ((days_since_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
     let offset_seconds = reader.offset();
-    Some(DateTime { local_nanos, offset_seconds, length: reader.at })
+    Some(DateTime { local_seconds, fraction_nanos, offset_seconds, length: reader.at })
 }
 
 struct Reader<'a> {
@@ -149,7 +159,7 @@ impl Reader<'_> {
     }
 
     /// The fraction in nanoseconds, 0 if there is none.
-    fn fraction(&mut self) -> Option<i64> {
+    fn fraction(&mut self) -> Option<u64> {
         let digits = match self.text.get(self.at..) {
             Some([b'.' | b',' | b':', rest @ ..]) => {
                 rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
@@ -163,7 +173,7 @@ impl Reader<'_> {
             return None;
         }
         self.at += 1;
-        let number = self.number(digits)?;
+        let number = u64::try_from(self.number(digits)?).ok()?;
         Some((digits..FRACTION_MAX_DIGITS).fold(number, |number, _| number * 10))
     }
 
