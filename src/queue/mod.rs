@@ -36,6 +36,7 @@ mod block;
 mod budget;
 mod bytes;
 mod close;
+mod damage;
 mod deliveries;
 mod disk;
 mod fate;

@@ -2,11 +2,13 @@
 //! Here is how it appends; `open` finds what is there, `budget` makes room, `send` puts requests together,
 //! `fate` settles them.
 
+use super::damage::Damage;
 use super::deliveries::{Deliveries, Progress};
 use super::frame::{Header, Kind, Seq};
 use super::lane::{Filled, Item, Lane};
 use super::ledger::Ledger;
 use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
+use super::open::AtOpen;
 use super::segments::{Segments, StoreError};
 use super::shed::{Room, count_shed};
 use super::state::{FRAMES_START, State};
@@ -45,6 +47,10 @@ pub struct Queue {
     pub(super) degraded: bool,
     /// The latest state is not on disk: what it speaks of may not be removed.
     pub(super) unsaved: bool,
+    /// What the segments said at open.
+    pub(super) found: AtOpen,
+    /// What was found damaged.
+    pub(super) damage: Damage,
 }
 
 impl Queue {
@@ -234,7 +240,8 @@ impl Queue {
         }
         self.store.append(&bytes, headers.len() as u32)?;
         self.unnoted.push(batch.delivery);
-        if self.unnoted.len() >= DELIVERIES_PER_ROW_MAX {
+        // What only memory holds may go with the process: no later one may take a repeat of it for known.
+        if !self.degraded && self.unnoted.len() >= DELIVERIES_PER_ROW_MAX {
             self.note_deliveries();
         }
         let remaining = self.remaining.entry(number).or_default();
