@@ -182,6 +182,8 @@ struct Run {
     /// Told to be delivered or given up by a call that did not return.
     open: [BTreeSet<u64>; 3],
     died: bool,
+    /// How often a request may have ended with the process: each time what it carried comes again.
+    deaths: u64,
     context: String,
 }
 
@@ -223,6 +225,7 @@ impl Run {
             in_memory: Default::default(),
             open: Default::default(),
             died: false,
+            deaths: 1,
             context,
         };
         run.live();
@@ -400,6 +403,7 @@ impl Run {
     fn die_again(&mut self, at: u64) -> bool {
         let plan = Plan { first: at, ..self.disk.0.lock().unwrap().plan.clone() };
         self.disk = FaultyDisk::new(plan);
+        self.deaths += 1;
         self.died = false;
         self.reopen(Box::new(self.disk.clone()));
         self.chores();
@@ -463,7 +467,7 @@ impl Run {
             repeats += u64::from(!seen.insert(*id));
         }
         assert!(
-            repeats <= open,
+            repeats <= open * self.deaths,
             "{context}: {signal}: {repeats} repeats, {open} open: {:?}",
             self.delivered[at]
         );

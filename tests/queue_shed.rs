@@ -122,3 +122,35 @@ fn a_delivery_that_was_turned_away_is_known_to_the_next_process() {
         assert!(queue.known(1000).is_some_and(|progress| progress.is_whole()), "{overflow:?}");
     }
 }
+
+#[test]
+fn what_is_given_up_unread_is_counted_once_it_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::DropOldest);
+    for id in 0..40 {
+        append(&mut queue, &[id], ERROR);
+    }
+    drop(queue);
+    let unreadable = Arc::new(AtomicBool::new(false));
+    let law = Arc::clone(&unreadable);
+    let disk = LawfulDisk::new(move |op, path| {
+        let first = path.file_name().is_some_and(|name| name == "0000000001.seg");
+        let refused = first && matches!(op, Op::Open | Op::Read) && law.load(Ordering::Relaxed);
+        if refused { Err(broken()) } else { Ok(()) }
+    });
+    let mut queue = open(disk, dir.path(), Overflow::DropOldest);
+    unreadable.store(true, Ordering::Relaxed);
+    let mut delivered = 0;
+    for _ in 0..60 {
+        delivered += drain(&mut queue)[0].len();
+        queue.try_disk();
+    }
+    assert!(delivered > 0 && delivered < 40, "{delivered}");
+    unreadable.store(false, Ordering::Relaxed);
+    queue.try_disk();
+    delivered += drain(&mut queue)[0].len();
+    assert_eq!(delivered as u64 + queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 40);
+    drop(queue);
+    let queue = open(Box::new(RealDisk), dir.path(), Overflow::DropOldest);
+    assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged) as usize, 40 - delivered, "once");
+}

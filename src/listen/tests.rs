@@ -530,7 +530,7 @@ async fn a_body_that_trickles_gives_its_memory_to_one_that_goes_on() {
     // It never is silent for as long as a stall takes.
     let trickle = async {
         while large.0.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            crate::clock::sleep(Duration::from_millis(10)).await;
         }
     };
     let (body, (), ()) = tokio::join!(running.keep(), send, trickle);

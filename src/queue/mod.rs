@@ -35,6 +35,7 @@
 mod block;
 mod budget;
 mod bytes;
+mod catch_up;
 mod close;
 mod damage;
 mod deliveries;

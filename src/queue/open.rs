@@ -1,11 +1,12 @@
 //! Finding what is there: the segments and their latest state, what the newest frames say, and how much waits.
 
+use super::catch_up::AtOpen;
 use super::damage::Damage;
 use super::deliveries::Deliveries;
 use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
 use super::lane::{Lane, Stored};
-use super::ledger::{Ledger, Tally};
+use super::ledger::{Reason, Tally};
 use super::notes::{Entry, Index};
 use super::scan::{Position, Step, step, walk, walk_past};
 use super::segments::{Segments, StoreError};
@@ -49,6 +50,7 @@ impl Queue {
             written: Remaining::default(),
             unverified: BTreeSet::new(),
             unreadable: BTreeSet::new(),
+            passed_over: BTreeMap::new(),
             index: None,
             unnoted: Vec::new(),
             lowest: BTreeMap::new(),
@@ -119,6 +121,8 @@ impl Queue {
         let mut remaining = Remaining::default();
         let mut found = Remaining::default();
         let mut skipped = 0;
+        let passed_over = self.passed_over.get(&number).copied();
+        let mut given_up = PerSignal::<u64>::default();
         let mut last = None;
         let mut missing = 0;
         let Self { store, state, deliveries, .. } = self;
@@ -130,6 +134,10 @@ impl Queue {
             last = Some(header.seq);
             if header.seq <= state.marks.get(header.signal).seq {
                 missing = 0;
+                let passed = passed_over.is_some_and(|marks| header.seq > marks.get(header.signal).seq);
+                if passed && header.kind.is_sent() {
+                    *given_up.get_mut(header.signal) += header.user_records();
+                }
             } else if header.kind.is_sent() {
                 let waiting = remaining.get_mut(header.signal);
                 waiting.add(header);
@@ -140,6 +148,17 @@ impl Queue {
             }
         };
         let whole = walk_past(store, number, visit, |bytes| skipped += bytes);
+        if whole && self.passed_over.remove(&number).is_some() {
+            // No mark will come to them any more.
+            for (signal, records) in given_up.iter() {
+                self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records: *records });
+            }
+            let records: u64 = given_up.iter().map(|(_, records)| records).sum();
+            log::warn!(
+                "queue: {records} records given up: their segment {number} could not be read when they were due"
+            );
+            drop(self.save_state());
+        }
         if whole {
             for (signal, written) in written.iter().flat_map(PerSignal::iter) {
                 let (waiting, found) = (remaining.get_mut(signal), found.get(signal));
@@ -197,12 +216,14 @@ impl Queue {
         for delivery in found.deliveries.into_iter().rev() {
             self.deliveries.note_older_whole(delivery);
         }
-        if let Some(state) = found.state.filter(|state| state.queue_id == self.state.queue_id) {
-            self.catch_up_with(&state);
+        let ours = found.state.filter(|state| state.queue_id == self.state.queue_id);
+        if let Some(state) = &ours {
+            self.catch_up_with(state);
         }
         // With the state the deliveries are flushed; the next delivery to the backend may be a long time off.
         self.note(Entry::State(Box::new(self.state)));
-        for (number, row) in found.segments {
+        // What is missing of a row counts as damaged, so rows of another queue are none of ours.
+        for (number, row) in found.segments.into_iter().filter(|_| ours.is_some()) {
             // A mark within the segment or past it: only its frames tell what waits.
             let untouched = self.state.marks.iter().all(|(_, mark)| mark.seq.segment() < number);
             if untouched && self.store.len(number) == Some(row.len) && !self.remaining.contains_key(&number) {
@@ -211,41 +232,6 @@ impl Queue {
             }
         }
         true
-    }
-
-    /// The index may have seen what could not be written into a segment: what is done, and with it what was counted by
-    /// that, for the one without the other would be a loss that nobody hears of.
-    fn catch_up_with(&mut self, ahead: &State) {
-        if ahead.generation <= self.found.generation {
-            return;
-        }
-        let mut known = self.found.ledger;
-        for (seq, tally) in &self.found.reports {
-            // What the other knows of as well was counted there.
-            if *seq <= ahead.reported {
-                known.report(*tally);
-            }
-        }
-        // Reports in memory went with it: what they said is said again.
-        let reports_found = ahead.reported.segment() < self.first_own;
-        let told_found = ahead.told.segment() < self.first_own;
-        self.state.ledger.catch_up(&ahead.ledger, &known, reports_found, told_found);
-        self.state.generation = self.state.generation.max(ahead.generation);
-        // It may speak of segments that were in memory only, whose numbers were given out again since.
-        let all_found = Mark { seq: Seq::new(self.first_own.saturating_sub(1), u32::MAX), records: 0 };
-        for (signal, mark) in ahead.marks.iter() {
-            let to = (*mark).min(all_found);
-            // What is under way goes on: better sent and counted than neither.
-            if to > *self.state.marks.get(signal) && !self.in_flight(signal) {
-                *self.state.marks.get_mut(signal) = to;
-                *self.lanes.get_mut(signal) = Lane::new(signal, Position::start_of(0));
-                // Counted when the mark was elsewhere.
-                let first_own = self.first_own;
-                self.remaining.retain(|number, _| *number >= first_own);
-                self.unverified.clear();
-            }
-        }
-        drop(self.save_state());
     }
 
     /// Looks again at a directory that could not be used, and brings what memory holds behind what is found
@@ -343,21 +329,6 @@ impl Queue {
             self.note_severity(header);
         }
         Ok(())
-    }
-}
-
-/// What the segments said when they were opened, for the comparison with an index that opens later.
-#[derive(Default)]
-pub(super) struct AtOpen {
-    generation: u64,
-    ledger: Ledger,
-    /// Reports that the ledger did not know of, at most those of two segments.
-    reports: Vec<(Seq, Tally)>,
-}
-
-impl AtOpen {
-    fn new(state: &State) -> Self {
-        Self { generation: state.generation, ledger: state.ledger, reports: Vec::new() }
     }
 }
 
