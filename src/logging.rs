@@ -2,8 +2,17 @@
 //!
 //! Lambda takes each write to stderr as one log record, so a line is one write. With the type `extension`
 //! subscribed to, our own lines come back to us as telemetry: nothing may log once per record.
+//!
+//! Nobody promises to read what we write. A pipe that is full would hold up the thread that writes, and with the main
+//! thread Lambda's `next`; so a thread of its own writes, begun with the first line. Who logs waits until the line is out,
+//! so that lines stand before what follows from them, but a short time only, and not again before the pipe takes some.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -13,7 +22,79 @@ const LINE_MAX_CHARS: usize = 2_000;
 /// Only our own modules are heard; what libraries log is about their insides.
 const OWN_TARGET: &str = env!("CARGO_PKG_NAME");
 
+/// How long a line is waited for: a write takes microseconds, on a starved machine a few milliseconds.
+const WRITE_WAIT: Duration = Duration::from_millis(20);
+/// The same for the last line of a process, which ends after it. SHUTDOWN leaves more than that unused.
+const LAST_WRITE_WAIT: Duration = Duration::from_millis(50);
+/// Lines that wait for a pipe that nobody reads, some 200 bytes each. What comes then is lost, and their number told.
+const LINES_WAITING_MAX: usize = 256;
+/// The thread does nothing but write.
+const STACK_BYTES: usize = 128 << 10;
+
 struct Stderr;
+
+/// A line on its way, and where it is told that it is out.
+type Line = (String, SyncSender<()>);
+
+/// Writes lines without being waited for for long.
+struct Outlet {
+    lines: SyncSender<Line>,
+    /// The last line that was waited for did not get out in time.
+    clogged: Arc<AtomicBool>,
+    /// Lines there was no place for.
+    lost: Arc<AtomicU64>,
+}
+
+impl Outlet {
+    /// `None` if no thread can be made.
+    fn start(mut sink: impl Write + Send + 'static) -> Option<Self> {
+        let (lines, inbox) = sync_channel::<Line>(LINES_WAITING_MAX);
+        let (clogged, lost) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let outlet = Self { lines, clogged: Arc::clone(&clogged), lost: Arc::clone(&lost) };
+        let write = move || {
+            for (text, written) in inbox {
+                // There is nowhere to report that stderr is gone; the function goes on.
+                drop(sink.write_all(text.as_bytes()));
+                let missing = lost.swap(0, Ordering::Relaxed);
+                if missing > 0 {
+                    drop(
+                        sink.write_all(
+                            format!("{OWN_TARGET} WARN {missing} lines are missing here: nobody took them\n")
+                                .as_bytes(),
+                        ),
+                    );
+                }
+                clogged.store(false, Ordering::Relaxed);
+                // Who wrote it may wait no longer.
+                let _unwaited = written.try_send(()).err();
+            }
+        };
+        thread::Builder::new().name("log".into()).stack_size(STACK_BYTES).spawn(write).ok()?;
+        Some(outlet)
+    }
+
+    /// Writes a line, and waits for that at most so long.
+    fn put(&self, text: String, wait: Duration) {
+        let (written, is_out) = sync_channel(1);
+        if self.lines.try_send((text, written)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        if !wait.is_zero() && is_out.recv_timeout(wait).is_err() {
+            self.clogged.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn put(text: String, is_last: bool) {
+    static OUTLET: OnceLock<Option<Outlet>> = OnceLock::new();
+    match OUTLET.get_or_init(|| Outlet::start(std::io::stderr())) {
+        Some(outlet) if is_last => outlet.put(text, LAST_WRITE_WAIT),
+        Some(outlet) if outlet.clogged.load(Ordering::Relaxed) => outlet.put(text, Duration::ZERO),
+        Some(outlet) => outlet.put(text, WRITE_WAIT),
+        None => drop(std::io::stderr().write_all(text.as_bytes())),
+    }
+}
 
 /// Starts the log, or changes its level if it is running.
 pub fn start(level: LevelFilter) {
@@ -25,9 +106,8 @@ pub fn start(level: LevelFilter) {
 
 /// Writes a line whatever the level is. For the one line that every run ends with.
 pub fn say(message: &str) {
-    Stderr.log(
-        &Record::builder().level(log::Level::Info).target(OWN_TARGET).args(format_args!("{message}")).build(),
-    );
+    let level = log::Level::Info;
+    put(line(&Record::builder().level(level).args(format_args!("{message}")).build()), true);
 }
 
 impl Log for Stderr {
@@ -37,8 +117,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // There is nowhere to report that stderr is gone; the function goes on.
-            drop(std::io::stderr().write_all(line(record).as_bytes()));
+            put(line(record), false);
         }
     }
 
@@ -65,6 +144,7 @@ fn line(record: &Record<'_>) -> String {
 mod tests {
     use super::*;
     use log::Level;
+    use std::sync::{Condvar, Mutex};
 
     fn written(message: &str) -> String {
         line(&Record::builder().level(Level::Warn).args(format_args!("{message}")).build())
@@ -80,6 +160,64 @@ mod tests {
     fn a_long_message_is_cut_at_a_character() {
         let line = written(&"é".repeat(LINE_MAX_CHARS + 1));
         assert_eq!(line.chars().count(), "outlast WARN ".len() + LINE_MAX_CHARS + "…\n".chars().count());
+    }
+
+    /// Takes nothing until it is opened, then all of it.
+    #[derive(Clone, Default)]
+    struct Pipe(Arc<(Mutex<(bool, String)>, Condvar)>);
+
+    impl Pipe {
+        fn open(&self) {
+            self.0.0.lock().unwrap().0 = true;
+            self.0.1.notify_all();
+        }
+
+        fn until(&self, has: impl Fn(&str) -> bool) -> String {
+            let kept = self.0.0.lock().unwrap();
+            self.0.1.wait_while(kept, |(_, text)| !has(text)).unwrap().1.clone()
+        }
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let kept = self.0.0.lock().unwrap();
+            let mut kept = self.0.1.wait_while(kept, |(open, _)| !*open).unwrap();
+            kept.1.push_str(std::str::from_utf8(bytes).unwrap());
+            self.0.1.notify_all();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_out_when_who_wrote_it_goes_on() {
+        let pipe = Pipe::default();
+        pipe.open();
+        let outlet = Outlet::start(pipe.clone()).unwrap();
+        outlet.put("one\n".into(), Duration::from_secs(60));
+        assert_eq!(pipe.until(|_| true), "one\n");
+        assert!(!outlet.clogged.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_nobody_up_and_what_it_has_no_room_for_is_told() {
+        let pipe = Pipe::default();
+        let outlet = Outlet::start(pipe.clone()).unwrap();
+        outlet.put("first\n".into(), Duration::from_millis(1));
+        assert!(outlet.clogged.load(Ordering::Relaxed));
+        // One more may be in the hand of the thread.
+        for _ in 0..LINES_WAITING_MAX + 10 {
+            outlet.put("next\n".into(), Duration::ZERO);
+        }
+        assert!((9..=11).contains(&outlet.lost.load(Ordering::Relaxed)));
+        pipe.open();
+        let text = pipe.until(|text| text.contains("lines are missing here"));
+        assert!(text.starts_with("first\n"), "{text}");
+        outlet.put("after\n".into(), Duration::from_secs(60));
+        assert!(pipe.until(|_| true).ends_with("next\nafter\n"));
+        assert!(!outlet.clogged.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -179,6 +179,13 @@ impl Book {
         let copy = tempfile::tempdir().unwrap();
         copy_dir(dir, copy.path());
         let mut queue = open(copy.path(), seed);
+        if copy.path().join("index").exists() {
+            // The segments were written first, so the index knows of nothing that they do not.
+            let known = (queue.state().marks, *queue.ledger());
+            queue.attach_index(copy.path());
+            queue.consult_index_within(Duration::from_secs(30));
+            assert_eq!((queue.state().marks, *queue.ledger()), known, "seed {seed}: the index is ahead");
+        }
         let before = Signal::ALL.map(|signal| queue.ledger().dropped(signal));
         let waiting = drain(&mut queue);
         for signal in Signal::ALL {

@@ -182,6 +182,8 @@ struct Run {
     /// Told to be delivered or given up by a call that did not return.
     open: [BTreeSet<u64>; 3],
     died: bool,
+    /// How often a request may have ended with the process: each time what it carried comes again.
+    deaths: u64,
     context: String,
 }
 
@@ -223,6 +225,7 @@ impl Run {
             in_memory: Default::default(),
             open: Default::default(),
             died: false,
+            deaths: 1,
             context,
         };
         run.live();
@@ -395,6 +398,24 @@ impl Run {
         self.chores();
     }
 
+    /// The next process dies as well, at operation `at` of its own, while it finds what the last one left and begins to work.
+    /// Returns whether it came so far.
+    fn die_again(&mut self, at: u64) -> bool {
+        let plan = Plan { first: at, ..self.disk.0.lock().unwrap().plan.clone() };
+        self.disk = FaultyDisk::new(plan);
+        self.deaths += 1;
+        self.died = false;
+        self.reopen(Box::new(self.disk.clone()));
+        self.chores();
+        self.append(&[(Signal::Logs, 2), (Signal::Traces, 1)], 200);
+        self.chores();
+        self.deliver(Signal::Logs, 1);
+        self.deliver(Signal::Traces, 1);
+        let came_so_far = self.disk.struck();
+        self.died = true;
+        came_so_far
+    }
+
     /// The disk works again, or another process starts: everything comes out, and the books agree.
     fn settle(mut self) {
         let dies = self.died || self.end == End::LateDeath;
@@ -446,7 +467,7 @@ impl Run {
             repeats += u64::from(!seen.insert(*id));
         }
         assert!(
-            repeats <= open,
+            repeats <= open * self.deaths,
             "{context}: {signal}: {repeats} repeats, {open} open: {:?}",
             self.delivered[at]
         );
@@ -531,6 +552,31 @@ fn files_that_cannot_be_read_for_a_while_lose_no_record() {
 #[test]
 fn death_at_any_operation_loses_no_record() {
     each_operation_fails(&plan(EVERY, libc::EIO, FOR_GOOD), End::Death);
+}
+
+#[test]
+fn death_while_a_death_is_recovered_from_loses_no_record() {
+    for overflow in [Overflow::DropOldest, Overflow::Shed] {
+        let plan = Plan { overflow, ..plan(EVERY, libc::EIO, FOR_GOOD) };
+        // Of the first deaths every seventh, which come in all kinds of work; of the second ones all.
+        for first in (0..).step_by(7) {
+            let mut struck = false;
+            for again in 0.. {
+                let mut run = Run::new(Plan { first, ..plan.clone() }, End::Death);
+                run.live_through();
+                struck = run.disk.struck();
+                let struck_again = struck && run.die_again(again);
+                run.settle();
+                if !struck_again {
+                    break;
+                }
+            }
+            if !struck {
+                assert!(first > 0, "nothing to fail");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -340,7 +340,10 @@ impl Lane {
 
     /// The request could not be made: whatever was thought of the head is doubtful.
     pub(super) fn not_sent(&mut self, now: Time, random: f64) {
-        self.isolation.reset();
+        // What has arrived already is not to be sent again.
+        if !self.isolation.neighbour_was_delivered() {
+            self.isolation.reset();
+        }
         self.urgent = true;
         self.wait(now, None, Bounds::default(), random);
     }

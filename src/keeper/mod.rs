@@ -29,6 +29,8 @@ mod own;
 mod pipeline;
 mod report;
 #[cfg(test)]
+mod summary_tests;
+#[cfg(test)]
 mod tests;
 mod tmp;
 
@@ -504,8 +506,9 @@ impl Worker {
             Job::Standing(reply) => answer(reply, self.intake.standing()),
             Job::Summary(reply) => {
                 self.close();
-                while self.intake.queue.count_one() {}
+                // First what would be lost: whoever asks waits for little, and counting may take long.
                 self.intake.queue.close();
+                while self.intake.queue.count_one() {}
                 answer(reply, self.intake.summary());
             }
         }

@@ -32,7 +32,7 @@ fn open_making(dir: &Path, making: Making) -> Intake {
 }
 
 /// The tests of this file are about what becomes of deliveries, whatever is made of them.
-fn logs_only() -> Making {
+pub(super) fn logs_only() -> Making {
     Making { signals: PerSignal::from_fn(|signal| signal == Signal::Logs), ..Making::default() }
 }
 
@@ -82,11 +82,11 @@ fn texts(records: &[LogRecord]) -> Vec<String> {
     records.iter().map(text).collect()
 }
 
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     format!(r#"{{"time":"2026-10-08T07:30:27.768Z","type":"function","record":"{text}"}}"#)
 }
 
-fn body(lines: impl IntoIterator<Item = String>) -> Vec<u8> {
+pub(super) fn body(lines: impl IntoIterator<Item = String>) -> Vec<u8> {
     format!("[{}]", lines.into_iter().collect::<Vec<_>>().join(",")).into_bytes()
 }
 

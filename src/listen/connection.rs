@@ -33,15 +33,20 @@ struct State {
     moved: u64,
     /// It has sent a whole request.
     proven: bool,
-    /// When its last byte came, or its phase began.
+    /// When it last was as far as a body that is being sent would have to be: [`FLOW_MIN_BYTES`] further, or at the begin.
     moved_at: Instant,
+    /// Bytes that have come since.
+    flowed: usize,
     /// Of a body that is being read, what is held of it. `None` while we cannot go on reading ourselves.
     unfinished_bytes: Option<usize>,
 }
 
-/// A peer that has sent nothing of its body for so long does not want to, in milliseconds. Lambda sends from memory over
-/// loopback: only a lack of CPU delays it, and that delays us as well.
+/// A peer that has sent less than [`FLOW_MIN_BYTES`] of its body for so long does not want to, in milliseconds. Lambda sends
+/// from memory over loopback: only a lack of CPU delays it, and that delays us as well.
 const STALLED_MIN_MS: u64 = 100;
+/// Less than half of what the longest body needs to come within its time (0.8 MB/s). A byte now and then must not be enough
+/// to keep what others need.
+const FLOW_MIN_BYTES: usize = 32 << 10;
 
 /// How soon a connection that waits for its peer is closed for another: the least first. A peer that has not shown
 /// itself to send requests goes first, then the one that has kept us waiting for longest.
@@ -97,8 +102,14 @@ impl Progress {
     pub(super) fn new(order: Arc<AtomicU64>, bell: Arc<Notify>) -> Self {
         let moved = order.fetch_add(1, Ordering::Relaxed);
         let snapshot = Snapshot { phase: Phase::Idle, phases: 0, bytes: 0 };
-        let state =
-            State { snapshot, moved, proven: false, moved_at: Instant::now(), unfinished_bytes: None };
+        let state = State {
+            snapshot,
+            moved,
+            proven: false,
+            moved_at: Instant::now(),
+            flowed: 0,
+            unfinished_bytes: None,
+        };
         Self { state: Mutex::new(state), order, bell }
     }
 
@@ -121,8 +132,11 @@ impl Progress {
     /// Notes that so much of the body is held; `None` while there is no memory to read on.
     pub(super) fn holds(&self, bytes: Option<usize>) {
         let mut state = self.state();
+        if state.unfinished_bytes.is_none() {
+            // It could not go on before.
+            state.flow_anew();
+        }
         state.unfinished_bytes = bytes;
-        state.moved_at = Instant::now();
     }
 
     /// How long it may keep us waiting, relative to others; `None` if it does not wait for its peer.
@@ -154,7 +168,10 @@ impl Progress {
         state.snapshot.bytes += bytes as u64;
         if bytes > 0 {
             state.moved = self.order.fetch_add(1, Ordering::Relaxed);
-            state.moved_at = Instant::now();
+            state.flowed = state.flowed.saturating_add(bytes);
+            if state.flowed >= FLOW_MIN_BYTES {
+                state.flow_anew();
+            }
             if state.snapshot.phase == Phase::Idle {
                 state.enter(Phase::Head);
             }
@@ -181,6 +198,11 @@ impl Progress {
 impl State {
     fn waits_for_peer(&self) -> bool {
         matches!(self.snapshot.phase, Phase::Idle | Phase::Head | Phase::Body)
+    }
+
+    fn flow_anew(&mut self) {
+        self.moved_at = Instant::now();
+        self.flowed = 0;
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -313,6 +335,23 @@ mod tests {
         // With its headers complete, a stranger is as good as anyone.
         first.enter(Phase::Body);
         assert!(second.patience() < first.patience());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_now_and_then_is_a_stall_and_a_steady_flow_is_none() {
+        let [trickle, flow] = [(); 2].map(|()| progress(&Arc::default()));
+        for progress in [&trickle, &flow] {
+            progress.enter(Phase::Body);
+            progress.holds(Some(1 << 20));
+        }
+        for _ in 0..40 {
+            tokio::time::advance(Duration::from_millis(STALLED_MIN_MS / 4)).await;
+            trickle.read(10);
+            trickle.holds(Some(1 << 20));
+            flow.read(FLOW_MIN_BYTES / 3);
+            assert_eq!(flow.stalled_bytes(Instant::now()), None);
+        }
+        assert_eq!(trickle.stalled_bytes(Instant::now()), Some(1 << 20));
     }
 
     #[test]

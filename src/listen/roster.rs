@@ -63,7 +63,8 @@ impl Roster {
         made
     }
 
-    /// Closes the connection with the largest unfinished body whose peer has stalled, for its memory.
+    /// Closes the connection with the largest unfinished body whose peer has stalled or sends next to nothing, for its
+    /// memory.
     pub(super) fn make_memory(&self, now: Instant) {
         let mut open = self.open();
         let largest =

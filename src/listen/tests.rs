@@ -515,6 +515,29 @@ async fn a_body_that_stalls_gives_its_memory_to_one_that_goes_on() {
 }
 
 #[tokio::test]
+async fn a_body_that_trickles_gives_its_memory_to_one_that_goes_on() {
+    let limits = Limits { memory_max_bytes: 150 * KIB, memory_wait: HANG, ..Limits::default() };
+    let mut running = Running::with(limits).await;
+    let mut large = running.peer().await;
+    large.send(format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 140 * KIB)).await;
+    large.send("x".repeat(100 * KIB)).await;
+    settle().await;
+    let mut peer = running.peer().await;
+    let send = async {
+        peer.send(post(&"y".repeat(100 * KIB))).await;
+        peer.expect(200).await;
+    };
+    // It never is silent for as long as a stall takes.
+    let trickle = async {
+        while large.0.write_all(b"x").await.is_ok() {
+            crate::clock::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (body, (), ()) = tokio::join!(running.keep(), send, trickle);
+    assert_eq!(body.len(), 100 * KIB);
+}
+
+#[tokio::test]
 async fn what_is_not_http_1_is_closed_and_harms_nobody_else() {
     let mut running = Running::with(Limits::default()).await;
     let mut bystander = running.peer().await;

@@ -4,7 +4,7 @@ use super::frame::{Header, Kind, Seq};
 use super::lane::{Item, Stored};
 use super::ledger::{Reason, Tally};
 use super::scan::walk;
-use super::shed::Room;
+use super::shed::{Going, Room};
 use super::state::{FRAMES_START, Mark};
 use super::store::{Queue, headers_of};
 use super::types::{AppendError, Batch, Overflow};
@@ -33,7 +33,7 @@ impl Queue {
         if fits {
             return Ok(Room::Whole);
         }
-        self.turn_away(batch, Reason::OverflowNewest)?;
+        self.turn_away(batch, Reason::OverflowNewest, true)?;
         Ok(Room::Nothing)
     }
 
@@ -42,12 +42,13 @@ impl Queue {
         self.disk_bytes() + self.store.memory_bytes() + size + FRAMES_START <= self.limits.max_bytes
     }
 
-    /// Counts blocks of a batch as given up.
+    /// Counts blocks of a batch as given up. `all`: nothing else of the delivery is kept, so that a repeat of it is known for
+    /// one, also to the next process.
     ///
     /// # Errors
     /// [`AppendError::NoRoom`] if the count cannot be kept either.
-    pub(super) fn turn_away(&mut self, batch: &Batch, reason: Reason) -> Result<(), AppendError> {
-        let before = (self.state.ledger, self.state.fragment);
+    pub(super) fn turn_away(&mut self, batch: &Batch, reason: Reason, all: bool) -> Result<(), AppendError> {
+        let before = (self.state.ledger, self.state.fragment, self.state.turned_away);
         let mut dropped = 0;
         for header in headers_of(batch, 0, 0) {
             let records = header.user_records();
@@ -58,8 +59,11 @@ impl Queue {
                 self.state.fragment = Seq::default();
             }
         }
+        if all {
+            self.state.turned_away = batch.delivery;
+        }
         if self.save_state().is_err() {
-            (self.state.ledger, self.state.fragment) = before;
+            (self.state.ledger, self.state.fragment, self.state.turned_away) = before;
             return Err(AppendError::NoRoom);
         }
         log::warn!("queue full: {dropped} new records dropped");
@@ -83,7 +87,7 @@ impl Queue {
         let counted = self.remaining.contains_key(&number) && !self.unverified.contains(&number);
         if !counted && !self.count(number) {
             // How much it holds is not known, so it cannot be counted as given up.
-            return false;
+            return !self.degraded && self.drop_behind(number);
         }
         let marks = self.state.marks;
         let mut waiting = Vec::new();
@@ -120,6 +124,17 @@ impl Queue {
             log::warn!("queue full: the oldest {total} records dropped");
         }
         saved.is_ok()
+    }
+
+    /// Gives up the oldest segment behind one that cannot be read. No mark can say so, for that one waits still: the segment
+    /// is taken out as one that is shed. Returns whether there was one.
+    fn drop_behind(&mut self, unreadable: u32) -> bool {
+        let behind: Vec<u32> =
+            self.store.all().map(|(number, _)| number).filter(|number| *number > unreadable).collect();
+        behind.into_iter().any(|number| {
+            let holds = self.store.len(number).is_some_and(|len| len > FRAMES_START);
+            holds && self.shed_segment(number, Going::Everything).is_ok_and(|kept| kept.is_none())
+        })
     }
 
     /// Moves `signal`'s mark past segment `number` and counts what is given up by that. `reports` were taken out of it:

@@ -35,7 +35,9 @@ impl Queue {
         let held = self.remaining.remove(&number).unwrap_or_default();
         let mut lost = 0;
         for (signal, held) in held.iter() {
-            let elsewhere = self.remaining.values().any(|remaining| remaining.get(signal).blocks > 0);
+            // Segments that are not counted yet may hold it.
+            let elsewhere = self.remaining.values().any(|remaining| remaining.get(signal).blocks > 0)
+                || self.store.all().any(|(other, _)| other != number && !self.remaining.contains_key(&other));
             // Of the oldest block, some records may be done.
             let done = if elsewhere { 0 } else { u64::from(marks.get(signal).records) };
             let records = held.records.saturating_sub(done);

@@ -3,9 +3,9 @@
 //! Nothing here syncs: what the kernel has survives the end of our process, and Lambda's `/tmp` does not
 //! outlive the kernel.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Only we may read what the function logged.
@@ -116,6 +116,22 @@ impl DiskFile for File {
 
     fn is_linked(&self) -> io::Result<bool> {
         Ok(self.metadata()?.nlink() > 0)
+    }
+}
+
+/// Takes `dir` and all that is below it away from everybody else: sled makes its files readable for all. Links are not
+/// followed.
+pub(super) fn keep_private_below(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(found) = entry.metadata() else { continue };
+        let mode = if found.is_dir() { DIRECTORY_MODE } else { FILE_MODE };
+        if !found.is_symlink() && found.mode() & 0o777 != mode {
+            // If that fails, the directory around it is private still.
+            drop(fs::set_permissions(entry.path(), Permissions::from_mode(mode)));
+        }
+        if found.is_dir() {
+            keep_private_below(&entry.path());
+        }
     }
 }
 

@@ -17,26 +17,43 @@ const DRAINED_SEGMENT_MAX_BYTES: u64 = 128 << 10;
 impl Queue {
     /// The request up to `to` was taken.
     pub fn done(&mut self, signal: Signal, to: Mark) {
-        self.land(signal);
-        self.advance(signal, to);
+        if self.is_of_this_queue(signal, to) {
+            self.land(signal);
+            self.advance(signal, to);
+        }
+    }
+
+    /// Whether `to` is known to mean the frames that the request was made of. After a panic the queue was opened anew since
+    /// the request began, and numbers that stood for frames in memory may stand for others.
+    fn is_of_this_queue(&self, signal: Signal, to: Mark) -> bool {
+        match &self.lanes.get(signal).flight {
+            Some(flight) => flight.to.seq == to.seq,
+            None => to.records == 0 && to.seq.segment() < self.first_own,
+        }
     }
 
     /// The request up to `to` was taken, but `rejected` of its records were not (OTLP partial success).
     pub fn done_but(&mut self, signal: Signal, to: Mark, rejected: u64) {
-        self.state.ledger.drop(Tally { signal, reason: Reason::Rejected, records: rejected });
-        self.done(signal, to);
+        if self.is_of_this_queue(signal, to) {
+            self.state.ledger.drop(Tally { signal, reason: Reason::Rejected, records: rejected });
+            self.done(signal, to);
+        }
     }
 
     /// The request up to `to` was taken by the backend: `records` of the user's; `rejected` more of them were not.
     pub fn delivered(&mut self, signal: Signal, to: Mark, records: u64, rejected: u64) {
-        self.state.ledger.deliver(signal, records);
-        self.done_but(signal, to, rejected);
+        if self.is_of_this_queue(signal, to) {
+            self.state.ledger.deliver(signal, records);
+            self.done_but(signal, to, rejected);
+        }
     }
 
     /// The request up to `to` was taken by the fallback: `records` of the user's; `rejected` more of them were not.
     pub fn handed_over(&mut self, signal: Signal, to: Mark, records: u64, rejected: u64) {
-        self.state.ledger.hand_over(signal, records);
-        self.done_but(signal, to, rejected);
+        if self.is_of_this_queue(signal, to) {
+            self.state.ledger.hand_over(signal, records);
+            self.done_but(signal, to, rejected);
+        }
     }
 
     /// The request up to `to` will never be taken: its records are given up and counted.
@@ -98,7 +115,11 @@ impl Queue {
             }
         }
         if records > 0 {
-            log::warn!("queue: {records} records of {signal} are damaged or were removed by somebody else");
+            if self.damage.counted(records) > 0 {
+                log::warn!(
+                    "queue: {records} records of {signal} are damaged or were removed by somebody else"
+                );
+            }
             self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
         }
     }
@@ -149,7 +170,8 @@ impl Queue {
     /// Copies the carry frame to the newest segment, because the one it lies in is to go. Returns whether that may go
     /// now.
     fn move_carry(&mut self) -> bool {
-        let Some(item) = self.find(self.state.carry) else { return true };
+        let found = self.find(self.state.carry).filter(|item| item.header.kind == Kind::Carry);
+        let Some(item) = found else { return true };
         let mut payload = Vec::new();
         match self.read_payload(&item, &mut payload) {
             Ok(()) => {}
@@ -211,6 +233,8 @@ impl Queue {
             log::warn!("queue: cannot save the state: {error}");
         }
         self.unsaved = written.is_err();
+        // After the segment, so that a process that dies in between leaves the segments ahead. Where these refuse it, the
+        // index may be all that knows.
         self.note_state();
         written
     }
@@ -235,6 +259,8 @@ impl Queue {
         let mut position = Position::start_of(seq.segment());
         loop {
             match step(&mut self.store, &mut position) {
+                // Another frame in its place is none of it.
+                Step::Frame(header, _) if header.seq == seq && header.kind != Kind::Fragment => break,
                 Step::Frame(header, payload_offset) if header.seq == seq => {
                     match self.plain(&Item { header, payload_offset }) {
                         Ok(body) => return Some((seq, header.received, body)),
@@ -296,9 +322,12 @@ impl Queue {
     }
 
     /// Gives up the first `refused` records of `signal` that are not done, and notes that the `delivered` ones
-    /// after those have arrived, in one step.
+    /// after those have arrived, in one step. If an alibi was sent, it is the one that has, and no other in its place.
     pub fn settle(&mut self, signal: Signal, refused: u64, delivered: u64) {
         let refused_to = self.mark_after(signal, refused);
+        let alibi = self.lanes.get_mut(signal).alibi.take();
+        let delivered =
+            if alibi.is_none_or(|alibi| self.follows(signal, refused_to, alibi)) { delivered } else { 0 };
         let to = self.mark_after(signal, refused.saturating_add(delivered));
         let records = self.user_records_until(signal, refused_to);
         let arrived = self.user_records_until(signal, to).saturating_sub(records);
@@ -307,6 +336,12 @@ impl Queue {
         self.unreport_until(signal, refused_to);
         self.keep(signal);
         self.advance(signal, to);
+    }
+
+    /// Whether the first record of `signal` after `mark` is record `place` of block `seq`.
+    fn follows(&self, signal: Signal, mark: Mark, (seq, place): (Seq, u32)) -> bool {
+        let next = self.lanes.get(signal).items().find(|item| item.header.seq > mark.seq);
+        place == mark.records && next.is_some_and(|item| item.header.seq == seq)
     }
 
     // === Telling ===

@@ -14,7 +14,7 @@
 //! - values stay below 4 KiB, and a file that has grown is written anew: sled never shrinks one.
 
 use super::bytes::crc32;
-use super::disk::{DIRECTORY_MODE, Disk, RealDisk, bytes_on_disk_below};
+use super::disk::{DIRECTORY_MODE, Disk, RealDisk, bytes_on_disk_below, keep_private_below};
 use super::notes::{Entry, Found, SegmentRow};
 use super::state::{SLOT_BYTES, State};
 use super::types::Waiting;
@@ -96,6 +96,7 @@ impl Worker {
                 None
             }
         };
+        self.measure();
         let mut failures = 0;
         let mut unmeasured = MEASURE_EVERY_ENTRIES;
         while let Ok(first) = inbox.recv() {
@@ -116,15 +117,21 @@ impl Worker {
                 }
             }
             unmeasured = 0;
-            let bytes = bytes_on_disk_below(&self.dir);
-            self.bytes.store(bytes, Ordering::Relaxed);
-            if bytes > INDEX_MAX_BYTES
+            if self.measure() > INDEX_MAX_BYTES
                 && let Some(open) = db.take()
             {
                 db = self.write_anew(open);
             }
         }
         drop_guarded(db);
+    }
+
+    /// Looks how much it takes on disk, what could not be removed included, and that nobody else may read it.
+    fn measure(&self) -> u64 {
+        keep_private_below(&self.dir);
+        let bytes = bytes_on_disk_below(&self.dir).saturating_add(bytes_on_disk_below(&self.trash()));
+        self.bytes.store(bytes, Ordering::Relaxed);
+        bytes
     }
 
     /// Opens the database, whatever state it is in: as it is, then without what sled can do without, then anew.
@@ -193,7 +200,7 @@ impl Worker {
         self.dir.with_extension("trash")
     }
 
-    /// What a process that died within [`discard`](Self::discard) left. The budget does not count it.
+    /// What a process that died within [`discard`](Self::discard) left.
     fn remove_rest(&self) {
         drop(RealDisk.remove_all(&self.trash()));
     }

@@ -82,6 +82,9 @@ pub(super) struct Lane {
     pub flight: Option<Flight>,
     /// The last block that was asked for by who sends, as long as its fate is open.
     pub asked_for: Seq,
+    /// The record that was sent last as an alibi, by its block and its place in that, until there is no more to be
+    /// settled of it: it may have arrived, which no mark says.
+    pub alibi: Option<(Seq, u32)>,
 }
 
 impl Lane {
@@ -98,6 +101,7 @@ impl Lane {
             payload_tries: 0,
             flight: None,
             asked_for: Seq::default(),
+            alibi: None,
         }
     }
 
@@ -133,7 +137,9 @@ impl Lane {
                 Step::Damage(bytes) => {
                     if self.signal == Signal::Logs {
                         let Position { segment, offset } = self.scanned;
-                        log::warn!("queue: segment {segment}: {bytes} damaged bytes before {offset} skipped");
+                        log::debug!(
+                            "queue: segment {segment}: {bytes} damaged bytes before {offset} skipped"
+                        );
                     }
                 }
                 Step::Unreadable => {

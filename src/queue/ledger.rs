@@ -208,6 +208,37 @@ impl Ledger {
         }
     }
 
+    /// Takes over the counts of `ahead`, and keeps what was counted here since `known`, which both know of. What was reported
+    /// and told only if `reports` and `told` say so.
+    pub(super) fn catch_up(&mut self, ahead: &Self, known: &Self, reports: bool, told: bool) {
+        let sum = |ours: &mut u64, ahead: u64, known: u64| {
+            *ours = ours.saturating_add(ahead).saturating_sub(known);
+        };
+        for signal in Signal::ALL {
+            sum(self.handed.get_mut(signal), ahead.handed(signal), known.handed(signal));
+            sum(self.delivered.get_mut(signal), ahead.delivered(signal), known.delivered(signal));
+            let (ours, theirs) = (self.accounts.get_mut(signal), ahead.accounts.get(signal));
+            let known_account = known.accounts.get(signal);
+            for ((ours, theirs), known) in
+                ours.dropped.iter_mut().zip(theirs.dropped).zip(known_account.dropped)
+            {
+                sum(ours, theirs, known);
+            }
+            if reports {
+                for ((ours, theirs), known) in
+                    ours.reported.iter_mut().zip(theirs.reported).zip(known_account.reported)
+                {
+                    sum(ours, theirs, known);
+                }
+            }
+            if told {
+                let since = self.told.get(signal).less(known.told.get(signal));
+                *self.told.get_mut(signal) = *ahead.told.get(signal);
+                self.told.get_mut(signal).add(&since);
+            }
+        }
+    }
+
     /// What was given up and not reported yet.
     pub fn unreported(&self) -> Vec<Tally> {
         let mut tallies = Vec::new();

@@ -35,7 +35,9 @@
 mod block;
 mod budget;
 mod bytes;
+mod catch_up;
 mod close;
+mod damage;
 mod deliveries;
 mod disk;
 mod fate;

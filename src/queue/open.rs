@@ -1,11 +1,14 @@
 //! Finding what is there: the segments and their latest state, what the newest frames say, and how much waits.
 
+use super::catch_up::AtOpen;
+use super::damage::Damage;
 use super::deliveries::Deliveries;
 use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
 use super::lane::{Lane, Stored};
+use super::ledger::{Reason, Tally};
 use super::notes::{Entry, Index};
-use super::scan::{Position, Step, step, walk};
+use super::scan::{Position, Step, step, walk, walk_past};
 use super::segments::{Segments, StoreError};
 use super::state::{FRAMES_START, Mark, State};
 use super::store::{Queue, Remaining};
@@ -34,6 +37,7 @@ impl Queue {
             problem = Some(error);
             State { queue_id, ..State::default() }
         });
+        let found = AtOpen::new(&state);
         let opened = Opened { problem, bytes: store.disk_bytes(), segments: store.all().count() };
         let mut queue = Self {
             first_own: store.next_number(),
@@ -46,6 +50,7 @@ impl Queue {
             written: Remaining::default(),
             unverified: BTreeSet::new(),
             unreadable: BTreeSet::new(),
+            passed_over: BTreeMap::new(),
             index: None,
             unnoted: Vec::new(),
             lowest: BTreeMap::new(),
@@ -54,6 +59,8 @@ impl Queue {
             degraded: false,
             unsaved: false,
             index_is_behind: true,
+            found,
+            damage: Damage::default(),
         };
         queue.read_newest();
         (queue, opened)
@@ -82,13 +89,14 @@ impl Queue {
         let mut carry = self.state.carry;
         let mut joins = Vec::new();
         for number in newest {
-            let Self { store, state, deliveries, .. } = self;
+            let Self { store, state, deliveries, found, .. } = self;
             walk(store, number, |header, _| {
                 deliveries.note(header);
                 match header.kind {
                     Kind::Report(tally) if header.seq > state.reported => {
                         state.ledger.report(tally);
                         state.reported = header.seq;
+                        found.reports.push((header.seq, tally));
                     }
                     Kind::Fragment if header.seq > fragment => fragment = header.seq,
                     Kind::Carry if header.seq > carry => carry = header.seq,
@@ -100,32 +108,69 @@ impl Queue {
         let joined = joins.iter().any(|(seq, delivery)| {
             *seq == fragment && self.deliveries.get(*delivery).is_some_and(|progress| progress.is_whole())
         });
+        if self.state.turned_away != 0 {
+            self.deliveries.note_whole(self.state.turned_away);
+        }
         self.state.fragment = if joined { Seq::default() } else { fragment };
         self.state.carry = carry;
     }
 
-    /// Counts what waits in segment `number` by walking its frames. Returns whether it could be read.
+    /// Counts what waits in segment `number` by walking its frames. Returns whether it could be read. What is not there any
+    /// more waits as well, until the signal comes to it and counts it as damaged: then, and only then, the mark says so.
     pub(super) fn count(&mut self, number: u32) -> bool {
+        // Nothing of it was done when the index told of it, and nothing can have been since.
+        let written = self.remaining.get(&number).filter(|_| self.unverified.contains(&number)).copied();
         let mut remaining = Remaining::default();
+        let mut found = Remaining::default();
+        let mut skipped = 0;
+        let passed_over = self.passed_over.get(&number).copied();
+        let mut given_up = PerSignal::<u64>::default();
         let mut last = None;
         let mut missing = 0;
         let Self { store, state, deliveries, .. } = self;
-        let whole = walk(store, number, |header, _| {
+        let visit = |header: &Header, _| {
             deliveries.note_older(header);
-            // A frame that is missing is counted with the one after it, as the record it held at least.
+            // A frame that is missing is counted with the one after it, as the record it held at least: what it held is
+            // known of a segment that the index has a row of.
             missing += u64::from(missing_between(last, header.seq));
             last = Some(header.seq);
             if header.seq <= state.marks.get(header.signal).seq {
                 missing = 0;
+                let passed = passed_over.is_some_and(|marks| header.seq > marks.get(header.signal).seq);
+                if passed && header.kind.is_sent() {
+                    *given_up.get_mut(header.signal) += header.user_records();
+                }
             } else if header.kind.is_sent() {
                 let waiting = remaining.get_mut(header.signal);
                 waiting.add(header);
+                found.get_mut(header.signal).add(header);
                 let missing = std::mem::take(&mut missing);
                 waiting.blocks += missing;
                 waiting.records += missing;
             }
-        });
+        };
+        let whole = walk_past(store, number, visit, |bytes| skipped += bytes);
+        if whole && self.passed_over.remove(&number).is_some() {
+            // No mark will come to them any more.
+            for (signal, records) in given_up.iter() {
+                self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records: *records });
+            }
+            let records: u64 = given_up.iter().map(|(_, records)| records).sum();
+            log::warn!(
+                "queue: {records} records given up: their segment {number} could not be read when they were due"
+            );
+            drop(self.save_state());
+        }
         if whole {
+            for (signal, written) in written.iter().flat_map(PerSignal::iter) {
+                let (waiting, found) = (remaining.get_mut(signal), found.get(signal));
+                waiting.blocks = found.blocks.max(written.blocks);
+                waiting.records = found.records.max(written.records);
+            }
+            let lost = remaining
+                .iter()
+                .map(|(signal, waiting)| waiting.records.saturating_sub(found.get(signal).records));
+            self.damage.note(skipped, lost.sum());
             self.unverified.remove(&number);
             self.remaining.insert(number, remaining);
         } else {
@@ -139,7 +184,10 @@ impl Queue {
     pub fn count_one(&mut self) -> bool {
         let uncounted =
             |number: &u32| !self.remaining.contains_key(number) && !self.unreadable.contains(number);
-        let Some(number) = self.store.all().map(|(number, _)| number).find(uncounted) else { return false };
+        let Some(number) = self.store.all().map(|(number, _)| number).find(uncounted) else {
+            self.damage.tell();
+            return false;
+        };
         if self.count(number) {
             self.retire();
         }
@@ -164,16 +212,20 @@ impl Queue {
         // What was not flushed before a SIGKILL is known from the segments alone, until those are removed.
         let flushed: HashSet<u128> = found.deliveries.iter().copied().collect();
         self.unnoted = self.deliveries.all().filter(|delivery| !flushed.contains(delivery)).collect();
-        self.note_deliveries();
+        if !self.degraded {
+            self.note_deliveries();
+        }
         for delivery in found.deliveries.into_iter().rev() {
             self.deliveries.note_older_whole(delivery);
         }
-        if let Some(state) = found.state.filter(|state| state.queue_id == self.state.queue_id) {
-            self.catch_up_with(&state);
+        let ours = found.state.filter(|state| state.queue_id == self.state.queue_id);
+        if let Some(state) = &ours {
+            self.catch_up_with(state);
         }
         // With the state the deliveries are flushed; the next delivery to the backend may be a long time off.
         self.note(Entry::State(Box::new(self.state)));
-        for (number, row) in found.segments {
+        // What is missing of a row counts as damaged, so rows of another queue are none of ours.
+        for (number, row) in found.segments.into_iter().filter(|_| ours.is_some()) {
             // A mark within the segment or past it: only its frames tell what waits.
             let untouched = self.state.marks.iter().all(|(_, mark)| mark.seq.segment() < number);
             if untouched && self.store.len(number) == Some(row.len) && !self.remaining.contains_key(&number) {
@@ -182,22 +234,6 @@ impl Queue {
             }
         }
         true
-    }
-
-    /// The index may have seen what could not be written into a segment.
-    fn catch_up_with(&mut self, state: &State) {
-        // It may speak of segments that were in memory only, whose numbers were given out again since.
-        let all_found = Mark { seq: Seq::new(self.first_own.saturating_sub(1), u32::MAX), records: 0 };
-        for (signal, mark) in state.marks.iter() {
-            let to = (*mark).min(all_found);
-            if to > *self.state.marks.get(signal) && !self.in_flight(signal) {
-                self.advance(signal, to);
-                // Counted when the mark was elsewhere.
-                let first_own = self.first_own;
-                self.remaining.retain(|number, _| *number >= first_own);
-                self.unverified.clear();
-            }
-        }
     }
 
     /// Looks again at a directory that could not be used, and brings what memory holds behind what is found
@@ -227,6 +263,7 @@ impl Queue {
         state.ledger.add(&self.state.ledger);
         state.generation = state.generation.max(self.state.generation);
         self.state = state;
+        self.found = AtOpen::new(&state);
         self.first_own = self.store.next_number();
         self.read_newest();
         self.degraded = false;
@@ -343,8 +380,10 @@ pub(super) fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) 
         state = State { queue_id, ledger: state.ledger, generation: state.generation, ..State::default() };
         adopt(store, &state);
     }
-    for (_, mark) in state.marks.iter() {
-        store.number_at_least(mark.seq.segment().saturating_add(1));
+    // What lay in memory only is gone, and its numbers must not come to mean something else.
+    let own = [state.reported, state.fragment, state.carry, state.told];
+    for seq in state.marks.iter().map(|(_, mark)| mark.seq).chain(own) {
+        store.number_at_least(seq.segment().saturating_add(1));
     }
     Ok(state)
 }

@@ -62,7 +62,17 @@ pub(super) fn step(store: &mut Segments, position: &mut Position) -> Step {
 
 /// Visits the intact frames of segment `number` in order, each with the place of its payload. Returns whether all of it
 /// could be read.
-pub(super) fn walk(store: &mut Segments, number: u32, mut visit: impl FnMut(&Header, u64)) -> bool {
+pub(super) fn walk(store: &mut Segments, number: u32, visit: impl FnMut(&Header, u64)) -> bool {
+    walk_past(store, number, visit, |_| {})
+}
+
+/// As [`walk`], and tells the length of each run of bytes that are no frame.
+pub(super) fn walk_past(
+    store: &mut Segments,
+    number: u32,
+    mut visit: impl FnMut(&Header, u64),
+    mut damaged: impl FnMut(u64),
+) -> bool {
     let mut position = Position::start_of(number);
     let mut last = None;
     loop {
@@ -71,7 +81,8 @@ pub(super) fn walk(store: &mut Segments, number: u32, mut visit: impl FnMut(&Hea
                 last = Some(header.seq);
                 visit(&header, payload_offset);
             }
-            Step::Frame(..) | Step::Damage(_) => {}
+            Step::Damage(bytes) => damaged(bytes),
+            Step::Frame(..) => {}
             Step::End => return true,
             Step::Unreadable => return false,
         }

@@ -75,6 +75,8 @@ impl Queue {
             let lane = self.lanes.get_mut(signal);
             lane.flight = Some(Flight::new(to));
             lane.asked_for = to.seq;
+            // Whoever sends everything again has nothing to settle.
+            lane.alibi = None;
             return Some(Request {
                 signal,
                 body,
@@ -243,7 +245,9 @@ impl Queue {
             _ => (*items.next()?, 0),
         };
         drop(items);
-        self.lanes.get_mut(signal).asked_for = item.header.seq;
+        let lane = self.lanes.get_mut(signal);
+        lane.asked_for = item.header.seq;
+        lane.alibi = Some((item.header.seq, place));
         self.subset(signal, &item, wire, encoding, place..place + 1).ok()
     }
 
@@ -291,7 +295,10 @@ impl Queue {
     /// Gives up the oldest block of `signal`, which cannot be sent.
     fn lose_head(&mut self, signal: Signal, why: &str) {
         let Some(head) = self.lanes.get(signal).head().copied() else { return };
-        log::warn!("queue: block {} ({} records) given up: {why}", head.header.seq.0, head.header.records);
+        if let Some(blocks) = self.damage.block() {
+            let (seq, records) = (head.header.seq.0, head.header.records);
+            log::warn!("queue: block {seq} ({records} records) given up: {why}; {blocks} such blocks so far");
+        }
         self.lose(signal, &head);
     }
 

@@ -43,6 +43,15 @@ pub(super) enum Room {
     Nothing,
 }
 
+/// Which records of a segment are given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Going {
+    /// Those of one class.
+    Class(u8),
+    /// All of them, but for reports, as the oldest there are.
+    Everything,
+}
+
 /// What a segment comes to without the records that are given up.
 struct Rewritten {
     bytes: Vec<u8>,
@@ -84,15 +93,16 @@ impl Queue {
                 for block in &goes {
                     *turned_away.get_mut(block.signal) += u64::from(block.records);
                 }
-                self.turn_away(&Batch { blocks: goes, ..*new }, Reason::Shed)?;
-                let part = Batch { blocks: stays, ..*new };
                 // What is to be remembered is no use without what it came with.
-                if part.blocks.iter().all(|block| block.kind == Kind::Carry) {
+                let all = stays.iter().all(|block| block.kind == Kind::Carry);
+                self.turn_away(&Batch { blocks: goes, ..*new }, Reason::Shed, all)?;
+                let part = Batch { blocks: stays, ..*new };
+                if all {
                     return Ok(Room::Nothing);
                 }
                 rest = Some(part);
             } else if stays && !self.degraded {
-                match self.shed_segment(number, oldest) {
+                match self.shed_segment(number, Going::Class(oldest)) {
                     Ok(None) => {}
                     Ok(Some(lowest)) => {
                         passed_over.insert(number, lowest);
@@ -147,12 +157,12 @@ impl Queue {
         }
     }
 
-    /// Gives up the records of `class` in segment `number`. If there are none that could be given up now, returns the lowest
+    /// Gives up the records in segment `number` that are `going`. If there are none that could be given up now, returns the lowest
     /// class of those that could.
     ///
     /// # Errors
     /// If the disk does not take the segment in its new form; nothing has changed then.
-    fn shed_segment(&mut self, number: u32, class: u8) -> Result<Option<u8>, StoreError> {
+    pub(super) fn shed_segment(&mut self, number: u32, going: Going) -> Result<Option<u8>, StoreError> {
         if self.store.active() == Some(number) || self.store.carries_state(number) {
             self.begin_segment()?;
         }
@@ -160,7 +170,7 @@ impl Queue {
         if !counted && !self.count(number) {
             return Ok(Some(NOTHING));
         }
-        let Some(made) = self.without(number, class)? else { return Ok(Some(NOTHING)) };
+        let Some(made) = self.without(number, going)? else { return Ok(Some(NOTHING)) };
         if made.gone.is_empty() {
             // What was known of it was done meanwhile, or is being sent.
             self.lowest.insert(number, made.lowest);
@@ -171,7 +181,7 @@ impl Queue {
             *records.get_mut(header.signal) += header.user_records();
         }
         let len = if made.stays { made.bytes.len() as u64 } else { 0 };
-        self.state.shedding = Shedding { segment: number, len, records };
+        self.state.shedding = Shedding { segment: number, len, records, oldest: going == Going::Everything };
         let replaced = self.replace(number, &made, len);
         let shedding = std::mem::take(&mut self.state.shedding);
         if let Err(error) = replaced {
@@ -180,7 +190,14 @@ impl Queue {
         }
         self.give_up(&shedding, &made);
         let total: u64 = shedding.records.iter().map(|(_, records)| records).sum();
-        log::warn!("queue full: the {total} least severe records of segment {number} dropped");
+        match going {
+            Going::Class(_) => {
+                log::warn!("queue full: the {total} least severe records of segment {number} dropped");
+            }
+            Going::Everything => {
+                log::warn!("queue full: the oldest {total} records that can be read dropped")
+            }
+        }
         Ok(None)
     }
 
@@ -219,8 +236,8 @@ impl Queue {
         }
     }
 
-    /// Segment `number` without its records of `class`; `None` if it cannot be read now.
-    fn without(&mut self, number: u32, class: u8) -> Result<Option<Rewritten>, StoreError> {
+    /// Segment `number` without its records that are `going`; `None` if it cannot be read now.
+    fn without(&mut self, number: u32, going: Going) -> Result<Option<Rewritten>, StoreError> {
         let spared = PerSignal::from_fn(|signal| self.spared(signal));
         let mut head = vec![0; FRAMES_START as usize];
         if self.store.read(number, &mut head, 0).is_err() {
@@ -247,7 +264,7 @@ impl Queue {
             let is_done = header.seq <= self.state.marks.get(header.signal).seq;
             let waits = header.kind.is_sent() && !is_done;
             let is_spared = header.seq <= *spared.get(header.signal);
-            let goes = waits && class_of(&header) == class && !is_spared;
+            let goes = waits && going.takes(&header) && !is_spared;
             let needed = header.seq == self.state.fragment || header.seq == self.state.carry;
             if goes {
                 made.gone.push(header);
@@ -282,9 +299,10 @@ impl Queue {
         }
     }
 
-    /// The last block of `signal` that is being sent, in part or as a whole: what becomes of it is open.
+    /// The last block of `signal` that is being sent, in part or as a whole, or was as an alibi: what becomes of it is open.
     fn spared(&mut self, signal: Signal) -> Seq {
-        let mut spared = self.lanes.get(signal).asked_for;
+        let lane = self.lanes.get(signal);
+        let mut spared = lane.asked_for.max(lane.alibi.map_or(Seq::default(), |(seq, _)| seq));
         if self.state.marks.get(signal).records > 0 {
             self.fill(signal, u32::MAX);
             spared = spared.max(self.lanes.get(signal).head().map_or(Seq(u64::MAX), |item| item.header.seq));
@@ -296,7 +314,17 @@ impl Queue {
 impl Shedding {
     /// Counts what it gave up.
     pub(super) fn count_in(&self, ledger: &mut Ledger) {
-        count_shed(&self.records, |tally| ledger.drop(tally));
+        let reason = if self.oldest { Reason::Overflow } else { Reason::Shed };
+        count_shed(&self.records, |tally| ledger.drop(Tally { reason, ..tally }));
+    }
+}
+
+impl Going {
+    fn takes(self, header: &Header) -> bool {
+        match self {
+            Self::Class(class) => class_of(header) == class,
+            Self::Everything => class_of(header) != NOTHING,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::frame::Seq;
 use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
-/// Length of one slot in bytes: the state takes 848, the rest is zero and room for later versions.
+/// Length of one slot in bytes: the state takes 865, the rest is zero and room for later versions.
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
 pub(super) const SLOTS: u64 = 2;
@@ -42,6 +42,8 @@ pub struct Shedding {
     pub len: u64,
     /// Records that are given up by it.
     pub records: PerSignal<u64>,
+    /// As the oldest there are, rather than as the least severe.
+    pub oldest: bool,
 }
 
 /// Everything about the queue that its frames do not say.
@@ -67,6 +69,9 @@ pub struct State {
     pub told_at: u64,
     /// What is being shed.
     pub shedding: Shedding,
+    /// Hash of the last delivery that was counted as given up instead of being kept; zero if none was. It has no frames to be
+    /// known by when Lambda repeats it.
+    pub turned_away: u128,
 }
 
 impl State {
@@ -96,6 +101,8 @@ impl State {
         for (_, records) in self.shedding.records.iter() {
             slot.extend_from_slice(&records.to_le_bytes());
         }
+        slot.push(u8::from(self.shedding.oldest));
+        slot.extend_from_slice(&self.turned_away.to_le_bytes());
         slot.resize(SLOT_BYTES - 4, 0);
         let crc = crc32(&slot);
         slot.extend_from_slice(&crc.to_le_bytes());
@@ -130,6 +137,8 @@ impl State {
         for signal in Signal::ALL {
             *state.shedding.records.get_mut(signal) = fields.u64()?;
         }
+        state.shedding.oldest = fields.u8()? != 0;
+        state.turned_away = fields.u128()?;
         let own = [state.reported, state.fragment, state.carry, state.told];
         let mut named = state.marks.iter().map(|(_, mark)| mark.seq).chain(own);
         let plausible = named.all(|seq| seq.segment() <= SEGMENT_MAX) && state.generation <= GENERATION_MAX;
@@ -156,7 +165,8 @@ const _: () = assert!(
         + Ledger::TOLD_BYTES
         + 16
         + Ledger::LATER_BYTES
-        + 36
+        + 37
+        + 16
         + 4
         <= SLOT_BYTES
 );
@@ -175,6 +185,7 @@ mod tests {
             carry: Seq(10),
             told: Seq(11),
             told_at: 12,
+            turned_away: 13,
             ..State::default()
         };
         *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };
@@ -183,7 +194,8 @@ mod tests {
         state.ledger.deliver(Signal::Metrics, 5);
         let totals = state.ledger.untold(Signal::Metrics, 6);
         state.ledger.tell(Signal::Metrics, &totals);
-        state.shedding = Shedding { segment: 3, len: 7_000, records: PerSignal::from_fn(|_| 9) };
+        state.shedding =
+            Shedding { segment: 3, len: 7_000, records: PerSignal::from_fn(|_| 9), oldest: true };
         state
     }
 

@@ -2,6 +2,8 @@
 //! Here is how it appends; `open` finds what is there, `budget` makes room, `send` puts requests together,
 //! `fate` settles them.
 
+use super::catch_up::AtOpen;
+use super::damage::Damage;
 use super::deliveries::{Deliveries, Progress};
 use super::frame::{Header, Kind, Seq};
 use super::lane::{Filled, Item, Lane};
@@ -9,7 +11,7 @@ use super::ledger::Ledger;
 use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::segments::{Segments, StoreError};
 use super::shed::{Room, count_shed};
-use super::state::{FRAMES_START, State};
+use super::state::{FRAMES_START, Mark, State};
 use super::types::{AppendError, Appended, Batch, Limits, Oldest, Waiting};
 use crate::{PerSignal, Signal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,8 @@ pub struct Queue {
     pub(super) unverified: BTreeSet<u32>,
     /// Segments that could not be read when they were to be counted.
     pub(super) unreadable: BTreeSet<u32>,
+    /// Those of them that a signal was given up in before anybody knew what they hold, with the marks of then.
+    pub(super) passed_over: BTreeMap<u32, PerSignal<Mark>>,
     pub(super) index: Option<Index>,
     /// Deliveries that the index does not know of yet.
     pub(super) unnoted: Vec<u128>,
@@ -47,6 +51,10 @@ pub struct Queue {
     pub(super) unsaved: bool,
     /// The index may hold a state that is not the latest of this process and would be taken for it.
     pub(super) index_is_behind: bool,
+    /// What the segments said at open.
+    pub(super) found: AtOpen,
+    /// What was found damaged.
+    pub(super) damage: Damage,
 }
 
 impl Queue {
@@ -163,7 +171,11 @@ impl Queue {
                     }
                     counts += 1;
                     if !self.count(number) {
-                        self.lanes.get_mut(signal).stall_at(number);
+                        let lane = self.lanes.get_mut(signal);
+                        lane.stall_at(number);
+                        if !lane.is_stalled() && !self.remaining.contains_key(&number) {
+                            self.passed_over.entry(number).or_insert(self.state.marks);
+                        }
                     }
                 }
             }
@@ -241,7 +253,8 @@ impl Queue {
         }
         self.store.append(&bytes, headers.len() as u32)?;
         self.unnoted.push(batch.delivery);
-        if self.unnoted.len() >= DELIVERIES_PER_ROW_MAX {
+        // What only memory holds may go with the process: no later one may take a repeat of it for known.
+        if !self.degraded && self.unnoted.len() >= DELIVERIES_PER_ROW_MAX {
             self.note_deliveries();
         }
         let remaining = self.remaining.entry(number).or_default();

@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)] // each test is a crate of its own // a test fails by panicking
 #![allow(dead_code)]
 
+pub mod disk;
+
 use flate2::read::GzDecoder;
 use outlast::Signal;
 use outlast::encode::{Framing, Parts, SplitError, WireFormat};

@@ -215,6 +215,24 @@ async fn bodies_that_trickle() {
 }
 
 #[tokio::test]
+async fn bodies_that_fill_the_memory_and_then_trickle() {
+    shrugs_off(
+        |mut stream| {
+            Box::pin(async move {
+                send(&mut stream, format!("{POST}content-length: 7000000\r\n\r\n[")).await?;
+                send(&mut stream, " ".repeat(1 << 20)).await?;
+                loop {
+                    send(&mut stream, " ").await?;
+                    tokio::time::sleep(ms(10)).await;
+                }
+            })
+        },
+        16,
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn chunks_without_end() {
     shrugs_off(
         |mut stream| {

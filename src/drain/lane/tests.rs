@@ -142,3 +142,28 @@ fn a_flight_ends_by_its_time_out_without_the_time_it_lay_frozen() {
     assert!(!thawed.is_alibi());
     assert_eq!(thawed.ends_at(ms(5_000)), ms(2_000));
 }
+
+#[test]
+fn an_alibi_that_was_accepted_is_not_forgotten_when_a_request_cannot_be_made() {
+    let of_one = || level(3, 1, 1, 100);
+    let mut lane = lane(of_one());
+    for _ in 0..5 {
+        lane.server_error(&sent(1, 1, 100), false);
+    }
+    assert_eq!(lane.portion(BATCH_MAX_BYTES, u64::MAX), Portion::Alibi);
+    lane.delivered(&Sent { head: 2, ..sent(1, 1, 100) }, of_one(), true);
+    lane.not_sent(ms(0), 0.5);
+    lane.level_changed(of_one());
+    // What is accused goes alone, and its neighbour is marked with it.
+    assert_eq!(lane.portion(BATCH_MAX_BYTES, u64::MAX), Portion::Records { count: 1 });
+    assert!(lane.server_error(&sent(1, 1, 100), false));
+    let settlement = lane.take_settlement().map(|settlement| (settlement.refused, settlement.delivered));
+    assert_eq!(settlement, Some((1, 1)));
+    // A doubt alone is forgotten.
+    let mut lane = self::lane(of_one());
+    for _ in 0..5 {
+        lane.server_error(&sent(1, 1, 100), false);
+    }
+    lane.not_sent(ms(0), 0.5);
+    assert_eq!(lane.portion(BATCH_MAX_BYTES, u64::MAX), run(u64::MAX, BATCH_MAX_BYTES));
+}

@@ -1,0 +1,100 @@
+//! The end: what only memory holds is counted before anything that may take long.
+
+use super::tests::{body, line, logs_only};
+use super::*;
+use crate::encode::Otlp;
+use crate::queue::{DiskFile, Overflow, Reason};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The disk takes nothing new, and gives nothing of its oldest segment any more: whoever reads that ends there.
+static IS_LATE: AtomicBool = AtomicBool::new(false);
+const OLDEST: &str = "0000000001.seg";
+
+#[derive(Clone, Copy)]
+struct LateDisk;
+
+struct LateFile(Box<dyn DiskFile>, bool);
+
+fn full() -> io::Result<()> {
+    if IS_LATE.load(Ordering::Relaxed) { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
+}
+
+impl DiskFile for LateFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        assert!(!(self.1 && IS_LATE.load(Ordering::Relaxed)), "time is up");
+        self.0.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if self.0.read_exact_at(&mut vec![0; buf.len()], offset).is_err() {
+            full()?;
+        }
+        self.0.write_all_at(buf, offset)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn is_linked(&self) -> io::Result<bool> {
+        self.0.is_linked()
+    }
+}
+
+impl Disk for LateDisk {
+    fn prepare(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.prepare(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        RealDisk.list(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        full()?;
+        Ok(Box::new(LateFile(RealDisk.create(path)?, false)))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(LateFile(RealDisk.open(path)?, path.ends_with(OLDEST))))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_all(path)
+    }
+}
+
+fn worker(dir: &Path) -> Worker {
+    let setup = Setup {
+        dir: dir.to_path_buf(),
+        disk: || Box::new(LateDisk),
+        limits: Limits::new(1 << 20, Overflow::DropOldest),
+        wire: Box::new(Otlp),
+        about: About::default(),
+        epoch_unix_nanos: 0,
+        making: logs_only(),
+        completes_resources: false,
+    };
+    Worker::open(setup, mpsc::unbounded_channel().0)
+}
+
+#[test]
+fn what_only_memory_holds_at_the_end_is_counted_before_what_old_segments_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..4 {
+        let taken = worker(dir.path()).intake.take(&body([line("old")]), n);
+        assert_eq!(taken.receipt, Receipt::Kept);
+    }
+    let mut worker = worker(dir.path());
+    IS_LATE.store(true, Ordering::Relaxed);
+    let taken = worker.intake.take(&body([line("one"), line("two")]), 9);
+    assert_eq!(taken.receipt, Receipt::Kept);
+    assert!(worker.intake.queue.is_degraded());
+    let (reply, _summary) = oneshot::channel();
+    let ended = catch_unwind(AssertUnwindSafe(|| worker.work(Job::Summary(reply))));
+    assert!(ended.is_err(), "it came to the old segments");
+    IS_LATE.store(false, Ordering::Relaxed);
+    let limits = Limits::new(1 << 20, Overflow::DropOldest);
+    let (queue, _) = Queue::open(Box::new(RealDisk), dir.path(), limits, 1);
+    assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Unsaved), 2);
+}
