@@ -23,6 +23,8 @@ use xxhash_rust::xxh3::xxh3_128;
 /// A request that has ended.
 #[derive(Debug)]
 pub struct Landed {
+    /// The courier whose it was.
+    pub courier: usize,
     /// The lane.
     pub signal: Signal,
     /// The number the policy gave it.
@@ -47,6 +49,7 @@ struct Address {
 
 /// Sends requests.
 pub struct Executor {
+    courier: usize,
     client: Arc<Client>,
     vault: Arc<Vault>,
     addresses: PerSignal<Option<Arc<Address>>>,
@@ -59,16 +62,15 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// An executor for the endpoint of `config` and for `fallback`, and where ended requests come out.
+    /// The executor of a courier, for the endpoint of `config` and for the fallback. Ended requests come out at `landed`.
     pub fn new(
+        courier: usize,
         config: &Config,
-        client: Arc<Client>,
-        vault: Arc<Vault>,
-        fallback: Option<Arc<Fallback>>,
+        (client, vault, fallback): (Arc<Client>, Arc<Vault>, Option<Arc<Fallback>>),
         wire: &dyn WireFormat,
         jobs: mpsc::UnboundedSender<Job>,
-    ) -> (Self, mpsc::UnboundedReceiver<Landed>) {
-        let (landed, landings) = mpsc::unbounded_channel();
+        landed: mpsc::UnboundedSender<Landed>,
+    ) -> Self {
         let addresses = PerSignal::from_fn(|signal| {
             let headers = config.signal_headers(signal).clone();
             config.signal_url(signal).map(|url| Arc::new(Address { url, headers }))
@@ -76,7 +78,7 @@ impl Executor {
         let content_type = wire.content_type();
         let flights = PerSignal::from_fn(|_| None);
         let protocol = config.protocol;
-        (Self { client, vault, addresses, fallback, protocol, content_type, jobs, landed, flights }, landings)
+        Self { courier, client, vault, addresses, fallback, protocol, content_type, jobs, landed, flights }
     }
 
     /// Whether `signal` has an address.
@@ -97,9 +99,10 @@ impl Executor {
             encoding: if gzip { Encoding::Gzip } else { Encoding::Identity },
         };
         let landed = self.landed.clone();
+        let courier = self.courier;
         let task = tokio::spawn(async move {
             if let Some((sent, outcome, verdict, left)) = flight.fly(way.as_ref()).await {
-                drop(landed.send(Landed { signal, attempt, target, sent, outcome, verdict, left }));
+                drop(landed.send(Landed { courier, signal, attempt, target, sent, outcome, verdict, left }));
             }
         });
         *self.flights.get_mut(signal) = Some(task);

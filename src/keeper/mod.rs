@@ -249,6 +249,13 @@ impl Keeper {
         drop(self.jobs.send(job));
     }
 
+    /// Gives the keeper a job that is answered, and where the answer comes out.
+    pub fn asked<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> oneshot::Receiver<T> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(job(reply));
+        answer
+    }
+
     /// Another handle for giving jobs.
     pub fn asker(&self) -> mpsc::UnboundedSender<Job> {
         self.jobs.clone()
