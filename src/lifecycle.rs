@@ -10,10 +10,9 @@
 //! each decision the keeper's notices are heard, so that SHUTDOWN does not overtake what was acknowledged before it.
 
 use crate::clock::{self, Clock, Time};
-use crate::config::Config;
+use crate::config::{Config, QueuePlan};
 use crate::drain::executor::Landed;
 use crate::drain::policy::{Event, Settings};
-use crate::encode::WireFormat;
 use crate::keeper::{Job, Keeper, Noted, Notice, Vital, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::logging;
@@ -51,11 +50,9 @@ pub struct Parts<'a> {
     pub config: Config,
     /// Lambda's events. Lent, so that whoever goes on after a failure has the poll that is out.
     pub poller: &'a mut Poller,
-    /// The queue.
-    pub keeper: Keeper,
-    /// What blocks are encoded as.
-    pub wire: Box<dyn WireFormat>,
-    /// The clock whose zero the keeper was told.
+    /// The queues, one for each of [`Config::queues`].
+    pub keepers: Vec<Keeper>,
+    /// The clock whose zero the keepers were told.
     pub clock: Clock,
     /// Lambda Managed Instances.
     pub continuous: bool,
@@ -72,28 +69,17 @@ struct Whose {
 
 /// Runs until SHUTDOWN is over.
 pub async fn run(parts: Parts<'_>) {
-    let Parts { config, poller, keeper, wire, clock, continuous, subscribed } = parts;
+    let Parts { config, poller, keepers, clock, continuous, subscribed } = parts;
     let (landed, landings) = mpsc::unbounded_channel();
     let (settled, settlements) = mpsc::unbounded_channel();
     let outlets = Outlets { landed, settled };
-    let whose = Whose { courier: 0, keeper: 0 };
-    let lambda = (continuous, subscribed);
-    let courier = Courier::new(whose, &config, wire.as_ref(), &keeper, &outlets, lambda);
-    let couriers: Vec<Courier> = courier.into_iter().collect();
+    let couriers = couriers(&config, &keepers, &outlets, (continuous, subscribed));
     if couriers.is_empty() {
         return idle(poller).await;
     }
     let clients: Vec<_> = couriers.iter().map(Courier::client).collect();
-    let mut conductor = Conductor {
-        couriers,
-        clock,
-        poller,
-        keepers: vec![keeper],
-        landings,
-        settlements,
-        arn: String::new(),
-        continuous,
-    };
+    let mut conductor =
+        Conductor { couriers, clock, poller, keepers, landings, settlements, arn: String::new(), continuous };
     conductor.begin();
     // Building TLS takes milliseconds: only now, when Lambda waits for nothing.
     tokio::task::spawn_blocking(move || clients.iter().for_each(|client| client.prepare()));
@@ -110,6 +96,20 @@ pub async fn idle(poller: &mut Poller) {
             return;
         }
     }
+}
+
+/// A courier for each destination, the main one first.
+fn couriers(config: &Config, keepers: &[Keeper], outlets: &Outlets, lambda: (bool, bool)) -> Vec<Courier> {
+    let mut couriers = Vec::new();
+    let queues = config.queues();
+    for (name, config) in config.all_destinations() {
+        let serves = |plan: &QueuePlan| plan.served.iter().any(|served| served.name.as_deref() == name);
+        let Some(place) = queues.iter().position(serves) else { continue };
+        let Some(keeper) = keepers.get(place) else { continue };
+        let whose = Whose { courier: couriers.len(), keeper: place };
+        couriers.extend(Courier::new(whose, name, config, keeper, outlets, lambda));
+    }
+    couriers
 }
 
 fn settings(config: &Config, continuous: bool, subscribed: bool) -> Settings {

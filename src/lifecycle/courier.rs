@@ -9,7 +9,6 @@ use crate::config::Config;
 use crate::deliver::{Client, Vault};
 use crate::drain::executor::{Executor, Landed};
 use crate::drain::policy::{Action, Event, Outcome, Policy, Settings, Target};
-use crate::encode::WireFormat;
 use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Level, Levels, Vital, land};
 use crate::outage::{self, Alert};
@@ -61,8 +60,8 @@ impl Courier {
     /// A courier to where `config` says; `None` if that is nowhere.
     pub(super) fn new(
         whose: Whose,
+        name: Option<&str>,
         config: &Config,
-        wire: &dyn WireFormat,
         keeper: &Keeper,
         outlets: &Outlets,
         (continuous, subscribed): (bool, bool),
@@ -85,7 +84,7 @@ impl Courier {
             whose.courier,
             config,
             (Arc::clone(&client), vault, fallback.map(Arc::new)),
-            wire,
+            config.protocol.wire().as_ref(),
             keeper.asker(),
             outlets.landed.clone(),
         );
@@ -97,7 +96,7 @@ impl Courier {
             client,
             settled: outlets.settled.clone(),
             levels: Levels::default(),
-            health: Health::default(),
+            health: name.map_or_else(Health::default, Health::of_destination),
             fallback_health: Health::of(fallback_name.unwrap_or_default()),
             hands_over: false,
             alert: Alert::after(config.outage_alert_after),

@@ -122,8 +122,7 @@ async fn a_disk_that_hangs_does_not_keep_the_process_at_shutdown() {
     let parts = Parts {
         config: loaded.config,
         poller: &mut poller,
-        keeper,
-        wire: Box::new(Otlp),
+        keepers: vec![keeper],
         clock: Clock::start(),
         continuous: false,
         subscribed: true,
