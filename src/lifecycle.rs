@@ -10,13 +10,14 @@
 //! each decision the keeper's notices are heard, so that SHUTDOWN does not overtake what was acknowledged before it.
 
 use crate::clock::{self, Clock, Time};
-use crate::config::{Config, QueuePlan};
+use crate::config::Config;
 use crate::drain::executor::Landed;
 use crate::drain::policy::{Event, Settings};
 use crate::keeper::{Job, Keeper, Noted, Notice, Vital, token};
 use crate::lambda::{LambdaEvent, Poller, Received, ShutdownReason};
 use crate::logging;
 use crate::observe::Ending;
+use crate::queue::ReaderId;
 use courier::{Courier, Outlets, Settlement};
 use last_line::last_line;
 use std::future::poll_fn;
@@ -60,11 +61,12 @@ pub struct Parts<'a> {
     pub subscribed: bool,
 }
 
-/// Who a courier is: its place among the couriers, and that of its keeper among the keepers.
+/// Who a courier is: its place among the couriers, that of its keeper among the keepers, and who it is to that keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Whose {
     courier: usize,
     keeper: usize,
+    reader: ReaderId,
 }
 
 /// Runs until SHUTDOWN is over.
@@ -103,10 +105,11 @@ fn couriers(config: &Config, keepers: &[Keeper], outlets: &Outlets, lambda: (boo
     let mut couriers = Vec::new();
     let queues = config.queues();
     for (name, config) in config.all_destinations() {
-        let serves = |plan: &QueuePlan| plan.served.iter().any(|served| served.name.as_deref() == name);
-        let Some(place) = queues.iter().position(serves) else { continue };
-        let Some(keeper) = keepers.get(place) else { continue };
-        let whose = Whose { courier: couriers.len(), keeper: place };
+        let found = queues.iter().zip(keepers).enumerate().find_map(|(place, (plan, keeper))| {
+            let reader = plan.reader(name)?;
+            Some((Whose { courier: couriers.len(), keeper: place, reader }, keeper))
+        });
+        let Some((whose, keeper)) = found else { continue };
         couriers.extend(Courier::new(whose, name, config, keeper, outlets, lambda));
     }
     couriers
@@ -288,7 +291,10 @@ impl Conductor<'_> {
         let now = self.clock.now();
         for courier in self.couriers.iter_mut().filter(|courier| courier.keeper() == keeper) {
             match notice {
-                Notice::Level(signal, level) => courier.heard(now, signal, level),
+                Notice::Level(reader, signal, level) if courier.serves(keeper, reader) => {
+                    courier.heard(now, signal, level);
+                }
+                Notice::Level(..) => {}
                 Notice::Noted(Noted::Started(request)) => {
                     courier.tell(now, Event::FunctionStarted { request });
                 }
@@ -323,9 +329,13 @@ impl Conductor<'_> {
         };
         tokio::select! {
             biased;
-            summaries = summaries => if let Some(Some(summary)) = summaries.first() {
-                logging::say(&last_line(summary, has_fallback, egress_bytes));
-            },
+            summaries = summaries => {
+                let mut summaries = summaries.into_iter().flatten();
+                if let Some(mut main) = summaries.next() {
+                    main.further.extend(summaries.flat_map(|summary| summary.further));
+                    logging::say(&last_line(&main, has_fallback, egress_bytes));
+                }
+            }
             () = clock::sleep(SUMMARY_WAIT) => logging::say("shutdown: the counts took too long"),
         }
         // What the keepers took in before they counted is answered: that goes out when its connection has its turn.

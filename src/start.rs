@@ -2,11 +2,12 @@
 //! In that order, for deliveries come as soon as Lambda knows where to.
 
 use crate::config::{self, Config};
+use crate::encode::Protocol;
 use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
 use crate::listen::{Export, Listener, Receiver, fan_out};
 use crate::observe::Rules;
-use crate::queue::{Limits, Overflow, RealDisk};
+use crate::queue::{Disk, Limits, Overflow, RealDisk};
 use crate::rules::{RULES_MAX_BYTES, RuleSet};
 use crate::{PerSignal, clock};
 use std::env;
@@ -15,7 +16,7 @@ use std::future::poll_fn;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::Poll;
 use tokio::runtime::Runtime;
@@ -56,16 +57,25 @@ pub async fn listen(
     let making = making(config, concurrent);
     let mut keepers = Vec::new();
     let mut exported_to = Vec::new();
+    let epoch_unix_nanos = clock::unix_now_nanos();
+    forget_formats(config);
     for plan in config.queues() {
         let receives = plan.protocol.wire().takes_otlp();
+        let has_main = plan.has_main();
         let setup = Setup {
+            readers: plan.readers(),
             dir: plan.dir,
             disk: || Box::new(RealDisk),
             limits: Limits::new(plan.max_bytes, config.overflow),
             wire: plan.protocol.wire(),
             about: about(config, registration),
-            epoch_unix_nanos: clock::unix_now_nanos(),
-            making: Making { signals: plan.signals, ..making.clone() },
+            epoch_unix_nanos,
+            making: Making {
+                signals: plan.signals,
+                // They tell of the main destination.
+                own_every: making.own_every.filter(|_| has_main),
+                ..making.clone()
+            },
             completes_resources: config.completes_resources,
         };
         let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
@@ -91,6 +101,22 @@ pub async fn listen(
         }
     };
     Some((keepers, subscribed))
+}
+
+/// Removes the queues of wire formats that no further destination has any more: nobody will ever read them, and they
+/// count against no budget.
+fn forget_formats(config: &Config) {
+    let kept = config.queues();
+    let others = Protocol::ALL.map(|protocol| config.queue_dir.join(protocol.name()));
+    let is_left = |dir: &PathBuf| kept.iter().all(|plan| plan.dir != *dir) && dir.symlink_metadata().is_ok();
+    for dir in others.into_iter().filter(is_left) {
+        let removed = RealDisk.remove_all(&dir);
+        let dir = dir.display();
+        match removed {
+            Ok(()) => log::warn!("{dir} was for destinations that are not set any more: forgotten"),
+            Err(error) => log::warn!("{dir} is for destinations that are not set any more: {error}"),
+        }
+    }
 }
 
 /// What is made of deliveries. Where several invocations run at once, a line without a request id belongs to none.
@@ -182,6 +208,29 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
     use tokio::runtime;
+
+    #[test]
+    fn a_queue_of_a_format_that_nobody_has_is_forgotten_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["loki", "elasticsearch", "index", "mine"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("0000000001.seg"), b"x").unwrap();
+        }
+        let path = dir.path().to_str().unwrap();
+        let loaded = config::load([
+            ("OUTLAST_ENDPOINT", "http://main"),
+            ("OUTLAST_PROTOCOL", "elasticsearch"),
+            ("OUTLAST_SIGNALS", "logs"),
+            ("OUTLAST_QUEUE_DIR", path),
+            ("OUTLAST_DESTINATIONS", "a"),
+            ("OUTLAST_A_ENDPOINT", "http://a"),
+            ("OUTLAST_A_PROTOCOL", "loki"),
+        ]);
+        forget_formats(&loaded.config);
+        let left: Vec<bool> =
+            ["loki", "elasticsearch", "index", "mine"].map(|name| dir.path().join(name).exists()).to_vec();
+        assert_eq!(left, [true, false, true, true], "the main one has the directory itself");
+    }
 
     #[tokio::test]
     async fn what_was_lent_outlives_a_panic() {

@@ -50,7 +50,7 @@ pub use destinations::Destination;
 pub use endpoint::Endpoint;
 pub use fallback::Fallback;
 pub use problem::Problem;
-pub use queues::{QueuePlan, Served};
+pub use queues::QueuePlan;
 pub use reference::reference;
 
 use kind::{Flaw, Setting};

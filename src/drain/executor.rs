@@ -10,7 +10,7 @@ use crate::deliver::fallback::{Fallback, Parcel};
 use crate::deliver::{Client, Headers, Outgoing, Vault, Verdict};
 use crate::encode::{Protocol, WireFormat};
 use crate::keeper::{Fate, Job, Level, land};
-use crate::queue::{Encoding, Request};
+use crate::queue::{Encoding, ReaderId, Request};
 use crate::{PerSignal, Signal};
 use bytes::Bytes;
 use reqwest::Url;
@@ -50,6 +50,7 @@ struct Address {
 /// Sends requests.
 pub struct Executor {
     courier: usize,
+    reader: ReaderId,
     client: Arc<Client>,
     vault: Arc<Vault>,
     addresses: PerSignal<Option<Arc<Address>>>,
@@ -64,7 +65,7 @@ pub struct Executor {
 impl Executor {
     /// The executor of a courier, for the endpoint of `config` and for the fallback. Ended requests come out at `landed`.
     pub fn new(
-        courier: usize,
+        (courier, reader): (usize, ReaderId),
         config: &Config,
         (client, vault, fallback): (Arc<Client>, Arc<Vault>, Option<Arc<Fallback>>),
         wire: &dyn WireFormat,
@@ -78,7 +79,19 @@ impl Executor {
         let content_type = wire.content_type();
         let flights = PerSignal::from_fn(|_| None);
         let protocol = config.protocol;
-        Self { courier, client, vault, addresses, fallback, protocol, content_type, jobs, landed, flights }
+        Self {
+            courier,
+            reader,
+            client,
+            vault,
+            addresses,
+            fallback,
+            protocol,
+            content_type,
+            jobs,
+            landed,
+            flights,
+        }
     }
 
     /// Whether `signal` has an address.
@@ -94,6 +107,7 @@ impl Executor {
             protocol: self.protocol,
             content_type: self.content_type,
             jobs: self.jobs.clone(),
+            reader: self.reader,
             signal,
             portion,
             encoding: if gzip { Encoding::Gzip } else { Encoding::Identity },
@@ -123,7 +137,7 @@ impl Executor {
         if let Some(task) = self.flights.get_mut(signal).take() {
             task.abort();
             let (reply, _) = oneshot::channel();
-            drop(self.jobs.send(Job::Land { signal, fate: Fate::Kept, reply }));
+            drop(self.jobs.send(Job::Land { reader: self.reader, signal, fate: Fate::Kept, reply }));
         }
     }
 
@@ -153,6 +167,7 @@ struct Flight {
     protocol: Protocol,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
+    reader: ReaderId,
     signal: Signal,
     portion: Portion,
     encoding: Encoding,
@@ -200,8 +215,8 @@ impl Flight {
 
     async fn assemble(&self) -> Option<Option<Request>> {
         let (reply, answer) = oneshot::channel();
-        let (signal, portion, encoding) = (self.signal, self.portion, self.encoding);
-        self.jobs.send(Job::Assemble { signal, portion, encoding, reply }).ok()?;
+        let (reader, signal, portion, encoding) = (self.reader, self.signal, self.portion, self.encoding);
+        self.jobs.send(Job::Assemble { reader, signal, portion, encoding, reply }).ok()?;
         answer.await.ok()
     }
 
@@ -243,7 +258,7 @@ impl Flight {
     }
 
     async fn land(&self, fate: Fate) -> Option<Level> {
-        land(&self.jobs, self.signal, fate).await
+        land(&self.jobs, self.reader, self.signal, fate).await
     }
 }
 

@@ -37,7 +37,7 @@ impl Keeping {
             reports: u64::from(request.reports),
             rejected: 0,
         };
-        self.0.land(signal, fate);
+        self.0.land(ReaderId::FIRST, signal, fate);
     }
 
     /// The queue, to assemble requests from.

@@ -12,6 +12,7 @@ use crate::drain::policy::{Action, Event, Outcome, Policy, Settings, Target};
 use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Level, Levels, Vital, land};
 use crate::outage::{self, Alert};
+use crate::queue::ReaderId;
 use crate::{Signal, fallback};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub(super) struct Outlets {
 /// What brings one destination its telemetry.
 pub(super) struct Courier {
     whose: Whose,
+    /// `None`: the main destination.
+    name: Option<String>,
     policy: Policy,
     executor: Executor,
     client: Arc<Client>,
@@ -81,7 +84,7 @@ impl Courier {
         let settings = Settings { fallback: bounds, ..settings(config, continuous, subscribed) };
         let fallback_name = config.fallback.as_ref().map(|place| format!("fallback {place}"));
         let executor = Executor::new(
-            whose.courier,
+            (whose.courier, whose.reader),
             config,
             (Arc::clone(&client), vault, fallback.map(Arc::new)),
             config.protocol.wire().as_ref(),
@@ -90,6 +93,7 @@ impl Courier {
         );
         Some(Self {
             whose,
+            name: name.map(str::to_owned),
             has_fallback: settings.fallback.is_some(),
             policy: Policy::new(settings, fastrand::u64(..)),
             executor,
@@ -103,6 +107,11 @@ impl Courier {
             has_released: false,
             is_done: false,
         })
+    }
+
+    /// Whether it delivers what `reader` of `keeper` has waiting.
+    pub(super) fn serves(&self, keeper: usize, reader: ReaderId) -> bool {
+        (self.whose.keeper, self.whose.reader) == (keeper, reader)
     }
 
     /// Which keeper has what it delivers.
@@ -207,13 +216,17 @@ impl Courier {
         keeper: &Keeper,
     ) {
         let breaker_open = self.policy.is_open();
-        keeper.ask(Job::Vital(Vital::Request { signal, target, result, took, breaker_open }));
+        // Metrics tell of the main destination.
+        if self.name.is_none() {
+            keeper.ask(Job::Vital(Vital::Request { signal, target, result, took, breaker_open }));
+        }
         let Some(said) = self.alert.ended(now, self.health.outage(now)) else { return };
         let (reply, standing) = oneshot::channel();
-        keeper.ask(Job::Standing(reply));
+        keeper.ask(Job::Standing(self.whose.reader, reply));
+        let name = self.name.clone();
         tokio::spawn(async move {
             if let Ok(standing) = standing.await {
-                let line = outage::line(said, &standing, clock::unix_now());
+                let line = outage::line(said, name.as_deref(), &standing, clock::unix_now());
                 // Nobody may read stdout.
                 tokio::task::spawn_blocking(move || outage::write(&line));
             }
@@ -254,7 +267,7 @@ impl Courier {
     }
 
     fn settle(&self, signal: Signal, fate: Fate, keeper: &Keeper) {
-        let level = land(&keeper.asker(), signal, fate);
+        let level = land(&keeper.asker(), self.whose.reader, signal, fate);
         let settled = self.settled.clone();
         let courier = self.whose.courier;
         tokio::spawn(async move {

@@ -1,13 +1,20 @@
 //! The last line of the process: what became of everything.
 
 use crate::PerSignal;
-use crate::keeper::Summary;
+use crate::keeper::{Fared, Summary};
 
 /// The line.
 pub(super) fn last_line(summary: &Summary, has_fallback: bool, egress_bytes: u64) -> String {
-    let Summary { received, delivered, handed, dropped, waiting, rules } = summary;
-    let left = by_signal("left on disk", &PerSignal::from_fn(|signal| waiting.get(signal).records));
-    let dropped = by_signal("dropped", dropped);
+    let Summary { received, main, further, rules } = summary;
+    let Fared { delivered, handed, .. } = main;
+    let (left, dropped) = left_and_dropped(main);
+    let further: String = further
+        .iter()
+        .map(|(name, fared)| {
+            let (left, dropped) = left_and_dropped(fared);
+            format!("; {name}: {} delivered, {left}, {dropped}", fared.delivered)
+        })
+        .collect();
     let handed = if has_fallback || *handed > 0 {
         format!(", {handed} handed to the fallback")
     } else {
@@ -19,8 +26,13 @@ pub(super) fn last_line(summary: &Summary, has_fallback: bool, egress_bytes: u64
     let by_rule =
         if by_rule.is_empty() { String::new() } else { format!("; by rules: {}", by_rule.join(", ")) };
     format!(
-        "shutdown: {received} records received, {delivered} delivered{handed}, {left}, {dropped}{by_rule}; {egress_bytes} bytes sent"
+        "shutdown: {received} records received, {delivered} delivered{handed}, {left}, {dropped}{further}{by_rule}; {egress_bytes} bytes sent"
     )
+}
+
+fn left_and_dropped(fared: &Fared) -> (String, String) {
+    let left = by_signal("left on disk", &PerSignal::from_fn(|signal| fared.waiting.get(signal).records));
+    (left, by_signal("dropped", &fared.dropped))
 }
 
 /// What became of so many records of each signal.

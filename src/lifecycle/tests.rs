@@ -3,10 +3,10 @@ use super::*;
 use crate::Signal;
 use crate::config;
 use crate::encode::Otlp;
-use crate::keeper::{About, Setup, Summary};
+use crate::keeper::{About, Fared, Setup, Summary};
 use crate::lambda::RuntimeApi;
 use crate::listen::Delivery;
-use crate::queue::{Disk, DiskFile, Limits};
+use crate::queue::{Disk, DiskFile, Limits, Readers};
 use bytes::Bytes;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -38,15 +38,20 @@ fn a_deadline_of_shutdown_that_cannot_be_is_not_believed() {
 
 #[test]
 fn the_last_line_tells_what_is_left_and_what_was_dropped_by_signal() {
-    let mut summary = Summary { received: 9, delivered: 2, ..Summary::default() };
+    let main = Fared { delivered: 2, ..Fared::default() };
+    let mut summary = Summary { received: 9, main, ..Summary::default() };
     let line = last_line(&summary, false, 7);
     assert_eq!(line, "shutdown: 9 records received, 2 delivered, 0 left on disk, 0 dropped; 7 bytes sent");
-    summary.waiting.get_mut(Signal::Traces).records = 3;
-    *summary.dropped.get_mut(Signal::Logs) = 4;
-    *summary.dropped.get_mut(Signal::Metrics) = 1;
+    summary.main.waiting.get_mut(Signal::Traces).records = 3;
+    *summary.main.dropped.get_mut(Signal::Logs) = 4;
+    *summary.main.dropped.get_mut(Signal::Metrics) = 1;
     let line = last_line(&summary, true, 0);
     let told = "0 handed to the fallback, 3 left on disk (3 traces), 5 dropped (4 logs, 1 metrics)";
     assert_eq!(line, format!("shutdown: 9 records received, 2 delivered, {told}; 0 bytes sent"));
+    summary.further.push(("audit".to_owned(), Fared { delivered: 5, ..Fared::default() }));
+    let line = last_line(&summary, true, 0);
+    let audit = "audit: 5 delivered, 0 left on disk, 0 dropped";
+    assert_eq!(line, format!("shutdown: 9 records received, 2 delivered, {told}; {audit}; 0 bytes sent"));
 }
 
 /// A file system that never comes back, as one over a network may.
@@ -111,6 +116,7 @@ async fn a_disk_that_hangs_does_not_keep_the_process_at_shutdown() {
         wire: Box::new(Otlp),
         about: About::default(),
         epoch_unix_nanos: 0,
+        readers: Readers::default(),
         making: crate::keeper::Making::default(),
         completes_resources: false,
     };

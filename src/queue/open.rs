@@ -5,12 +5,13 @@ use super::disk::Disk;
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
 use super::lane::{Lane, Stored};
 use super::notes::{Entry, Index};
+use super::reader::Own;
 use super::scan::{Position, Step, step, walk};
 use super::segments::{Segments, StoreError};
 use super::state::{FRAMES_START, Mark, State};
 use super::store::{Queue, Remaining};
-use super::types::{Limits, Opened};
-use crate::{PerSignal, Signal};
+use super::types::{Limits, Opened, Waiting};
+use crate::PerSignal;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::time::Duration;
@@ -53,6 +54,9 @@ impl Queue {
             looks: 0,
             degraded: false,
             unsaved: false,
+            own: Own::first(),
+            others: Vec::new(),
+            retire_owed: false,
         };
         queue.read_newest();
         (queue, opened)
@@ -107,13 +111,13 @@ impl Queue {
         let mut remaining = Remaining::default();
         let mut last = None;
         let mut missing = 0;
-        let Self { store, state, deliveries, .. } = self;
+        let Self { store, state, deliveries, own, .. } = self;
         let whole = walk(store, number, |header, _| {
             deliveries.note_older(header);
             // A frame that is missing is counted with the one after it, as the record it held at least.
             missing += u64::from(missing_between(last, header.seq));
             last = Some(header.seq);
-            if header.seq <= state.marks.get(header.signal).seq {
+            if header.seq <= state.marks.get(header.signal).seq || !*own.wants.get(header.signal) {
                 missing = 0;
             } else if header.kind.is_sent() {
                 let waiting = remaining.get_mut(header.signal);
@@ -132,15 +136,22 @@ impl Queue {
         whole
     }
 
-    /// Counts one segment that was not counted yet, oldest first. Returns whether there was one: call again
+    /// Counts one segment that was not counted yet for a reader, oldest first. Returns whether there was one: call again
     /// until there is none, when nothing else is to be done.
     pub fn count_one(&mut self) -> bool {
+        let readers = self.readers();
+        let counted = readers.into_iter().any(|reader| self.at(reader).count_one_here());
+        if counted {
+            self.retire();
+        }
+        counted
+    }
+
+    fn count_one_here(&mut self) -> bool {
         let uncounted =
             |number: &u32| !self.remaining.contains_key(number) && !self.unreadable.contains(number);
         let Some(number) = self.store.all().map(|(number, _)| number).find(uncounted) else { return false };
-        if self.count(number) {
-            self.retire();
-        }
+        self.count(number);
         true
     }
 
@@ -175,7 +186,10 @@ impl Queue {
             // A mark within the segment or past it: only its frames tell what waits.
             let untouched = self.state.marks.iter().all(|(_, mark)| mark.seq.segment() < number);
             if untouched && self.store.len(number) == Some(row.len) && !self.remaining.contains_key(&number) {
-                self.remaining.insert(number, row.written);
+                let wants = self.own.wants;
+                let wanted =
+                    |signal| if *wants.get(signal) { *row.written.get(signal) } else { Waiting::default() };
+                self.remaining.insert(number, PerSignal::from_fn(wanted));
                 self.unverified.insert(number);
             }
         }
@@ -202,8 +216,7 @@ impl Queue {
     /// there. Returns whether the directory can be used.
     pub(super) fn look_again(&mut self) -> bool {
         // What is under way is known by its place in memory.
-        let settled = |(signal, mark): (Signal, &Mark)| mark.records == 0 && !self.in_flight(signal);
-        if !self.state.marks.iter().all(settled) {
+        if self.is_sending() || self.is_within_a_block() {
             return false;
         }
         let Some((frames, fragment)) = self.frames_in_memory() else { return false };
@@ -218,6 +231,11 @@ impl Queue {
         let Ok(mut state) = found else {
             self.store.unlist();
             self.state.marks = PerSignal::default();
+            for reader in &mut self.others {
+                reader.marks = PerSignal::default();
+                reader.lanes = new_lanes();
+                reader.remaining.clear();
+            }
             drop(self.begin_segment());
             self.put_back(frames, fragment);
             return false;
@@ -226,6 +244,7 @@ impl Queue {
         state.generation = state.generation.max(self.state.generation);
         self.state = state;
         self.first_own = self.store.next_number();
+        self.load_readers();
         self.read_newest();
         self.degraded = false;
         if let Err(error) = self.begin_segment() {
@@ -239,13 +258,14 @@ impl Queue {
     fn frames_in_memory(&mut self) -> Option<(Vec<Stored>, Option<usize>)> {
         let mut frames = Vec::new();
         let mut fragment = None;
+        let marks = self.least_marks();
         for number in self.store.all().map(|(number, _)| number).collect::<Vec<_>>() {
             let mut position = Position::start_of(number);
             while let Step::Frame(header, offset) = step(&mut self.store, &mut position) {
                 if header.seq == self.state.fragment {
                     fragment = Some(frames.len());
                 } else if header.seq != self.state.carry
-                    && (!header.kind.is_sent() || header.seq <= self.state.marks.get(header.signal).seq)
+                    && (!header.kind.is_sent() || header.seq <= marks.get(header.signal).seq)
                 {
                     continue;
                 }
@@ -287,15 +307,14 @@ impl Queue {
         bytes.extend_from_slice(payload);
         self.store.append(&bytes, 1)?;
         if header.kind.is_sent() {
-            self.remaining.entry(number).or_default().get_mut(header.signal).add(header);
-            self.written.get_mut(header.signal).add(header);
+            self.waits(header);
             self.note_severity(header);
         }
         Ok(())
     }
 }
 
-fn new_lanes() -> PerSignal<Lane> {
+pub(super) fn new_lanes() -> PerSignal<Lane> {
     PerSignal::from_fn(|signal| Lane::new(signal, Position::start_of(0)))
 }
 

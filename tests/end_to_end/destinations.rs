@@ -14,12 +14,7 @@ const TIMEOUT: &str = "300ms";
 
 /// An extension with the backend of `world` and one called `b`.
 fn lambda(world: &World, b: &Backend) -> Builder {
-    world
-        .lambda()
-        .env("OUTLAST_TIMEOUT", TIMEOUT)
-        .env("OUTLAST_DESTINATIONS", "b")
-        .env("OUTLAST_B_ENDPOINT", b.url())
-        .env("OUTLAST_B_TIMEOUT", TIMEOUT)
+    world.lambda().env("OUTLAST_DESTINATIONS", "b").env("OUTLAST_B_ENDPOINT", b.url())
 }
 
 /// Waits until `backend` has as many log records as were acknowledged.
@@ -44,8 +39,10 @@ async fn until_has_all(backend: &Backend, lambdas: &[&Sandbox]) {
 /// Everything that was acknowledged, once and in order.
 fn has_all(backend: &Backend, lambdas: &[&Sandbox]) {
     let (got, repeated) = delivered(backend);
-    assert_eq!(repeated, 0);
-    assert!(got == acknowledged(lambdas), "{} of {}", got.len(), acknowledged(lambdas).len());
+    let told = || lambdas.iter().map(|lambda| output(lambda)).collect::<Vec<_>>();
+    assert_eq!(repeated, 0, "{:#?}", told());
+    let expected = acknowledged(lambdas);
+    assert!(got == expected, "{} of {}: {:#?}", got.len(), expected.len(), told());
 }
 
 async fn invoke_several(lambda: &Sandbox) {
@@ -96,7 +93,11 @@ async fn one_away(named: bool, behaviour: Behaviour) {
     let (world, b) = (World::new().await, Backend::start().await.unwrap());
     let (away, well) = if named { (&b, &world.backend) } else { (&world.backend, &b) };
     away.behave(behaviour);
-    let lambda = lambda(&world, &b).start().await.unwrap();
+    let lambda = lambda(&world, &b)
+        .env(if named { "OUTLAST_B_TIMEOUT" } else { "OUTLAST_TIMEOUT" }, TIMEOUT)
+        .start()
+        .await
+        .unwrap();
     invoke_several(&lambda).await;
     let who = if named { "backend b" } else { "backend" };
     told_to_be_away(&lambda, who).await;
@@ -160,7 +161,7 @@ async fn destinations_of_different_formats_get_everything_each_in_its_own() {
     told_to_be_away(&lambda, "backend c").await;
     until_has_all(&world.backend, &[&lambda]).await;
     until_has_all(&b, &[&lambda]).await;
-    world.backend.behave(Behaviour::hang());
+    world.backend.behave(Behaviour::status(503));
     c.recover().await.unwrap();
     invoke_several(&lambda).await;
     until_has_all(&b, &[&lambda]).await;
@@ -284,6 +285,7 @@ async fn what_a_full_queue_drops_is_counted_for_whom_it_is_dropped() {
     let records = b.records();
     let report = records.iter().find(|record| crate::support::is_report(record)).unwrap();
 
+    assert_eq!(report.attributes["outlast.dropped.destination"], "b");
     assert_eq!(report.attributes["outlast.dropped.reason"], "overflow_oldest");
     has_all(&world.backend, &[&lambda]);
     assert_eq!(world.backend.received(|received| received.requests_with(&Verdict::Pending)), 0);
