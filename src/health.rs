@@ -54,6 +54,11 @@ impl Default for Health {
 }
 
 impl Health {
+    /// Of a destination besides the main one.
+    pub fn of_destination(name: &str) -> Self {
+        Self { searches: true, ..Self::of(format!("backend {name}")) }
+    }
+
     /// Of a fallback that lines call `name`.
     pub fn of(name: impl Into<String>) -> Self {
         Self {
@@ -167,7 +172,7 @@ impl Health {
     fn tell_given_up(&mut self) {
         for (signal, records) in std::mem::take(&mut self.given_up).iter() {
             if *records > 0 {
-                log::warn!("{records} {signal} records given up: the backend refuses them");
+                log::warn!("{records} {signal} records given up: the {} refuses them", self.name);
             }
         }
     }

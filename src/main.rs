@@ -62,9 +62,8 @@ async fn run(config: Config) -> Result<(), LambdaError> {
     let continuous = !events.contains(&EventKind::Invoke);
     let ready = start::survive(prepare(&config, &mut api, &registration, continuous)).await.flatten();
     let mut poller = Poller::start(api, &registration.identifier)?;
-    if let Some((keeper, subscribed)) = ready {
-        let wire = config.protocol.wire();
-        let parts = Parts { config, poller: &mut poller, keeper, wire, clock, continuous, subscribed };
+    if let Some((keepers, subscribed)) = ready {
+        let parts = Parts { config, poller: &mut poller, keepers, clock, continuous, subscribed };
         if start::survive(lifecycle::run(parts)).await.is_some() {
             return Ok(());
         }
@@ -78,7 +77,7 @@ async fn prepare(
     api: &mut RuntimeApi,
     registration: &Registration,
     continuous: bool,
-) -> Option<(Keeper, bool)> {
+) -> Option<(Vec<Keeper>, bool)> {
     if !Signal::ALL.iter().any(|signal| config.is_made(*signal)) {
         log::error!("nowhere to send: set OUTLAST_ENDPOINT; the function runs without telemetry");
         return None;

@@ -62,15 +62,17 @@ impl Alert {
     }
 }
 
-/// The line, with its newline. `now` is the wall clock's time since the Unix epoch.
-pub fn line(said: Said, standing: &Standing, now: Duration) -> String {
+/// The line about the main destination, or the one called so, with its newline. `now` is the wall clock's time since the
+/// Unix epoch.
+pub fn line(said: Said, destination: Option<&str>, standing: &Standing, now: Duration) -> String {
+    let backend = destination.map_or_else(|| "backend".to_owned(), |name| format!("backend {name}"));
     let Standing { function, records, bytes, oldest_age, dropped } = standing;
     let (away, message) = match said {
         Said::Away(lasted) => {
             let seconds = lasted.as_secs();
-            (seconds, format!("outlast: the backend has been away for {seconds} s; {records} records wait"))
+            (seconds, format!("outlast: the {backend} has been away for {seconds} s; {records} records wait"))
         }
-        Said::Back => (0, format!("outlast: the backend is back; {records} records wait")),
+        Said::Back => (0, format!("outlast: the {backend} is back; {records} records wait")),
     };
     let metrics = [
         ("OutageSeconds", "Seconds", away),
@@ -198,7 +200,7 @@ mod tests {
             oldest_age: Duration::from_millis(61_900),
             dropped: 2,
         };
-        let line = line(Said::Away(s(62)), &standing, Duration::from_millis(1_900_000_000_123));
+        let line = line(Said::Away(s(62)), None, &standing, Duration::from_millis(1_900_000_000_123));
         assert!(line.ends_with("}\n") && line.lines().count() == 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let metric = |name: &str, unit: &str| json!({"Name": name, "Unit": unit});
@@ -221,7 +223,7 @@ mod tests {
                 "message": "outlast: the backend has been away for 62 s; 4 records wait",
             })
         );
-        let back = super::line(Said::Back, &standing, s(1));
+        let back = super::line(Said::Back, None, &standing, s(1));
         assert!(back.contains(r#""OutageSeconds":0"#) && back.contains("is back"), "{back}");
     }
 }

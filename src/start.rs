@@ -2,11 +2,12 @@
 //! In that order, for deliveries come as soon as Lambda knows where to.
 
 use crate::config::{self, Config};
+use crate::encode::Protocol;
 use crate::keeper::{About, Keeper, Making, Setup};
 use crate::lambda::{Registration, RuntimeApi, Subscription};
-use crate::listen::{Listener, Receiver};
+use crate::listen::{Export, Listener, Receiver, fan_out};
 use crate::observe::Rules;
-use crate::queue::{Limits, Overflow, RealDisk};
+use crate::queue::{Disk, Limits, Overflow, RealDisk};
 use crate::rules::{RULES_MAX_BYTES, RuleSet};
 use crate::{PerSignal, clock};
 use std::env;
@@ -15,10 +16,11 @@ use std::future::poll_fn;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::Poll;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 
 /// Runs `work`, and leaves behind what still blocks a thread: a name lookup can hang for far longer than SHUTDOWN
 /// allows, and dropping the runtime would wait for it.
@@ -44,31 +46,50 @@ pub async fn survive<T>(work: impl Future<Output = T>) -> Option<T> {
     done
 }
 
-/// Starts the keeper and the listener, and subscribes. With the keeper comes whether telemetry is to be expected;
-/// `None` if nothing can be taken in at all.
+/// Starts the keepers and the listener, and subscribes. With the keepers, one for each of [`Config::queues`], comes whether
+/// telemetry is to be expected; `None` if nothing can be taken in at all.
 pub async fn listen(
     config: &Config,
     api: &mut RuntimeApi,
     registration: &Registration,
     concurrent: bool,
-) -> Option<(Keeper, bool)> {
-    let setup = Setup {
-        dir: config.queue_dir.clone(),
-        disk: || Box::new(RealDisk),
-        limits: Limits::new(config.queue_max_bytes, config.overflow),
-        wire: config.protocol.wire(),
-        about: about(config, registration),
-        epoch_unix_nanos: clock::unix_now_nanos(),
-        making: making(config, concurrent),
-        completes_resources: config.completes_resources,
-    };
-    let receives = setup.wire.takes_otlp();
-    let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
+) -> Option<(Vec<Keeper>, bool)> {
+    let making = making(config, concurrent);
+    let mut keepers = Vec::new();
+    let mut exported_to = Vec::new();
+    let epoch_unix_nanos = clock::unix_now_nanos();
+    forget_formats(config);
+    for plan in config.queues() {
+        let receives = plan.protocol.wire().takes_otlp();
+        let has_main = plan.has_main();
+        let setup = Setup {
+            readers: plan.readers(),
+            dir: plan.dir,
+            disk: || Box::new(RealDisk),
+            limits: Limits::new(plan.max_bytes, config.overflow),
+            wire: plan.protocol.wire(),
+            about: about(config, registration),
+            epoch_unix_nanos,
+            making: Making {
+                signals: plan.signals,
+                // They tell of the main destination.
+                own_every: making.own_every.filter(|_| has_main),
+                ..making.clone()
+            },
+            completes_resources: config.completes_resources,
+        };
+        let keeper = Keeper::start(setup).inspect_err(|e| log::error!("cannot start a thread: {e}")).ok()?;
+        if receives {
+            exported_to.push(keeper.exports.clone());
+        }
+        keepers.push(keeper);
+    }
     let (listener, port) = Listener::bind().await.inspect_err(|error| log::error!("{error}")).ok()?;
-    tokio::spawn(listener.serve(keeper.inbox.clone()));
+    let inbox = fan_out(keepers.iter().map(|keeper| keeper.inbox.clone()).collect())?;
+    tokio::spawn(listener.serve(inbox));
     // Before the function starts: its SDK may export while it initialises.
     if let Some(address) = config.otlp_receiver {
-        receive(config, address, receives, &keeper).await;
+        receive(config, address, fan_out(exported_to)).await;
     }
     let subscribed = match api.subscribe(&registration.identifier, &config.telemetry, port).await {
         Ok(Subscription::Active { .. }) => true,
@@ -79,7 +100,23 @@ pub async fn listen(
             error.may_have_succeeded()
         }
     };
-    Some((keeper, subscribed))
+    Some((keepers, subscribed))
+}
+
+/// Removes the queues of wire formats that no further destination has any more: nobody will ever read them, and they
+/// count against no budget.
+fn forget_formats(config: &Config) {
+    let kept = config.queues();
+    let others = Protocol::ALL.map(|protocol| config.queue_dir.join(protocol.name()));
+    let is_left = |dir: &PathBuf| kept.iter().all(|plan| plan.dir != *dir) && dir.symlink_metadata().is_ok();
+    for dir in others.into_iter().filter(is_left) {
+        let removed = RealDisk.remove_all(&dir);
+        let dir = dir.display();
+        match removed {
+            Ok(()) => log::warn!("{dir} was for destinations that are not set any more: forgotten"),
+            Err(error) => log::warn!("{dir} is for destinations that are not set any more: {error}"),
+        }
+    }
 }
 
 /// What is made of deliveries. Where several invocations run at once, a line without a request id belongs to none.
@@ -129,19 +166,21 @@ fn read_rules(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Starts the OTLP receiver, or says why not. `possible`: what it takes can be sent to the destination.
-async fn receive(config: &Config, address: SocketAddr, possible: bool, keeper: &Keeper) {
-    if !possible {
+/// Starts the OTLP receiver, or says why not. `exports`: where what it takes is kept, if any destination takes it.
+async fn receive(config: &Config, address: SocketAddr, exports: Option<mpsc::Sender<Export>>) {
+    let Some(exports) = exports else {
         return log::error!(
             "OUTLAST_OTLP_RECEIVER needs OUTLAST_PROTOCOL=otlp; nothing listens on {address}"
         );
-    }
-    let takes = PerSignal::from_fn(|signal| config.is_made(signal));
+    };
+    let taken_by = |config: &Config, signal| config.protocol.wire().takes_otlp() && config.is_made(signal);
+    let takes =
+        PerSignal::from_fn(|signal| config.all_destinations().any(|(_, config)| taken_by(config, signal)));
     let bound = Receiver::bind(address, takes).await;
     match bound.and_then(|receiver| Ok((receiver.address()?, receiver))) {
         Ok((address, receiver)) => {
             log::info!("the OTLP receiver listens on {address}");
-            tokio::spawn(receiver.serve(keeper.exports.clone()));
+            tokio::spawn(receiver.serve(exports));
         }
         Err(error) => log::error!("the OTLP receiver cannot listen on {address}: {error}"),
     }
@@ -169,6 +208,29 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
     use tokio::runtime;
+
+    #[test]
+    fn a_queue_of_a_format_that_nobody_has_is_forgotten_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["loki", "elasticsearch", "index", "mine"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("0000000001.seg"), b"x").unwrap();
+        }
+        let path = dir.path().to_str().unwrap();
+        let loaded = config::load([
+            ("OUTLAST_ENDPOINT", "http://main"),
+            ("OUTLAST_PROTOCOL", "elasticsearch"),
+            ("OUTLAST_SIGNALS", "logs"),
+            ("OUTLAST_QUEUE_DIR", path),
+            ("OUTLAST_DESTINATIONS", "a"),
+            ("OUTLAST_A_ENDPOINT", "http://a"),
+            ("OUTLAST_A_PROTOCOL", "loki"),
+        ]);
+        forget_formats(&loaded.config);
+        let left: Vec<bool> =
+            ["loki", "elasticsearch", "index", "mine"].map(|name| dir.path().join(name).exists()).to_vec();
+        assert_eq!(left, [true, false, true, true], "the main one has the directory itself");
+    }
 
     #[tokio::test]
     async fn what_was_lent_outlives_a_panic() {

@@ -306,6 +306,15 @@ fn variables(text: &str) -> Vec<(&str, bool)> {
     found
 }
 
+/// The setting of the example destination `audit` that `name` is for another, which `text` names.
+fn of_the_example(text: &str, name: &str) -> Option<String> {
+    let lists = text.split("OUTLAST_DESTINATIONS=").skip(1).filter_map(|rest| rest.lines().next());
+    let mut named = lists.flat_map(|list| list.split(',')).map(|named| named.trim().to_uppercase());
+    named.find_map(|named| {
+        name.strip_prefix(&format!("OUTLAST_{named}_")).map(|own| format!("OUTLAST_AUDIT_{own}"))
+    })
+}
+
 #[test]
 fn every_variable_that_a_document_or_a_template_names_is_a_setting() {
     // Written from the table of settings, which another test sees to.
@@ -316,7 +325,9 @@ fn every_variable_that_a_document_or_a_template_names_is_a_setting() {
     for path in documents().into_iter().chain(layer_files()) {
         let text = read(&path);
         for (name, begun) in variables(&text) {
-            let known = settings.contains(name) || TEST_VARIABLES.contains(&name);
+            let known = settings.contains(name)
+                || TEST_VARIABLES.contains(&name)
+                || of_the_example(&text, name).is_some_and(|own| settings.contains(own.as_str()));
             let begins = begun && settings.iter().any(|setting| setting.starts_with(name));
             assert!(known || begins, "{}: {name} is no setting", path.display());
             checked += 1;

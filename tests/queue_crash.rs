@@ -15,8 +15,10 @@
 mod common;
 
 use common::{Lines, batch, block, copy_dir, drain, numbers};
-use outlast::Signal;
-use outlast::queue::{Deflater, Encoding, Limits, Overflow, Queue, RealDisk, Reason};
+use outlast::queue::{
+    Deflater, Encoding, Limits, Overflow, Queue, ReaderId, ReaderSpec, Readers, RealDisk, Reason,
+};
+use outlast::{PerSignal, Signal};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
@@ -35,9 +37,33 @@ fn limits(seed: u64) -> Limits {
     Limits { max_bytes: 96 << 10, segment_bytes: 8 << 10, memory_max_bytes: 1 << 20, overflow }
 }
 
-fn open(dir: &Path, seed: u64) -> Queue {
-    let (queue, opened) = Queue::open(Box::new(RealDisk), dir, limits(seed), u128::from(seed) + 1);
+/// Who reads the queue, and whose account is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Alone,
+    FirstOfTwo,
+    SecondOfTwo,
+}
+
+impl Who {
+    const ALL: [Self; 3] = [Self::Alone, Self::FirstOfTwo, Self::SecondOfTwo];
+
+    fn readers(self) -> Readers {
+        let b = ReaderSpec { name: "b".to_owned(), wants: PerSignal::from_fn(|_| true) };
+        Readers { others: if self == Self::Alone { vec![] } else { vec![b] }, ..Readers::default() }
+    }
+
+    /// The one whose account is kept, and the other.
+    fn pair(self) -> (ReaderId, ReaderId) {
+        let (first, second) = (ReaderId::FIRST, ReaderId::FIRST.next());
+        if self == Self::SecondOfTwo { (second, first) } else { (first, second) }
+    }
+}
+
+fn open(dir: &Path, seed: u64, who: Who) -> Queue {
+    let (mut queue, opened) = Queue::open(Box::new(RealDisk), dir, limits(seed), u128::from(seed) + 1);
     assert!(opened.problem.is_none(), "{:?}", opened.problem);
+    queue.serve(&who.readers());
     queue
 }
 
@@ -55,14 +81,16 @@ fn tell(what: &str, signal: Signal, ids: &[u64]) {
 #[test]
 fn writer() {
     let Ok(task) = std::env::var(WRITER) else { return };
-    let mut task = task.splitn(3, ' ');
+    let mut task = task.splitn(4, ' ');
     let seed: u64 = task.next().unwrap().parse().unwrap();
     let mut next: u64 = task.next().unwrap().parse().unwrap();
+    let who = Who::ALL[task.next().unwrap().parse::<usize>().unwrap()];
+    let (kept, other) = who.pair();
     let dir = Path::new(task.next().unwrap());
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut deflater = Deflater::default();
     std::io::stderr().write_all(b"o\n").unwrap();
-    let mut queue = open(dir, seed);
+    let mut queue = open(dir, seed, who);
     if seed.is_multiple_of(5) {
         queue.attach_index(dir);
     }
@@ -90,6 +118,18 @@ fn writer() {
                 queue.count_one();
             }
             kind => {
+                // Of what the other one does nothing is told.
+                if who != Who::Alone && rng.bool() {
+                    let mut queue = queue.at(other);
+                    if let Some(request) = queue.assemble(signal, &Lines, Encoding::Identity, 8000, 8) {
+                        match rng.u8(..6) {
+                            0 => queue.keep(signal),
+                            1 => queue.refuse(signal, request.to, Reason::Refused),
+                            _ => queue.done(signal, request.to),
+                        }
+                    }
+                }
+                let mut queue = queue.at(kept);
                 let request = if kind < 9 {
                     queue.assemble(signal, &Lines, Encoding::Identity, rng.u64(1..8000), rng.u32(1..8))
                 } else {
@@ -127,10 +167,16 @@ struct Book {
 }
 
 /// Runs a writer over `dir` until it has told `lines` lines and some, then kills it. Returns what it told.
-fn run_and_kill(dir: &Path, seed: u64, next: u64, lines: usize, pause: Duration) -> Vec<String> {
+fn run_and_kill(
+    dir: &Path,
+    (seed, who): (u64, Who),
+    next: u64,
+    lines: usize,
+    pause: Duration,
+) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "writer", "--nocapture", "--test-threads=1"])
-        .env(WRITER, format!("{seed} {next} {}", dir.display()))
+        .env(WRITER, format!("{seed} {next} {} {}", who as usize, dir.display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -148,7 +194,7 @@ fn run_and_kill(dir: &Path, seed: u64, next: u64, lines: usize, pause: Duration)
 
 impl Book {
     /// Compares what `dir` holds with what the writer told, and takes over what is found as what is.
-    fn check(&mut self, dir: &Path, seed: u64, told: &[String]) {
+    fn check(&mut self, dir: &Path, (seed, who): (u64, Who), told: &[String]) {
         let mut tried: [BTreeSet<u64>; 3] = Default::default();
         let mut pending: [BTreeSet<u64>; 3] = Default::default();
         for line in told {
@@ -178,7 +224,7 @@ impl Book {
         // What the writer left is looked at in a copy, so that the next one goes on from it.
         let copy = tempfile::tempdir().unwrap();
         copy_dir(dir, copy.path());
-        let mut queue = open(copy.path(), seed);
+        let mut queue = open(copy.path(), seed, who);
         if copy.path().join("index").exists() {
             // The segments were written first, so the index knows of nothing that they do not.
             let known = (queue.state().marks, *queue.ledger());
@@ -186,6 +232,8 @@ impl Book {
             queue.consult_index_within(Duration::from_secs(30));
             assert_eq!((queue.state().marks, *queue.ledger()), known, "seed {seed}: the index is ahead");
         }
+        while queue.count_one() {}
+        let mut queue = queue.at(who.pair().0);
         let before = Signal::ALL.map(|signal| queue.ledger().dropped(signal));
         let waiting = drain(&mut queue);
         for signal in Signal::ALL {
@@ -219,20 +267,34 @@ impl Book {
 
 #[test]
 fn what_was_acknowledged_survives_a_hundred_kills() {
+    survives(Who::Alone, ROUNDS);
+}
+
+#[test]
+fn what_was_acknowledged_survives_for_the_first_of_two_readers() {
+    survives(Who::FirstOfTwo, ROUNDS / 2);
+}
+
+#[test]
+fn what_was_acknowledged_survives_for_the_second_of_two_readers() {
+    survives(Who::SecondOfTwo, ROUNDS / 2);
+}
+
+fn survives(who: Who, rounds: u64) {
     let seed = fastrand::u64(..1 << 40) & !0xff;
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let dir = tempfile::tempdir().unwrap();
     let mut book = Book::default();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         // Every fourth one dies while it opens, or soon after.
         let lines = if round % 4 == 3 { 0 } else { rng.usize(..300) };
         let pause = Duration::from_micros(rng.u64(..2000));
-        let told = run_and_kill(dir.path(), seed + round, book.next, lines, pause);
-        book.check(dir.path(), seed + round, &told);
+        let told = run_and_kill(dir.path(), (seed + round, who), book.next, lines, pause);
+        book.check(dir.path(), (seed + round, who), &told);
     }
     let survived: usize = book.accounts.iter().map(|account| account.done.len()).sum();
-    assert!(survived > 1000, "hardly anything happened: {survived}");
+    assert!(survived > 500, "hardly anything happened: {survived}");
 }
 
 #[test]
@@ -244,15 +306,17 @@ fn a_kill_within_the_first_milliseconds_of_a_queue_leaves_one_that_opens() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("queue");
         let mut book = Book::default();
-        let told = run_and_kill(&path, seed + round, 0, 0, Duration::from_micros(rng.u64(..1500)));
-        book.check_if_any(&path, seed + round, &told);
+        let who = Who::ALL[round as usize % 3];
+        let pause = Duration::from_micros(rng.u64(..1500));
+        let told = run_and_kill(&path, (seed + round, who), 0, 0, pause);
+        book.check_if_any(&path, (seed + round, who), &told);
     }
 }
 
 impl Book {
-    fn check_if_any(&mut self, dir: &Path, seed: u64, told: &[String]) {
+    fn check_if_any(&mut self, dir: &Path, who: (u64, Who), told: &[String]) {
         if dir.exists() {
-            self.check(dir, seed, told);
+            self.check(dir, who, told);
         } else {
             assert!(told.iter().all(|line| !line.starts_with('T')), "acknowledged, but there is nothing");
         }

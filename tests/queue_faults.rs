@@ -6,11 +6,11 @@
 mod common;
 
 use common::{Lines, batch, block, numbers};
-use outlast::Signal;
 use outlast::queue::{
-    AppendError, Appended, Deflater, Disk, DiskFile, Encoding, Limits, NewBlock, Overflow, Queue, RealDisk,
-    Reason,
+    AppendError, Appended, At, Deflater, Disk, DiskFile, Encoding, Limits, NewBlock, Overflow, Queue,
+    ReaderId, ReaderSpec, Readers, RealDisk, Reason,
 };
+use outlast::{PerSignal, Signal};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -43,6 +43,13 @@ struct Plan {
     torn: bool,
     /// What gives when the queue is full.
     overflow: Overflow,
+    /// The account is that of the second of two readers.
+    second: bool,
+}
+
+fn readers(second: bool) -> Readers {
+    let b = ReaderSpec { name: "b".to_owned(), wants: PerSignal::from_fn(|_| true) };
+    Readers { others: if second { vec![b] } else { vec![] }, ..Readers::default() }
 }
 
 const EVERY: &[Op] = &[Op::Directory, Op::Create, Op::Open, Op::Read, Op::Write, Op::Truncate, Op::Remove];
@@ -167,6 +174,7 @@ enum End {
 }
 
 struct Run {
+    second: bool,
     dir: tempfile::TempDir,
     limits: Limits,
     disk: FaultyDisk,
@@ -208,11 +216,14 @@ fn limits(overflow: Overflow) -> Limits {
 impl Run {
     fn new(plan: Plan, end: End) -> Self {
         let limits = limits(plan.overflow);
+        let second = plan.second;
         let dir = tempfile::tempdir().unwrap();
         let context = format!("{plan:?} {end:?}");
         let disk = FaultyDisk::new(plan);
-        let (queue, _) = Queue::open(Box::new(disk.clone()), &dir.path().join("queue"), limits, 1);
+        let (mut queue, _) = Queue::open(Box::new(disk.clone()), &dir.path().join("queue"), limits, 1);
+        queue.serve(&readers(second));
         let mut run = Self {
+            second,
             dir,
             limits,
             disk,
@@ -230,6 +241,23 @@ impl Run {
         };
         run.live();
         run
+    }
+
+    /// The queue as the reader sees it whose account is kept.
+    fn kept(&mut self) -> At<'_> {
+        let reader = if self.second { ReaderId::FIRST.next() } else { ReaderId::FIRST };
+        self.queue.at(reader)
+    }
+
+    /// The other reader, if there is one, comes further.
+    fn other_goes_on(&mut self, signal: Signal) {
+        if self.died || !self.second {
+            return;
+        }
+        if let Some(request) = self.queue.assemble(signal, &Lines, Encoding::Identity, 1 << 20, 2) {
+            self.queue.done(signal, request.to);
+        }
+        self.live();
     }
 
     /// Whether the process is still there after the call that was just made.
@@ -286,7 +314,8 @@ impl Run {
         if self.died {
             return;
         }
-        if let Some(request) = self.queue.assemble(signal, &Lines, Encoding::Identity, 1 << 20, blocks)
+        let request = self.kept().assemble(signal, &Lines, Encoding::Identity, 1 << 20, blocks);
+        if let Some(request) = request
             && self.live()
         {
             fate(self, request.to, numbers(&request));
@@ -295,7 +324,7 @@ impl Run {
 
     fn deliver(&mut self, signal: Signal, blocks: u32) {
         self.send(signal, blocks, |run, to, ids| {
-            run.queue.done(signal, to);
+            run.kept().done(signal, to);
             // Whether it was noted when the process died or not: the backend has them.
             run.delivered[signal.index()].extend(&ids);
             if !run.live() {
@@ -308,11 +337,12 @@ impl Run {
         if self.died {
             return;
         }
-        if let Some(request) = self.queue.assemble_part(signal, &Lines, Encoding::Identity, 0..records)
+        let request = self.kept().assemble_part(signal, &Lines, Encoding::Identity, 0..records);
+        if let Some(request) = request
             && self.live()
         {
             let ids = numbers(&request);
-            self.queue.done(signal, request.to);
+            self.kept().done(signal, request.to);
             self.delivered[signal.index()].extend(&ids);
             if !self.live() {
                 self.open[signal.index()].extend(ids);
@@ -322,7 +352,7 @@ impl Run {
 
     fn refuse(&mut self, signal: Signal) {
         self.send(signal, 1, |run, to, ids| {
-            run.queue.refuse(signal, to, Reason::Refused);
+            run.kept().refuse(signal, to, Reason::Refused);
             if !run.live() {
                 run.open[signal.index()].extend(ids);
             }
@@ -336,7 +366,8 @@ impl Run {
                 acknowledged.remove(id);
             }
         }
-        let (queue, _) = Queue::open(disk, &self.dir.path().join("queue"), self.limits, 2);
+        let (mut queue, _) = Queue::open(disk, &self.dir.path().join("queue"), self.limits, 2);
+        queue.serve(&readers(self.second));
         self.queue = queue;
         for (open, memory) in self.open.iter_mut().zip(&mut self.in_memory) {
             open.append(memory);
@@ -369,6 +400,7 @@ impl Run {
         self.refuse(Metrics);
         self.append(&[(Logs, 5), (Logs, 5)], 400);
         self.deliver_part(Logs, 2);
+        self.other_goes_on(Logs);
         self.chores();
         self.append(&[(Metrics, 5), (Traces, 5)], 400);
         self.deliver(Logs, 3);
@@ -381,7 +413,7 @@ impl Run {
             run.append(&[(Logs, 6)], 900);
             run.append(&[(Logs, 6)], 900);
             if run.live() {
-                run.queue.done(Traces, to);
+                run.kept().done(Traces, to);
                 run.delivered[Traces.index()].extend(&ids);
                 run.open[Traces.index()].extend(&ids);
             }
@@ -392,6 +424,7 @@ impl Run {
         }
         self.append(&[(Logs, 3), (Metrics, 2)], 300);
         self.deliver(Metrics, 9);
+        self.other_goes_on(Traces);
         self.chores();
         self.deliver(Logs, 9);
         self.append(&[(Logs, 1)], 10);
@@ -448,11 +481,12 @@ impl Run {
         }
     }
 
-    fn check(&self, signal: Signal) {
+    fn check(&mut self, signal: Signal) {
+        let counted = self.kept().ledger().dropped(signal);
+        let waiting = self.kept().waiting(signal).records;
         let (at, context) = (signal.index(), &self.context);
         let delivered: BTreeSet<u64> = self.delivered[at].iter().copied().collect();
         let missing: Vec<u64> = self.acknowledged[at].difference(&delivered).copied().collect();
-        let counted = self.queue.ledger().dropped(signal);
         // Nothing goes without being counted. More may be counted only where the fate of records was open.
         let late = self.end == End::LateDeath;
         // What could not be noted for so long is open altogether.
@@ -478,7 +512,7 @@ impl Run {
                 self.delivered[at]
             );
         }
-        assert_eq!(self.queue.waiting(signal).records, 0, "{context}: {signal} waits for ever");
+        assert_eq!(waiting, 0, "{context}: {signal} waits for ever");
     }
 }
 
@@ -486,6 +520,13 @@ impl Run {
 fn each_operation_fails(plan: &Plan, end: End) {
     for overflow in [Overflow::DropOldest, Overflow::Shed] {
         each_operation_fails_with(&Plan { overflow, ..plan.clone() }, end);
+    }
+}
+
+/// The same for the second of two readers.
+fn each_operation_fails_for_the_second(plan: &Plan, end: End) {
+    for overflow in [Overflow::DropOldest, Overflow::Shed] {
+        each_operation_fails_with(&Plan { overflow, second: true, ..plan.clone() }, end);
     }
 }
 
@@ -503,7 +544,7 @@ fn each_operation_fails_with(plan: &Plan, end: End) {
 }
 
 fn plan(ops: &'static [Op], error: i32, count: u64) -> Plan {
-    Plan { first: 0, count, ops, error, torn: false, overflow: Overflow::DropOldest }
+    Plan { first: 0, count, ops, error, torn: false, overflow: Overflow::DropOldest, second: false }
 }
 
 #[test]
@@ -583,6 +624,28 @@ fn death_while_a_death_is_recovered_from_loses_no_record() {
 fn death_within_any_write_loses_no_record() {
     let plan = Plan { torn: true, ..plan(&[Op::Write], libc::EIO, FOR_GOOD) };
     each_operation_fails(&plan, End::Death);
+}
+
+#[test]
+fn death_at_any_operation_loses_no_record_of_a_second_reader() {
+    each_operation_fails_for_the_second(&plan(EVERY, libc::EIO, FOR_GOOD), End::Death);
+    let torn = Plan { torn: true, ..plan(&[Op::Write], libc::EIO, FOR_GOOD) };
+    each_operation_fails_for_the_second(&torn, End::Death);
+}
+
+#[test]
+fn what_could_not_be_noted_is_not_removed_for_a_second_reader() {
+    for ops in [&[Op::Write] as &[Op], &[Op::Remove, Op::Write], &[Op::Create, Op::Write]] {
+        each_operation_fails_for_the_second(&plan(ops, libc::EIO, FOR_GOOD), End::LateDeath);
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_loses_no_record_of_a_second_reader() {
+    for count in [1, 4] {
+        let plan = plan(&[Op::Write, Op::Create], libc::ENOSPC, count);
+        each_operation_fails_for_the_second(&plan, End::Recovery);
+    }
 }
 
 #[test]

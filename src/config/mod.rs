@@ -14,12 +14,14 @@
 //! information and query, and a problem with such a value names the variable and what is accepted only.
 
 mod apply;
+mod destinations;
 mod endpoint;
 mod fallback;
 mod headers;
 mod kind;
 mod names;
 mod problem;
+mod queues;
 mod receiver;
 mod reference;
 mod resource;
@@ -44,9 +46,11 @@ use crate::queue::Overflow;
 use crate::record::JsonLines;
 use crate::{PerSignal, Signal};
 
+pub use destinations::Destination;
 pub use endpoint::Endpoint;
 pub use fallback::Fallback;
 pub use problem::Problem;
+pub use queues::QueuePlan;
 pub use reference::reference;
 
 use kind::{Flaw, Setting};
@@ -68,6 +72,10 @@ pub struct Config {
     pub headers: Headers,
     /// Headers for one signal alone, instead of [`Config::headers`].
     pub own_headers: PerSignal<Option<Headers>>,
+    /// Names of further destinations, as far as they can be names.
+    named: Vec<String>,
+    /// Further destinations, in the order of their names in the setting.
+    pub destinations: Vec<Destination>,
     /// Where telemetry goes that the backend does not take.
     pub fallback: Option<Fallback>,
     /// Headers of every request to a fallback that is a second backend, values marked sensitive.
@@ -174,6 +182,8 @@ impl Config {
             own_endpoints: PerSignal::default(),
             headers: Headers::default(),
             own_headers: PerSignal::default(),
+            named: Vec::new(),
+            destinations: Vec::new(),
             fallback: None,
             fallback_headers: Headers::default(),
             timeout: Duration::ZERO,
@@ -257,7 +267,9 @@ where
         read(setting, &variables, &mut config, &mut problems);
     }
     reconcile(&variables, &mut config, &mut problems);
-    problems.extend(variables.keys().filter_map(|name| names::unknown(name)));
+    config.destinations = destinations::read(&variables, &config, &mut problems);
+    let unread = variables.keys().filter(|name| !destinations::is_known(&config, name));
+    problems.extend(unread.filter_map(|name| names::unknown(name)));
     let wire = config.protocol.wire();
     let untaken = |signal: &Signal| *config.signals.get(*signal) && !wire.takes(*signal);
     let untaken: Vec<Signal> = Signal::ALL.into_iter().filter(untaken).collect();
@@ -347,30 +359,44 @@ fn reconcile(variables: &BTreeMap<String, String>, config: &mut Config, problems
         }
     }
     problems.extend(receiver::break_loop(variables, config));
+    bound(str::to_owned, |setting| variables.contains_key(setting), config, problems);
+}
+
+/// What holds between the settings of any destination. `variable` says how a setting is called there, `is_set` whether it
+/// is set.
+fn bound(
+    variable: impl Fn(&str) -> String,
+    is_set: impl Fn(&str) -> bool,
+    config: &mut Config,
+    problems: &mut Vec<Problem>,
+) {
     if config.client_cert_file.is_none() && config.client_key_file.take().is_some() {
         problems.push(Problem {
-            variable: settings::CLIENT_KEY_FILE.to_owned(),
+            variable: variable(settings::CLIENT_KEY_FILE),
             value: None,
-            accepted: format!("needs {}", settings::CLIENT_CERT_FILE),
+            accepted: format!("needs {}", variable(settings::CLIENT_CERT_FILE)),
             consequence: "no certificate is shown".to_owned(),
         });
     }
-    if is_acknowledged(config.protocol, &config.headers) && !variables.contains_key(settings::TIMEOUT) {
+    if is_acknowledged(config.protocol, &config.headers) && !is_set(settings::TIMEOUT) {
         config.timeout = Duration::from_secs(ACKNOWLEDGED_TIMEOUT_S);
     }
+    let batch = variable(settings::BATCH_MAX_BYTES);
+    let is_set = is_set(settings::BATCH_MAX_BYTES);
     // What other signals have below this is kept to where requests are put together.
     let body_max_bytes = config.protocol.wire().limits(Signal::Logs).body_bytes;
     if config.batch_max_bytes > body_max_bytes {
-        if variables.contains_key(settings::BATCH_MAX_BYTES) {
-            problems.push(Problem::batch_beyond(config.protocol, config.batch_max_bytes, body_max_bytes));
+        if is_set {
+            let problem = Problem::batch_beyond(config.protocol, config.batch_max_bytes, body_max_bytes);
+            problems.push(Problem { variable: batch.clone(), ..problem });
         }
         config.batch_max_bytes = body_max_bytes;
     }
     let batch_max_bytes = u64::try_from(config.batch_max_bytes).unwrap_or(u64::MAX);
     if batch_max_bytes > config.queue_max_bytes {
-        if variables.contains_key(settings::BATCH_MAX_BYTES) {
+        if is_set {
             problems.push(Problem {
-                variable: settings::BATCH_MAX_BYTES.to_owned(),
+                variable: batch,
                 value: Some(units::show_bytes(batch_max_bytes)),
                 accepted: format!(
                     "accepts at most {}, which is {}: a request is never larger than the queue",

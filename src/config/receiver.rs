@@ -67,7 +67,7 @@ fn own_variable(signal: Signal) -> &'static str {
 }
 
 /// Whether `endpoint` leads to `receiver`.
-fn is_at(endpoint: &Endpoint, receiver: SocketAddr) -> bool {
+pub(super) fn is_at(endpoint: &Endpoint, receiver: SocketAddr) -> bool {
     let url = endpoint.url();
     if url.port_or_known_default() != Some(receiver.port()) {
         return false;

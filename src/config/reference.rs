@@ -1,5 +1,6 @@
 //! The page `docs/configuration.md`, written from the table.
 
+use super::destinations::{own_settings, variable};
 use super::kind::Setting;
 use super::settings::SETTINGS;
 
@@ -21,12 +22,32 @@ Every setting is an environment variable of the function. Only an endpoint is ne
 
 ";
 
+const DESTINATIONS_HEAD: &str = "
+## Further destinations
+
+What may be set for each name in [`OUTLAST_DESTINATIONS`](#outlast_destinations); here for `audit`. It means what the main setting means, has the
+same default, and never takes over what is set for the main one. There are no standard variables for it.
+
+| variable | default | as |
+|---|---|---|
+";
+
+/// The destination that the page has for an example.
+const EXAMPLE: &str = "audit";
+
 /// The whole page, Markdown.
 pub fn reference() -> String {
     let rows = SETTINGS.iter().map(row);
     let sections = SETTINGS.iter().map(section);
     let head = [HEAD, "| variable | default |\n|---|---|\n"].into_iter().map(str::to_owned);
-    head.chain(rows).chain(sections).collect()
+    let own = own_settings().map(|setting| {
+        let default =
+            if setting.default.is_empty() { "none".to_owned() } else { format!("`{}`", setting.default) };
+        let (own, main) = (variable(EXAMPLE, setting.name), setting.name);
+        format!("| `{own}` | {default} | [`{main}`](#{}) |\n", main.to_lowercase())
+    });
+    let destinations = std::iter::once(DESTINATIONS_HEAD.to_owned()).chain(own);
+    head.chain(rows).chain(sections).chain(destinations).collect()
 }
 
 fn row(setting: &Setting) -> String {

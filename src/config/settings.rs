@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::kind::{Choice, Kind, Range, Setting, Standard};
-use super::{Overflow, apply, fallback, headers, signals};
+use super::{Overflow, apply, destinations, fallback, headers, signals};
 use crate::encode::Protocol;
 use crate::observe::Emf;
 use crate::record::JsonLines;
@@ -35,6 +35,14 @@ pub(super) const OTLP_RECEIVER: &str = "OUTLAST_OTLP_RECEIVER";
 pub(super) const CLIENT_CERT_FILE: &str = "OUTLAST_CLIENT_CERT_FILE";
 /// … and its key.
 pub(super) const CLIENT_KEY_FILE: &str = "OUTLAST_CLIENT_KEY_FILE";
+/// Headers of every request.
+pub(super) const HEADERS: &str = "OUTLAST_HEADERS";
+/// How bodies are sent.
+pub(super) const COMPRESSION: &str = "OUTLAST_COMPRESSION";
+/// Authorities that are trusted.
+pub(super) const CA_FILE: &str = "OUTLAST_CA_FILE";
+/// Bytes to the backend per second.
+pub(super) const RATE_LIMIT: &str = "OUTLAST_RATE_LIMIT";
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -108,7 +116,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         ],
     },
     Setting {
-        name: "OUTLAST_HEADERS",
+        name: HEADERS,
         default: "",
         meaning: "Headers sent with every request, usually the credentials: `name=value` pairs separated by commas. Values are percent-encoded (`%2C` is a comma, `%20` a space, `%25` a percent sign); one that is not valid percent-encoding is taken as written. A value, or its last word, may be kept elsewhere: `secretsmanager:ARN` or `ssm:/name`, with `#key` for a member of a JSON object ([secrets](destinations.md#secrets)). Never printed.",
         example: "authorization=Bearer%20ssm:/prod/otlp-key,x-tenant=blue",
@@ -131,6 +139,14 @@ pub(super) const SETTINGS: &[Setting] = &[
                 kind: Kind::Other(headers::ACCEPTED, apply::traces_headers),
             },
         ],
+    },
+    Setting {
+        name: "OUTLAST_DESTINATIONS",
+        default: "",
+        meaning: "Names of further destinations, each of which gets everything as well, at its own pace ([several destinations](destinations.md#several-destinations)). What is set for one of them is named after it: [below](#further-destinations).",
+        example: "audit",
+        kind: Kind::Other(destinations::ACCEPTED, destinations::named),
+        standard: &[],
     },
     Setting {
         name: "OUTLAST_FALLBACK",
@@ -166,7 +182,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         ],
     },
     Setting {
-        name: "OUTLAST_CA_FILE",
+        name: CA_FILE,
         default: "",
         meaning: "Certificate authorities that are trusted besides the built-in ones (Mozilla's), for a backend with a certificate of your own: a PEM file in the function's package or in a layer, 1 MiB at most. `system` means those that the image trusts, where distributions keep them. If it cannot be used, one line says so and only the built-in ones are trusted. A fallback is trusted by the same.",
         example: "/opt/ca.pem",
@@ -217,7 +233,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         ],
     },
     Setting {
-        name: "OUTLAST_COMPRESSION",
+        name: COMPRESSION,
         default: "gzip",
         meaning: "How request bodies are sent. The queue on disk is compressed in either case.",
         example: "none",
@@ -419,7 +435,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         standard: &[],
     },
     Setting {
-        name: "OUTLAST_RATE_LIMIT",
+        name: RATE_LIMIT,
         default: "",
         meaning: "What the requests of one environment may bring to the backend per second, in the mean: bytes as they are sent, with ten seconds' worth at once after a pause. What is beyond waits in the queue, or goes to the fallback when that is nearly full. There is no limit at SHUTDOWN, where waiting would lose data.",
         example: "64KiB",

@@ -10,7 +10,7 @@ use crate::deliver::fallback::{Fallback, Parcel};
 use crate::deliver::{Client, Headers, Outgoing, Vault, Verdict};
 use crate::encode::{Protocol, WireFormat};
 use crate::keeper::{Fate, Job, Level, land};
-use crate::queue::{Encoding, Request};
+use crate::queue::{Encoding, ReaderId, Request};
 use crate::{PerSignal, Signal};
 use bytes::Bytes;
 use reqwest::Url;
@@ -23,6 +23,8 @@ use xxhash_rust::xxh3::xxh3_128;
 /// A request that has ended.
 #[derive(Debug)]
 pub struct Landed {
+    /// The courier whose it was.
+    pub courier: usize,
     /// The lane.
     pub signal: Signal,
     /// The number the policy gave it.
@@ -54,6 +56,8 @@ struct Underway {
 
 /// Sends requests.
 pub struct Executor {
+    courier: usize,
+    reader: ReaderId,
     client: Arc<Client>,
     vault: Arc<Vault>,
     addresses: PerSignal<Option<Arc<Address>>>,
@@ -66,16 +70,15 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// An executor for the endpoint of `config` and for `fallback`, and where ended requests come out.
+    /// The executor of a courier, for the endpoint of `config` and for the fallback. Ended requests come out at `landed`.
     pub fn new(
+        (courier, reader): (usize, ReaderId),
         config: &Config,
-        client: Arc<Client>,
-        vault: Arc<Vault>,
-        fallback: Option<Arc<Fallback>>,
+        (client, vault, fallback): (Arc<Client>, Arc<Vault>, Option<Arc<Fallback>>),
         wire: &dyn WireFormat,
         jobs: mpsc::UnboundedSender<Job>,
-    ) -> (Self, mpsc::UnboundedReceiver<Landed>) {
-        let (landed, landings) = mpsc::unbounded_channel();
+        landed: mpsc::UnboundedSender<Landed>,
+    ) -> Self {
         let addresses = PerSignal::from_fn(|signal| {
             let headers = config.signal_headers(signal).clone();
             config.signal_url(signal).map(|url| Arc::new(Address { url, headers }))
@@ -83,7 +86,19 @@ impl Executor {
         let content_type = wire.content_type();
         let flights = PerSignal::from_fn(|_| None);
         let protocol = config.protocol;
-        (Self { client, vault, addresses, fallback, protocol, content_type, jobs, landed, flights }, landings)
+        Self {
+            courier,
+            reader,
+            client,
+            vault,
+            addresses,
+            fallback,
+            protocol,
+            content_type,
+            jobs,
+            landed,
+            flights,
+        }
     }
 
     /// Whether `signal` has an address.
@@ -99,14 +114,16 @@ impl Executor {
             protocol: self.protocol,
             content_type: self.content_type,
             jobs: self.jobs.clone(),
+            reader: self.reader,
             signal,
             portion,
             encoding: if gzip { Encoding::Gzip } else { Encoding::Identity },
         };
         let landed = self.landed.clone();
+        let courier = self.courier;
         let task = tokio::spawn(async move {
             if let Some((sent, outcome, verdict, left)) = flight.fly(way.as_ref()).await {
-                drop(landed.send(Landed { signal, attempt, target, sent, outcome, verdict, left }));
+                drop(landed.send(Landed { courier, signal, attempt, target, sent, outcome, verdict, left }));
             }
         });
         *self.flights.get_mut(signal) = Some(Underway { task, sent_before: self.client.egress_bytes() });
@@ -128,7 +145,7 @@ impl Executor {
         let Some(Underway { task, sent_before }) = self.flights.get_mut(signal).take() else { return 0 };
         task.abort();
         let (reply, _) = oneshot::channel();
-        drop(self.jobs.send(Job::Land { signal, fate: Fate::Kept, reply }));
+        drop(self.jobs.send(Job::Land { reader: self.reader, signal, fate: Fate::Kept, reply }));
         self.client.egress_bytes().saturating_sub(sent_before)
     }
 
@@ -167,6 +184,7 @@ struct Flight {
     protocol: Protocol,
     content_type: &'static str,
     jobs: mpsc::UnboundedSender<Job>,
+    reader: ReaderId,
     signal: Signal,
     portion: Portion,
     encoding: Encoding,
@@ -220,8 +238,8 @@ impl Flight {
 
     async fn assemble(&self) -> Option<Option<Request>> {
         let (reply, answer) = oneshot::channel();
-        let (signal, portion, encoding) = (self.signal, self.portion, self.encoding);
-        self.jobs.send(Job::Assemble { signal, portion, encoding, reply }).ok()?;
+        let (reader, signal, portion, encoding) = (self.reader, self.signal, self.portion, self.encoding);
+        self.jobs.send(Job::Assemble { reader, signal, portion, encoding, reply }).ok()?;
         answer.await.ok()
     }
 
@@ -264,7 +282,7 @@ impl Flight {
     }
 
     async fn land(&self, fate: Fate) -> Option<Level> {
-        land(&self.jobs, self.signal, fate).await
+        land(&self.jobs, self.reader, self.signal, fate).await
     }
 }
 

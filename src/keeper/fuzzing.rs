@@ -6,7 +6,7 @@ use super::intake::Intake;
 use super::{About, Fate, Making};
 use crate::encode::Otlp;
 use crate::listen::Receipt;
-use crate::queue::{Queue, Request};
+use crate::queue::{Queue, ReaderId, Request};
 use crate::{PerSignal, Signal};
 
 /// A keeper that is called instead of told.
@@ -43,7 +43,7 @@ impl Keeping {
             reports: u64::from(request.reports),
             rejected: 0,
         };
-        self.0.land(signal, fate);
+        self.0.land(ReaderId::FIRST, signal, fate);
     }
 
     /// The queue, to assemble requests from.

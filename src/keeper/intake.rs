@@ -3,13 +3,14 @@
 use super::own::Own;
 use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline};
 use super::report;
-use super::{Fate, Standing, Summary};
+use super::{Fared, Fate, Standing, Summary};
 use crate::drain::policy::Portion;
 use crate::encode::WireFormat;
 use crate::listen::Receipt;
 use crate::observe::Ending;
 use crate::queue::{
-    AppendError, Appended, Batch, BlockError, Encoding, Kind, Progress, Queue, Reason, Request, Seq, Tally,
+    AppendError, Appended, Batch, BlockError, Encoding, Kind, Progress, Queue, ReaderId, Reason, Request,
+    Seq, Tally,
 };
 use crate::record::{Join, Piece, Split, join, salvage, split};
 use crate::rules::RuleSet;
@@ -36,28 +37,49 @@ pub(super) struct Intake {
     pub(super) queue: Queue,
     pub(super) pipeline: Pipeline,
     pub(super) clock: clock::Clock,
-    /// When drops may be reported again.
-    report_from: Duration,
     /// Reports that may still be made without waiting, once the end has come.
     last_reports: u32,
-    /// The backend took the last request, or none was made yet.
-    backend_takes: bool,
+    /// The main destination, and then the further ones.
+    patrons: Vec<Patron>,
     reports: u64,
     /// Whether what the function's SDK sends gets the attributes of the function, where it has none of that name.
     pub(super) completes_resources: bool,
     /// Requests that cannot be told from others with the same content.
     pub(super) indistinct: u64,
     received: u64,
+    pub(super) own: Own,
+}
+
+/// A destination that is served from the queue.
+struct Patron {
+    /// `None`: the main one.
+    name: Option<String>,
+    /// It took the last request, or none was made yet.
+    takes: bool,
+    /// When its drops may be reported again.
+    report_from: Duration,
     delivered: u64,
     /// Records that were given up before [`Intake::standing`] was asked last, or this process began.
     dropped_before: u64,
-    pub(super) own: Own,
 }
 
 /// What became of a delivery.
 pub(super) struct Taken {
     pub(super) receipt: Receipt,
     pub(super) noted: Vec<Noted>,
+}
+
+impl Patron {
+    /// The one at the desk of `queue`.
+    fn of(queue: &Queue) -> Self {
+        Self {
+            name: queue.reader_name().map(str::to_owned),
+            takes: true,
+            report_from: Duration::ZERO,
+            delivered: 0,
+            dropped_before: dropped(queue),
+        }
+    }
 }
 
 impl From<Receipt> for Taken {
@@ -87,23 +109,21 @@ impl From<BlockError> for Lost {
 
 impl Intake {
     pub(super) fn new(mut queue: Queue, wire: Box<dyn WireFormat>, about: About, making: Making) -> Self {
+        let patrons = queue.readers().map(|reader| Patron::of(&queue.at(reader))).collect();
         let carry = queue.carry();
         let own_every = making.own_every;
         let pipeline = Pipeline::new(wire, about, making, carry.as_deref());
         Self {
             own: Own::every(own_every, pipeline.nonce),
-            dropped_before: dropped(&queue),
             queue,
             pipeline,
             clock: clock::Clock::start(),
-            report_from: Duration::ZERO,
             last_reports: 0,
-            backend_takes: true,
+            patrons,
             reports: 0,
             completes_resources: false,
             indistinct: 0,
             received: 0,
-            delivered: 0,
         }
     }
 
@@ -264,53 +284,59 @@ impl Intake {
 
     pub(super) fn assemble(
         &mut self,
+        reader: ReaderId,
         signal: Signal,
         portion: Portion,
         encoding: Encoding,
     ) -> Option<Request> {
         let wire = self.pipeline.wire();
+        let mut queue = self.queue.at(reader);
         match portion {
             Portion::Run { max_blocks, max_bytes } => {
                 let max_blocks = u32::try_from(max_blocks).unwrap_or(u32::MAX);
-                self.queue.assemble(signal, wire, encoding, max_bytes, max_blocks)
+                queue.assemble(signal, wire, encoding, max_bytes, max_blocks)
             }
             Portion::Records { count } => {
-                let done = self.queue.state().marks.get(signal).records;
+                let done = queue.state().marks.get(signal).records;
                 let end = done.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-                self.queue.assemble_part(signal, wire, encoding, done..end)
+                queue.assemble_part(signal, wire, encoding, done..end)
             }
-            Portion::Alibi => self.queue.assemble_second(signal, wire, encoding),
+            Portion::Alibi => queue.assemble_second(signal, wire, encoding),
         }
     }
 
-    pub(super) fn land(&mut self, signal: Signal, fate: Fate) {
+    pub(super) fn land(&mut self, reader: ReaderId, signal: Signal, fate: Fate) {
+        let Some(patron) = self.patrons.get_mut(reader.place()) else { return };
+        let mut queue = self.queue.at(reader);
         match fate {
             Fate::Delivered { to, records, reports, rejected } => {
-                self.backend_takes = true;
+                patron.takes = true;
                 // A report of ours that is rejected is no loss of the user's, and must not beget another.
                 let records = records.saturating_sub(reports);
                 let rejected = rejected.min(records);
-                self.delivered += records - rejected;
-                if let Some(oldest) = self.queue.oldest(signal) {
+                patron.delivered += records - rejected;
+                if reader == ReaderId::FIRST
+                    && let Some(oldest) = queue.oldest(signal)
+                {
                     self.own.flushed(signal, oldest.received);
                 }
-                self.queue.delivered(signal, to, records - rejected, rejected);
+                queue.delivered(signal, to, records - rejected, rejected);
             }
             Fate::HandedOver { to, records, reports, rejected } => {
                 let records = records.saturating_sub(reports);
                 let rejected = rejected.min(records);
-                self.queue.handed_over(signal, to, records - rejected, rejected);
+                queue.handed_over(signal, to, records - rejected, rejected);
             }
             Fate::Kept => {
-                self.backend_takes = false;
-                self.queue.keep(signal);
+                patron.takes = false;
+                queue.keep(signal);
             }
             Fate::Settled { head, refused, delivered } => {
                 // It judged content, so it works; and what it refused may be all there was to send.
-                self.backend_takes = true;
-                if self.queue.oldest(signal).is_some_and(|oldest| oldest.seq.0 == head) {
-                    self.delivered += delivered;
-                    self.queue.settle(signal, refused, delivered);
+                patron.takes = true;
+                if queue.oldest(signal).is_some_and(|oldest| oldest.seq.0 == head) {
+                    patron.delivered += delivered;
+                    queue.settle(signal, refused, delivered);
                 }
             }
         }
@@ -318,27 +344,43 @@ impl Intake {
 
     // === Telling ===
 
-    /// Queues reports of what was dropped, if the backend takes anything and the last ones are not fresh.
+    /// Queues reports of what was dropped, if the destination that did not get it takes anything and the last ones are
+    /// not fresh.
     pub(super) fn report_drops(&mut self) {
-        let due = self.last_reports > 0 || self.clock.now() >= self.report_from;
-        if self.backend_takes && due {
-            self.report_drops_now();
+        let (now, at_end) = (self.clock.now(), self.last_reports > 0);
+        for reader in self.queue.readers() {
+            let is_due = |patron: &Patron| patron.takes && (at_end || now >= patron.report_from);
+            if self.patrons.get(reader.place()).is_some_and(is_due) {
+                self.report_drops_of(reader);
+            }
         }
     }
 
-    /// Whether there are drops to report to a backend that takes anything.
-    pub(super) fn owes_reports(&self) -> bool {
-        self.backend_takes && self.pipeline.makes(Signal::Logs) && !self.queue.unreported().is_empty()
+    /// Whether there are drops to report to a destination that takes anything.
+    pub(super) fn owes_reports(&mut self) -> bool {
+        let takers = self.queue.readers().zip(&self.patrons).filter(|(_, patron)| patron.takes);
+        let mut takers = takers.map(|(reader, _)| reader);
+        self.pipeline.makes(Signal::Logs)
+            && takers.any(|reader| !self.queue.at(reader).unreported().is_empty())
     }
 
     /// Queues reports of what was dropped.
     pub(super) fn report_drops_now(&mut self) {
-        let tallies = self.queue.unreported();
+        for reader in self.queue.readers() {
+            self.report_drops_of(reader);
+        }
+    }
+
+    /// Queues reports of what was dropped for `reader`. All destinations of the queue get them.
+    fn report_drops_of(&mut self, reader: ReaderId) {
+        let tallies = self.queue.at(reader).unreported();
         // A report is a log record.
         if tallies.is_empty() || !self.pipeline.makes(Signal::Logs) {
             return;
         }
-        self.report_from = self.clock.now().saturating_add(REPORT_INTERVAL);
+        let Some(patron) = self.patrons.get_mut(reader.place()) else { return };
+        patron.report_from = self.clock.now().saturating_add(REPORT_INTERVAL);
+        let name = patron.name.clone();
         for tally in tallies {
             self.reports += 1;
             self.last_reports = self.last_reports.saturating_sub(1);
@@ -346,27 +388,34 @@ impl Intake {
             let delivery =
                 self.pipeline.uid_seed(&[received.to_le_bytes(), self.reports.to_le_bytes()].concat());
             let uid = format!("{delivery:032x}-0");
-            let record = report::record(tally, received, &uid);
+            let record = report::record(tally, name.as_deref(), received, &uid);
+            // The frame says what the first reader is told of; what is told of another is noted with that.
+            let said = if name.is_none() { tally } else { Tally { records: 0, ..tally } };
             let queued =
-                self.pipeline.own_record(&record, Kind::Report(tally)).map_err(Lost::from).and_then(
+                self.pipeline.own_record(&record, Kind::Report(said)).map_err(Lost::from).and_then(
                     |blocks| self.append(&Batch { delivery, received, parts_before: 0, blocks }, 0),
                 );
             if queued.is_err() {
                 return;
             }
+            if name.is_some() {
+                self.queue.at(reader).note_reported(tally);
+            }
         }
     }
 
-    pub(super) fn standing(&mut self) -> Standing {
+    pub(super) fn standing(&mut self, reader: ReaderId) -> Standing {
         let now = clock::unix_now_nanos();
-        let dropped = dropped(&self.queue);
-        let dropped_before = std::mem::replace(&mut self.dropped_before, dropped);
+        let mut queue = self.queue.at(reader);
+        let dropped = dropped(&queue);
+        let before = self.patrons.get_mut(reader.place()).map(|patron| &mut patron.dropped_before);
+        let dropped_before = before.map_or(dropped, |before| std::mem::replace(before, dropped));
         Standing {
             function: self.pipeline.about.function_name.clone().unwrap_or_default(),
-            records: Signal::ALL.iter().map(|signal| self.queue.waiting(*signal).records).sum(),
-            bytes: self.queue.disk_bytes(),
+            records: Signal::ALL.iter().map(|signal| queue.waiting(*signal).records).sum(),
+            bytes: queue.disk_bytes(),
             oldest_age: Signal::ALL
-                .map(|signal| self.oldest_age(signal, now))
+                .map(|signal| oldest_age(&mut queue, signal, now))
                 .into_iter()
                 .max()
                 .unwrap_or_default(),
@@ -374,16 +423,32 @@ impl Intake {
         }
     }
 
-    pub(super) fn summary(&self) -> Summary {
+    pub(super) fn summary(&mut self) -> Summary {
+        let mut fared = Vec::with_capacity(self.patrons.len());
+        for (reader, patron) in self.queue.readers().zip(&self.patrons) {
+            let queue = self.queue.at(reader);
+            let fares = Fared {
+                delivered: patron.delivered,
+                handed: Signal::ALL.iter().map(|signal| queue.ledger().handed(*signal)).sum(),
+                dropped: PerSignal::from_fn(|signal| queue.ledger().dropped(signal)),
+                waiting: PerSignal::from_fn(|signal| queue.waiting(signal)),
+            };
+            fared.push((patron.name.clone().unwrap_or_default(), fares));
+        }
+        let further = fared.split_off(1.min(fared.len()));
         Summary {
             received: self.received,
-            delivered: self.delivered,
-            handed: Signal::ALL.iter().map(|signal| self.queue.ledger().handed(*signal)).sum(),
-            dropped: PerSignal::from_fn(|signal| self.queue.ledger().dropped(signal)),
-            waiting: PerSignal::from_fn(|signal| self.queue.waiting(signal)),
+            main: fared.pop().map(|(_, fares)| fares).unwrap_or_default(),
+            further,
             rules: self.pipeline.rule_set.iter().flat_map(RuleSet::counts).collect(),
         }
     }
+}
+
+/// How long the oldest of `signal` has waited at `now` (Unix nanoseconds); zero if nothing waits.
+pub(super) fn oldest_age(queue: &mut Queue, signal: Signal, now: u64) -> Duration {
+    let received = queue.oldest(signal).map_or(now, |oldest| oldest.received);
+    Duration::from_nanos(now.saturating_sub(received))
 }
 
 /// Records given up since `queue` was made.

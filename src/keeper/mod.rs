@@ -39,7 +39,7 @@ use crate::drain::policy::{Backlog, Head, Portion};
 use crate::encode::WireFormat;
 use crate::listen::{Delivery, Export, Receipt};
 use crate::observe::Ending;
-use crate::queue::{Disk, Encoding, Limits, Mark, Queue, RealDisk, Request, Waiting};
+use crate::queue::{Disk, Encoding, Limits, Mark, Queue, ReaderId, Readers, RealDisk, Request, Waiting};
 use crate::record::ResourceInputs;
 use crate::rules::Counted;
 use crate::{PerSignal, Signal};
@@ -89,6 +89,9 @@ pub struct Setup {
     pub epoch_unix_nanos: u64,
     /// What is made of deliveries.
     pub making: Making,
+    /// The destinations that are served from it: the main one (which gets nothing if it is served from another queue) and
+    /// the further ones.
+    pub readers: Readers,
     /// What the function's SDK sends gets the attributes of the function, where it has none of that name.
     pub completes_resources: bool,
 }
@@ -98,6 +101,8 @@ pub struct Setup {
 pub enum Job {
     /// Put a request together. The reply is `None` if nothing waits any more.
     Assemble {
+        /// Whom it is for.
+        reader: ReaderId,
         /// The signal.
         signal: Signal,
         /// How much.
@@ -109,6 +114,8 @@ pub enum Job {
     },
     /// The fate of a request is known. The reply is what the signal has waiting then.
     Land {
+        /// Whose it was.
+        reader: ReaderId,
         /// The signal.
         signal: Signal,
         /// What became of it.
@@ -116,8 +123,8 @@ pub enum Job {
         /// Takes the level.
         reply: oneshot::Sender<Level>,
     },
-    /// What the signal has waiting.
-    Level(Signal, oneshot::Sender<Level>),
+    /// What the signal has waiting for a reader.
+    Level(ReaderId, Signal, oneshot::Sender<Level>),
     /// The function was invoked by this ARN.
     Invoked(String),
     /// SHUTDOWN has come: what is open is closed, after a wait for what may still tell how it ended.
@@ -126,8 +133,8 @@ pub enum Job {
     Finish(oneshot::Sender<()>),
     /// What metrics tell about the extension.
     Vital(Vital),
-    /// What an alert says; asked for once for each.
-    Standing(oneshot::Sender<Standing>),
+    /// What an alert about a reader's destination says; asked for once for each.
+    Standing(ReaderId, oneshot::Sender<Standing>),
     /// What there is to say at the end.
     Summary(oneshot::Sender<Summary>),
 }
@@ -173,8 +180,8 @@ pub enum Fate {
 /// What the keeper tells the lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// What a signal has waiting changed.
-    Level(Signal, Level),
+    /// What a signal has waiting for a reader changed.
+    Level(ReaderId, Signal, Level),
     /// A delivery that was kept said so.
     Noted(Noted),
 }
@@ -184,7 +191,18 @@ pub enum Notice {
 pub struct Summary {
     /// Records taken in.
     pub received: u64,
-    /// Of those, and of what earlier processes left, delivered; reports of ours not counted.
+    /// What became of them at the main destination, and of what earlier processes left.
+    pub main: Fared,
+    /// The same for the further destinations of this queue.
+    pub further: Vec<(String, Fared)>,
+    /// What each of the user's rules did, in this process.
+    pub rules: Vec<Counted>,
+}
+
+/// What became of records at one destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fared {
+    /// Delivered by this process; reports of ours not counted.
     pub delivered: u64,
     /// Records that the fallback has, since the queue was made.
     pub handed: u64,
@@ -192,8 +210,6 @@ pub struct Summary {
     pub dropped: PerSignal<u64>,
     /// What waits.
     pub waiting: PerSignal<Waiting>,
-    /// What each of the user's rules did, in this process.
-    pub rules: Vec<Counted>,
 }
 
 /// How the queue stands, for an alert.
@@ -251,6 +267,13 @@ impl Keeper {
         drop(self.jobs.send(job));
     }
 
+    /// Gives the keeper a job that is answered, and where the answer comes out.
+    pub fn asked<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> oneshot::Receiver<T> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(job(reply));
+        answer
+    }
+
     /// Another handle for giving jobs.
     pub fn asker(&self) -> mpsc::UnboundedSender<Job> {
         self.jobs.clone()
@@ -261,11 +284,12 @@ impl Keeper {
 /// returns. `None` if the keeper is gone.
 pub fn land(
     jobs: &mpsc::UnboundedSender<Job>,
+    reader: ReaderId,
     signal: Signal,
     fate: Fate,
 ) -> impl Future<Output = Option<Level>> + Send + use<> {
     let (reply, level) = oneshot::channel();
-    let told = jobs.send(Job::Land { signal, fate, reply });
+    let told = jobs.send(Job::Land { reader, signal, fate, reply });
     let jobs = jobs.clone();
     async move {
         told.ok()?;
@@ -274,7 +298,7 @@ pub fn land(
         }
         // The job came to grief and the queue was opened anew: what counts is what waits now.
         let (reply, level) = oneshot::channel();
-        jobs.send(Job::Level(signal, reply)).ok()?;
+        jobs.send(Job::Level(reader, signal, reply)).ok()?;
         level.await.ok()
     }
 }
@@ -300,12 +324,14 @@ struct OpenSetup {
     disk: fn() -> Box<dyn Disk>,
     limits: Limits,
     epoch_unix_nanos: u64,
+    readers: Readers,
 }
 
 impl OpenSetup {
     fn open(&self) -> Queue {
         let queue_id = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
         let (mut queue, opened) = Queue::open((self.disk)(), &self.dir, self.limits, queue_id);
+        queue.serve(&self.readers);
         if let Some(problem) = &opened.problem {
             log::error!(
                 "queue: {} cannot be used ({problem}): keeping up to {} bytes in memory, which a crash would lose, until it can",
@@ -326,11 +352,12 @@ impl OpenSetup {
     fn in_memory(&self) -> Queue {
         log::error!("queue: a panic was caught at opening; only memory is used, which a crash would lose");
         let (mut queue, _) = Queue::open(Box::new(RealDisk), Path::new(NO_DIRECTORY), self.limits, 0);
+        queue.serve(&self.readers);
         queue.stand_in();
         queue
     }
 
-    /// What `signal` has waiting, in the terms of the drain.
+    /// What `signal` has waiting for the reader at the desk, in the terms of the drain.
     fn backlog(&self, queue: &mut Queue, signal: Signal) -> Backlog {
         let oldest = queue.oldest(signal);
         let waiting = queue.waiting(signal);
@@ -354,8 +381,9 @@ impl OpenSetup {
 
 impl Worker {
     fn open(setup: Setup, notify: mpsc::UnboundedSender<Notice>) -> Self {
-        let Setup { dir, disk, limits, wire, about, epoch_unix_nanos, making, completes_resources } = setup;
-        let open = OpenSetup { dir, disk, limits, epoch_unix_nanos };
+        let Setup { dir, disk, limits, wire, about, epoch_unix_nanos, making, completes_resources, readers } =
+            setup;
+        let open = OpenSetup { dir, disk, limits, epoch_unix_nanos, readers };
         let opened = catch_unwind(|| open.open()).ok();
         let queue = opened.unwrap_or_else(|| open.in_memory());
         let mut intake = Intake::new(queue, wire, about, making);
@@ -421,7 +449,7 @@ impl Worker {
     /// A request is under way while the disk takes nothing: the queue's place on disk cannot change before it lands.
     fn is_unsettled(&self) -> bool {
         let queue = &self.intake.queue;
-        queue.is_degraded() && Signal::ALL.iter().any(|signal| queue.in_flight(*signal))
+        queue.is_degraded() && queue.is_sending()
     }
 
     /// Runs `work`; if it panics, the queue is what the disk says it is.
@@ -478,18 +506,21 @@ impl Worker {
 
     fn work(&mut self, job: Job) {
         match job {
-            Job::Assemble { signal, portion, encoding, reply } => {
-                answer(reply, self.intake.assemble(signal, portion, encoding));
+            Job::Assemble { reader, signal, portion, encoding, reply } => {
+                answer(reply, self.intake.assemble(reader, signal, portion, encoding));
             }
-            Job::Land { signal, fate, reply } => {
-                self.intake.land(signal, fate);
+            Job::Land { reader, signal, fate, reply } => {
+                self.intake.land(reader, signal, fate);
                 self.intake.report_drops();
-                answer(reply, self.level(signal));
-                if signal != Signal::Logs {
-                    self.tell_level(Signal::Logs);
+                answer(reply, self.level(reader, signal));
+                // A report is a log record, for all of them.
+                for other in self.intake.queue.readers() {
+                    if (other, Signal::Logs) != (reader, signal) {
+                        self.tell_level(other, Signal::Logs);
+                    }
                 }
             }
-            Job::Level(signal, reply) => answer(reply, self.level(signal)),
+            Job::Level(reader, signal, reply) => answer(reply, self.level(reader, signal)),
             Job::Invoked(arn) => self.intake.pipeline.invoked(&arn),
             Job::End(ending) => {
                 self.closing = Some(Closing::begun(ending, self.clock.now()));
@@ -503,7 +534,7 @@ impl Worker {
                 answer(reply, ());
             }
             Job::Vital(vital) => self.intake.own.note(vital),
-            Job::Standing(reply) => answer(reply, self.intake.standing()),
+            Job::Standing(reader, reply) => answer(reply, self.intake.standing(reader)),
             Job::Summary(reply) => {
                 self.close();
                 // First what would be lost: whoever asks waits for little, and counting may take long.
@@ -535,7 +566,7 @@ impl Worker {
         }
     }
 
-    fn has_chores(&self) -> bool {
+    fn has_chores(&mut self) -> bool {
         !self.index_consulted || !self.counted || self.disk_is_out() || self.intake.owes_reports()
     }
 
@@ -558,8 +589,10 @@ impl Worker {
     }
 
     fn tell_levels(&mut self) {
-        for signal in Signal::ALL {
-            self.tell_level(signal);
+        for reader in self.intake.queue.readers() {
+            for signal in Signal::ALL {
+                self.tell_level(reader, signal);
+            }
         }
     }
 
@@ -568,14 +601,15 @@ impl Worker {
         let _unheard = self.notify.send(notice).err();
     }
 
-    fn tell_level(&mut self, signal: Signal) {
-        let level = self.level(signal);
-        self.tell(Notice::Level(signal, level));
+    fn tell_level(&mut self, reader: ReaderId, signal: Signal) {
+        let level = self.level(reader, signal);
+        self.tell(Notice::Level(reader, signal, level));
     }
 
-    fn level(&mut self, signal: Signal) -> Level {
+    fn level(&mut self, reader: ReaderId, signal: Signal) -> Level {
         self.revision += 1;
-        Level { revision: self.revision, backlog: self.setup.backlog(&mut self.intake.queue, signal) }
+        let mut queue = self.intake.queue.at(reader);
+        Level { revision: self.revision, backlog: self.setup.backlog(&mut queue, signal) }
     }
 }
 

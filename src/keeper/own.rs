@@ -8,7 +8,7 @@
 //! Records are not counted as they pass. What became of them is in the queue's ledger, which survives a crash; a set
 //! says what was added since the last one. Only what is not about records (requests, durations) is kept in memory.
 
-use super::intake::Intake;
+use super::intake::{Intake, oldest_age};
 use crate::clock::{self, Time};
 use crate::drain::policy::Target;
 use crate::observe::{Points, own};
@@ -22,7 +22,7 @@ const NOTHING: Tally = Tally { signal: Signal::Metrics, reason: Reason::Overflow
 /// Something about the extension that only the lifecycle sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Vital {
-    /// A request ended.
+    /// A request for the main destination ended.
     Request {
         /// The signal.
         signal: Signal,
@@ -218,7 +218,7 @@ impl Intake {
             let of_signal = [(own::SIGNAL, signal.name())];
             let records = self.queue.waiting(signal).records;
             points.measure_own(&own::QUEUE_RECORDS, now, float(records), &of_signal);
-            let age = self.oldest_age(signal, now).as_secs_f64();
+            let age = oldest_age(&mut self.queue, signal, now).as_secs_f64();
             points.measure_own(&own::QUEUE_OLDEST_AGE, now, age, &of_signal);
         }
         for (instrument, value) in [
@@ -229,12 +229,6 @@ impl Intake {
             points.measure_own(instrument, now, float(value), &[]);
         }
         points
-    }
-
-    /// How long the oldest of `signal` has waited at `now` (Unix nanoseconds); zero if nothing waits.
-    pub(super) fn oldest_age(&mut self, signal: Signal, now: u64) -> Duration {
-        let received = self.queue.oldest(signal).map_or(now, |oldest| oldest.received);
-        Duration::from_nanos(now.saturating_sub(received))
     }
 }
 

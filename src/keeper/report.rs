@@ -8,24 +8,35 @@ use std::borrow::Cow;
 /// The event name of a drop report.
 pub(super) const EVENT_NAME: &str = "outlast.dropped";
 
-/// A report of `tally`, made at `now` (Unix nanoseconds).
-pub(super) fn record(tally: Tally, now: u64, uid: &str) -> LogRecord<'_> {
+/// A report of `tally`, made at `now` (Unix nanoseconds), about what `destination` did not get; `None`: the main one.
+pub(super) fn record<'a>(
+    tally: Tally,
+    destination: Option<&'a str>,
+    now: u64,
+    uid: &'a str,
+) -> LogRecord<'a> {
     let Tally { signal, reason, records } = tally;
     let counted = i64::try_from(records).unwrap_or(i64::MAX);
+    let mut attributes = vec![
+        (UID.into(), Value::Str(uid.into())),
+        ("outlast.dropped.records".into(), Value::Int(counted)),
+        ("outlast.dropped.signal".into(), Value::Str(signal.name().into())),
+        ("outlast.dropped.reason".into(), Value::Str(reason.name().into())),
+    ];
+    let for_whom = destination.map_or_else(String::new, |name| format!(" for {name}"));
+    if let Some(name) = destination {
+        attributes.push(("outlast.dropped.destination".into(), Value::Str(name.into())));
+    }
     LogRecord {
         time_unix_nanos: now,
         observed_unix_nanos: now,
         severity: Severity::from_word(Cow::Borrowed("WARN")).unwrap_or_default(),
         event_name: Some(EVENT_NAME.into()),
         body: Value::Str(
-            format!("outlast dropped {records} {signal} records: {reason} ({})", why(reason)).into(),
+            format!("outlast dropped {records} {signal} records{for_whom}: {reason} ({})", why(reason))
+                .into(),
         ),
-        attributes: vec![
-            (UID.into(), Value::Str(uid.into())),
-            ("outlast.dropped.records".into(), Value::Int(counted)),
-            ("outlast.dropped.signal".into(), Value::Str(signal.name().into())),
-            ("outlast.dropped.reason".into(), Value::Str(reason.name().into())),
-        ],
+        attributes,
         ..LogRecord::default()
     }
 }

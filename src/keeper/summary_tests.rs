@@ -3,7 +3,7 @@
 use super::tests::{body, line, logs_only};
 use super::*;
 use crate::encode::Otlp;
-use crate::queue::{DiskFile, Overflow, Reason};
+use crate::queue::{DiskFile, Overflow, Readers, Reason};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -74,6 +74,7 @@ fn worker(dir: &Path) -> Worker {
         epoch_unix_nanos: 0,
         making: logs_only(),
         completes_resources: false,
+        readers: Readers::default(),
     };
     Worker::open(setup, mpsc::unbounded_channel().0)
 }

@@ -48,7 +48,7 @@ fn take(intake: &mut Intake, body: &[u8], received: u64) -> Receipt {
 fn drain(intake: &mut Intake) -> Vec<LogRecord> {
     let mut records = Vec::new();
     let run = Portion::Run { max_blocks: 100, max_bytes: 1 << 20 };
-    while let Some(request) = intake.assemble(Signal::Logs, run, Encoding::Gzip) {
+    while let Some(request) = intake.assemble(ReaderId::FIRST, Signal::Logs, run, Encoding::Gzip) {
         let mut plain = Vec::new();
         GzDecoder::new(&request.body[..]).read_to_end(&mut plain).unwrap();
         let decoded = ExportLogsServiceRequest::decode(&plain[..]).unwrap();
@@ -61,7 +61,7 @@ fn drain(intake: &mut Intake) -> Vec<LogRecord> {
             reports: u64::from(request.reports),
             rejected: 0,
         };
-        intake.land(Signal::Logs, fate);
+        intake.land(ReaderId::FIRST, Signal::Logs, fate);
         intake.report_drops();
     }
     records
@@ -203,10 +203,14 @@ fn a_report_that_is_rejected_begets_no_other() {
     intake.report_drops();
     assert!(!intake.owes_reports());
     let run = Portion::Run { max_blocks: 9, max_bytes: 1 << 20 };
-    let request = intake.assemble(Signal::Logs, run, Encoding::Gzip).unwrap();
+    let request = intake.assemble(ReaderId::FIRST, Signal::Logs, run, Encoding::Gzip).unwrap();
     let (records, reports) = (u64::from(request.records), u64::from(request.reports));
     assert_eq!((records, reports), (1, 1));
-    intake.land(Signal::Logs, Fate::Delivered { to: request.to, records, reports, rejected: 1 });
+    intake.land(
+        ReaderId::FIRST,
+        Signal::Logs,
+        Fate::Delivered { to: request.to, records, reports, rejected: 1 },
+    );
     assert!(!intake.owes_reports());
     assert_eq!(intake.queue.ledger().dropped(Signal::Logs), 1);
 }
@@ -218,7 +222,7 @@ fn what_a_refused_report_said_is_said_again() {
     take(&mut intake, &body([line("poison")]), 0);
     let refuse_the_oldest = |intake: &mut Intake| {
         let head = intake.queue.oldest(Signal::Logs).unwrap().seq.0;
-        intake.land(Signal::Logs, Fate::Settled { head, refused: 1, delivered: 0 });
+        intake.land(ReaderId::FIRST, Signal::Logs, Fate::Settled { head, refused: 1, delivered: 0 });
     };
     refuse_the_oldest(&mut intake);
     intake.report_drops_now();
@@ -227,7 +231,7 @@ fn what_a_refused_report_said_is_said_again() {
     assert!(intake.owes_reports());
     intake.report_drops_now();
     assert_eq!(attribute(&drain(&mut intake)[0], "outlast.dropped.records"), Some(&Value::IntValue(1)));
-    assert_eq!(*intake.summary().dropped.get(Signal::Logs), 1, "a report is no record of the user's");
+    assert_eq!(*intake.summary().main.dropped.get(Signal::Logs), 1, "a report is no record of the user's");
 }
 
 #[test]
@@ -244,7 +248,7 @@ fn what_overflows_is_reported_when_the_backend_is_back_and_adds_up() {
     let mut intake = open_with(dir.path(), 2 << 20);
     let mut rng = fastrand::Rng::with_seed(7);
     let mut sent = Vec::new();
-    intake.land(Signal::Logs, Fate::Kept);
+    intake.land(ReaderId::FIRST, Signal::Logs, Fate::Kept);
     for n in 0..60u32 {
         let padding: String = (0..90_000).map(|_| rng.alphanumeric()).collect();
         let text = format!("{n} {padding}");
@@ -283,10 +287,12 @@ async fn a_level_comes_back_also_when_the_job_came_to_grief() {
     let keeper = async {
         // A panic drops the reply.
         assert!(matches!(inbox.recv().await, Some(Job::Land { signal: Signal::Logs, .. })));
-        let Some(Job::Level(Signal::Logs, reply)) = inbox.recv().await else { panic!("not asked again") };
+        let Some(Job::Level(ReaderId::FIRST, Signal::Logs, reply)) = inbox.recv().await else {
+            panic!("not asked again")
+        };
         answer(reply, Level { revision: 7, backlog: Backlog::default() });
     };
-    let (level, ()) = tokio::join!(land(&jobs, Signal::Logs, Fate::Kept), keeper);
+    let (level, ()) = tokio::join!(land(&jobs, ReaderId::FIRST, Signal::Logs, Fate::Kept), keeper);
     assert_eq!(level.map(|level| level.revision), Some(7));
 }
 
@@ -314,9 +320,13 @@ fn a_refusal_is_reported_without_waiting_for_a_delivery() {
     let mut intake = open(dir.path());
     take(&mut intake, &body([line("poison")]), 1);
     let run = Portion::Run { max_blocks: 1, max_bytes: 1 << 20 };
-    let request = intake.assemble(Signal::Logs, run, Encoding::Gzip).unwrap();
-    intake.land(Signal::Logs, Fate::Kept);
-    intake.land(Signal::Logs, Fate::Settled { head: request.head.0, refused: 1, delivered: 0 });
+    let request = intake.assemble(ReaderId::FIRST, Signal::Logs, run, Encoding::Gzip).unwrap();
+    intake.land(ReaderId::FIRST, Signal::Logs, Fate::Kept);
+    intake.land(
+        ReaderId::FIRST,
+        Signal::Logs,
+        Fate::Settled { head: request.head.0, refused: 1, delivered: 0 },
+    );
     intake.report_drops();
     assert_eq!(drain(&mut intake).len(), 1);
 }
@@ -331,6 +341,7 @@ async fn deliveries_are_kept_also_when_the_lifecycle_has_failed() {
         wire: Box::new(Otlp),
         about: About::default(),
         epoch_unix_nanos: 0,
+        readers: Readers::default(),
         making: logs_only(),
         completes_resources: false,
     })
@@ -431,6 +442,7 @@ fn without_any_directory_memory_serves_and_ends_by_turning_away() {
         disk: || Box::new(RealDisk),
         limits: Limits::new(64 << 20, Overflow::DropOldest),
         epoch_unix_nanos: 0,
+        readers: Readers::default(),
     };
     let mut intake = Intake::new(setup.in_memory(), Box::new(Otlp), About::default(), logs_only());
     assert_eq!(take(&mut intake, &body([line("one")]), 1), Receipt::Kept);
@@ -451,20 +463,24 @@ fn what_the_fallback_has_is_counted_without_our_reports_and_the_count_outlives_t
     intake.report_drops();
     assert_eq!(take(&mut intake, &body([line("a"), line("b"), line("c")]), 2), Receipt::Kept);
     let run = Portion::Run { max_blocks: 9, max_bytes: 1 << 20 };
-    let request = intake.assemble(Signal::Logs, run, Encoding::Gzip).unwrap();
+    let request = intake.assemble(ReaderId::FIRST, Signal::Logs, run, Encoding::Gzip).unwrap();
     let (records, reports) = (u64::from(request.records), u64::from(request.reports));
     assert_eq!((records, reports), (4, 1));
-    intake.land(Signal::Logs, Fate::HandedOver { to: request.to, records, reports, rejected: 1 });
+    intake.land(
+        ReaderId::FIRST,
+        Signal::Logs,
+        Fate::HandedOver { to: request.to, records, reports, rejected: 1 },
+    );
     let summary = intake.summary();
     assert_eq!(
-        (summary.delivered, summary.handed, *summary.dropped.get(Signal::Logs)),
+        (summary.main.delivered, summary.main.handed, *summary.main.dropped.get(Signal::Logs)),
         (0, 2, 2),
         "one was rejected"
     );
-    assert_eq!(summary.waiting.get(Signal::Logs).records, 0);
+    assert_eq!(summary.main.waiting.get(Signal::Logs).records, 0);
     drop(intake);
     let mut intake = open(dir.path());
-    assert_eq!(intake.summary().handed, 2);
+    assert_eq!(intake.summary().main.handed, 2);
     intake.report_drops();
     assert_eq!(drain(&mut intake).len(), 1, "the report of what was rejected is all that is left");
 }
@@ -477,6 +493,7 @@ fn a_queue_that_is_nearly_full_says_so_whichever_signal_is_asked_for() {
         disk: || Box::new(RealDisk),
         limits: Limits::new(1 << 20, Overflow::DropOldest),
         epoch_unix_nanos: 0,
+        readers: Readers::default(),
     };
     let mut intake = open_limited(dir.path(), open.limits);
     let mut rng = fastrand::Rng::with_seed(7);
@@ -581,7 +598,7 @@ fn embedded_metrics_date_their_record_and_are_found_behind_what_node_writes() {
     ];
     take(&mut intake, &body(events), 1_791_444_628 * SECOND_NANOS);
     let run = Portion::Run { max_blocks: 100, max_bytes: 1 << 20 };
-    let points = intake.assemble(Signal::Metrics, run, Encoding::Gzip).unwrap();
+    let points = intake.assemble(ReaderId::FIRST, Signal::Metrics, run, Encoding::Gzip).unwrap();
     assert_eq!(points.records, 3);
     let records = drain(&mut intake);
     assert_eq!(records.len(), 2, "metrics alone leave no record");

@@ -32,6 +32,7 @@
 mod answer;
 mod body;
 mod connection;
+mod fan_out;
 mod limits;
 mod otlp;
 mod roster;
@@ -46,6 +47,7 @@ use std::io;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+pub use fan_out::fan_out;
 pub use limits::Limits;
 pub use otlp::{Export, Outcome, Receiver};
 pub use server::Listener;

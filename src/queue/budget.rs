@@ -2,13 +2,13 @@
 
 use super::frame::{Header, Kind, Seq};
 use super::lane::{Item, Stored};
-use super::ledger::{Reason, Tally};
+use super::ledger::{Ledger, Reason, Tally};
 use super::scan::walk;
 use super::shed::{Going, Room};
 use super::state::{FRAMES_START, Mark};
 use super::store::{Queue, headers_of};
 use super::types::{AppendError, Batch, Overflow};
-use crate::Signal;
+use crate::{PerSignal, Signal};
 
 impl Queue {
     /// Makes room for `batch`. What is given up for it is counted, in the queue or of the batch.
@@ -23,7 +23,7 @@ impl Queue {
         }
         let begun_since = self.store.next_number();
         while fits && !self.has_room_for(size) {
-            if self.limits.overflow == Overflow::DropNewest {
+            if self.limits.overflow == Overflow::DropNewest && !self.holds_some_up() {
                 fits = false;
             } else if !self.drop_oldest(begun_since) {
                 // Nothing of ours is left to give up, the rest belongs to the index; or it cannot be counted now.
@@ -48,26 +48,56 @@ impl Queue {
     /// # Errors
     /// [`AppendError::NoRoom`] if the count cannot be kept either.
     pub(super) fn turn_away(&mut self, batch: &Batch, reason: Reason, all: bool) -> Result<(), AppendError> {
-        let before = (self.state.ledger, self.state.fragment, self.state.turned_away);
+        let before = (self.state.fragment, self.state.turned_away);
         let mut dropped = 0;
+        let mut records = PerSignal::<u64>::default();
         for header in headers_of(batch, 0, 0) {
-            let records = header.user_records();
-            dropped += records;
-            self.state.ledger.drop(Tally { signal: header.signal, reason, records });
+            dropped += header.user_records();
+            *records.get_mut(header.signal) += header.user_records();
             // Counted with what was to join it.
             if header.kind == (Kind::Block { joins: Some(self.state.fragment) }) {
                 self.state.fragment = Seq::default();
             }
         }
+        self.for_all(&records, |ledger, signal, records| ledger.drop(Tally { signal, reason, records }));
         if all {
             self.state.turned_away = batch.delivery;
         }
-        if self.save_state().is_err() {
-            (self.state.ledger, self.state.fragment, self.state.turned_away) = before;
+        if self.save_all().is_err() {
+            self.for_all(&records, |ledger, signal, records| {
+                ledger.undrop(Tally { signal, reason, records })
+            });
+            (self.state.fragment, self.state.turned_away) = before;
             return Err(AppendError::NoRoom);
         }
         log::warn!("queue full: {dropped} new records dropped");
         Ok(())
+    }
+
+    /// Whether the oldest segment waits for some readers and not for others: were new records turned away for want of its
+    /// room, a destination that is away would cost those that are not.
+    pub(super) fn holds_some_up(&mut self) -> bool {
+        let Some(oldest) = self.store.first_from(0).filter(|number| Some(*number) != self.store.active())
+        else {
+            return false;
+        };
+        !self.others.is_empty()
+            && self.readers().any(|reader| {
+                let mut queue = self.at(reader);
+                let is_counted = queue.is_counted(oldest);
+                let held = queue.remaining.get(&oldest);
+                is_counted && held.is_some_and(|held| held.iter().all(|(_, waiting)| waiting.blocks == 0))
+            })
+    }
+
+    /// Changes the ledger of every reader by what of `records` is for it.
+    fn for_all(&mut self, records: &PerSignal<u64>, mut change: impl FnMut(&mut Ledger, Signal, u64)) {
+        for reader in self.readers() {
+            let mut queue = self.at(reader);
+            for (signal, records) in queue.wanted_of(records).iter() {
+                change(&mut queue.state.ledger, signal, *records);
+            }
+        }
     }
 
     /// Gives up the oldest segment, but for the reports in it. Returns whether there was one to give up. Of segments from
@@ -84,25 +114,18 @@ impl Queue {
                 return false;
             }
         }
-        let counted = self.remaining.contains_key(&number) && !self.unverified.contains(&number);
-        if !counted && !self.count(number) {
+        if !self.readers().all(|reader| self.at(reader).is_counted(number)) {
             // How much it holds is not known, so it cannot be counted as given up.
             return !self.degraded && self.drop_behind(number);
         }
-        let marks = self.state.marks;
-        let mut waiting = Vec::new();
-        // If it can be read in part only, its count is known all the same.
-        walk(&mut self.store, number, |header, payload_offset| {
-            if header.kind.is_sent() && header.seq > marks.get(header.signal).seq {
-                waiting.push(Item { header: *header, payload_offset });
-            }
-        });
-        let mut reports = Vec::new();
-        if number < begun_since {
-            reports = self.reports_among(&waiting);
+        let moves_reports = number < begun_since;
+        let (mut total, reports) = self.drop_here(number, moves_reports);
+        let mut others = Vec::new();
+        for reader in self.readers().skip(1) {
+            let mut queue = self.at(reader);
+            let (records, _) = queue.drop_here(number, false);
+            others.push((records, queue.own.for_whom()));
         }
-        let mut total: u64 =
-            Signal::ALL.into_iter().map(|signal| self.drop_of(signal, number, &waiting, &mut reports)).sum();
         if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
             let reason = Reason::Overflow;
             self.state.ledger.drop(Tally { signal: Signal::Logs, reason, records: 1 });
@@ -113,15 +136,17 @@ impl Queue {
             // The next delivery brings one.
             self.state.carry = Seq::default();
         }
-        let saved = self.save_state();
+        let saved = self.save_all();
         match &saved {
             Ok(()) => self.forget(number),
             // It stays until the count of what it held is on disk.
             Err(error) => self.degrade(error),
         }
         self.report_again(reports);
-        if saved.is_ok() && total > 0 {
-            log::warn!("queue full: the oldest {total} records dropped");
+        for (records, for_whom) in std::iter::once((total, String::new())).chain(others) {
+            if saved.is_ok() && records > 0 {
+                log::warn!("queue full: the oldest {records} records dropped{for_whom}");
+            }
         }
         saved.is_ok()
     }
@@ -135,6 +160,31 @@ impl Queue {
             let holds = self.store.len(number).is_some_and(|len| len > FRAMES_START);
             holds && self.shed_segment(number, Going::Everything).is_ok_and(|kept| kept.is_none())
         })
+    }
+
+    /// Whether it is known for certain what segment `number` holds for the reader at the desk.
+    pub(super) fn is_counted(&mut self, number: u32) -> bool {
+        let counted = self.remaining.contains_key(&number) && !self.unverified.contains(&number);
+        counted || self.count(number)
+    }
+
+    /// Gives up what waits in segment `number` for the reader at the desk. Returns how many records, and the reports that are
+    /// to be queued again if `moves_reports`.
+    fn drop_here(&mut self, number: u32, moves_reports: bool) -> (u64, Vec<Stored>) {
+        let marks = self.state.marks;
+        let wants = self.own.wants;
+        let mut waiting = Vec::new();
+        // If it can be read in part only, its count is known all the same.
+        walk(&mut self.store, number, |header, payload_offset| {
+            let waits = *wants.get(header.signal) && header.seq > marks.get(header.signal).seq;
+            if header.kind.is_sent() && waits {
+                waiting.push(Item { header: *header, payload_offset });
+            }
+        });
+        let mut reports = if moves_reports { self.reports_among(&waiting) } else { Vec::new() };
+        let dropped =
+            Signal::ALL.into_iter().map(|signal| self.drop_of(signal, number, &waiting, &mut reports)).sum();
+        (dropped, reports)
     }
 
     /// Moves `signal`'s mark past segment `number` and counts what is given up by that. `reports` were taken out of it:
@@ -152,7 +202,7 @@ impl Queue {
         // Records of a block that was being sent in parts are done already.
         let done = u64::from(self.state.marks.get(signal).records);
         let records = held.records.saturating_sub(done);
-        for header in &waiting {
+        for header in waiting.iter().filter(|_| self.own.file.is_none()) {
             if let Kind::Report(tally) = header.kind {
                 self.state.ledger.unreport(tally);
             }

@@ -12,37 +12,21 @@ impl Queue {
     /// in place at the head of a segment file if there is one, which takes no room: the next process reports it. From
     /// here on nothing is kept in memory any more. Returns the records given up.
     pub fn close(&mut self) -> u64 {
-        for signal in Signal::ALL {
-            // Nobody will learn what becomes of a request now.
-            self.keep(signal);
+        for reader in self.readers() {
+            let mut queue = self.at(reader);
+            for signal in Signal::ALL {
+                // Nobody will learn what becomes of a request now.
+                queue.keep(signal);
+            }
         }
         self.store.keep_nothing_in_memory();
         if !self.degraded || self.try_disk() {
             return 0;
         }
         let Some(number) = self.store.active() else { return 0 };
-        let marks = self.state.marks;
-        let mut reports = Vec::new();
-        walk(&mut self.store, number, |header, _| match header.kind {
-            Kind::Report(tally) if *marks.get(header.signal) < (Mark { seq: header.seq, records: 0 }) => {
-                reports.push(tally);
-            }
-            _ => {}
-        });
-        for tally in reports {
-            self.state.ledger.unreport(tally);
-        }
-        let held = self.remaining.remove(&number).unwrap_or_default();
         let mut lost = 0;
-        for (signal, held) in held.iter() {
-            // Segments that are not counted yet may hold it.
-            let elsewhere = self.remaining.values().any(|remaining| remaining.get(signal).blocks > 0)
-                || self.store.all().any(|(other, _)| other != number && !self.remaining.contains_key(&other));
-            // Of the oldest block, some records may be done.
-            let done = if elsewhere { 0 } else { u64::from(marks.get(signal).records) };
-            let records = held.records.saturating_sub(done);
-            self.state.ledger.drop(Tally { signal, reason: Reason::Unsaved, records });
-            lost += records;
+        for reader in self.readers() {
+            lost = self.at(reader).lose_memory(number).max(lost);
         }
         if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
             self.state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Unsaved, records: 1 });
@@ -58,7 +42,35 @@ impl Queue {
             );
         }
         // If there is no file to note it in, the line above is all there is.
-        drop(self.save_state());
+        drop(self.save_all());
+        lost
+    }
+
+    /// Counts what segment `number`, which is in memory, holds for the reader at the desk as given up.
+    fn lose_memory(&mut self, number: u32) -> u64 {
+        let marks = self.state.marks;
+        let mut reports = Vec::new();
+        walk(&mut self.store, number, |header, _| match header.kind {
+            Kind::Report(tally) if *marks.get(header.signal) < (Mark { seq: header.seq, records: 0 }) => {
+                reports.push(tally);
+            }
+            _ => {}
+        });
+        if self.is_first() {
+            reports.into_iter().for_each(|tally| self.state.ledger.unreport(tally));
+        }
+        let held = self.remaining.remove(&number).unwrap_or_default();
+        let mut lost = 0;
+        for (signal, held) in held.iter() {
+            // Segments that are not counted yet may hold it.
+            let elsewhere = self.remaining.values().any(|remaining| remaining.get(signal).blocks > 0)
+                || self.store.all().any(|(other, _)| other != number && !self.remaining.contains_key(&other));
+            // Of the oldest block, some records may be done.
+            let done = if elsewhere { 0 } else { u64::from(marks.get(signal).records) };
+            let records = held.records.saturating_sub(done);
+            self.state.ledger.drop(Tally { signal, reason: Reason::Unsaved, records });
+            lost += records;
+        }
         lost
     }
 }

@@ -7,7 +7,7 @@ use super::notes::Entry;
 use super::scan::{Position, Step, step};
 use super::segments::StoreError;
 use super::state::Mark;
-use super::store::{Queue, Remaining};
+use super::store::Queue;
 use super::totals::Totals;
 use crate::{PerSignal, Signal};
 
@@ -117,7 +117,8 @@ impl Queue {
         if records > 0 {
             if self.damage.counted(records) > 0 {
                 log::warn!(
-                    "queue: {records} records of {signal} are damaged or were removed by somebody else"
+                    "queue: {records} records of {signal} are damaged or were removed by somebody else{}",
+                    self.own.for_whom()
                 );
             }
             self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
@@ -126,16 +127,20 @@ impl Queue {
 
     /// Removes segments that have nothing waiting.
     pub(super) fn retire(&mut self) {
+        if !self.is_first() {
+            // Once the first is back at the desk, whose state goes with the segments.
+            self.retire_owed = true;
+            return;
+        }
         // What is counted must be on disk before what was counted goes.
-        if self.unsaved {
+        if !self.are_saved() {
             return;
         }
         let fragment = self.state.fragment;
         let keeps_fragment = move |number: u32| fragment != Seq::default() && fragment.segment() == number;
-        let drained = |remaining: &Remaining| remaining.iter().all(|(_, waiting)| waiting.blocks == 0);
         if let Some(active) = self.store.active()
             && self.store.len(active).is_some_and(|len| len > DRAINED_SEGMENT_MAX_BYTES)
-            && self.remaining.get(&active).is_some_and(drained)
+            && self.is_drained(active)
             && !keeps_fragment(active)
         {
             // If no new one can be begun, the old one stays.
@@ -144,20 +149,18 @@ impl Queue {
         let active = self.store.active();
         let done: Vec<u32> = self
             .remaining
-            .iter()
-            .filter(|(number, remaining)| {
-                Some(**number) != active
-                    && !self.store.carries_state(**number)
-                    && !keeps_fragment(**number)
-                    && drained(remaining)
+            .keys()
+            .copied()
+            .filter(|number| {
+                Some(*number) != active
+                    && !self.store.carries_state(*number)
+                    && !keeps_fragment(*number)
+                    && self.is_drained(*number)
             })
-            .map(|(number, _)| *number)
             .collect();
         for number in done {
             // A count from the index is no evidence: its frames are.
-            if self.unverified.contains(&number)
-                && !(self.count(number) && self.remaining.get(&number).is_some_and(drained))
-            {
+            if self.unverified.contains(&number) && !(self.count(number) && self.is_drained(number)) {
                 continue;
             }
             if self.state.carry.segment() == number && !self.move_carry() {
@@ -215,6 +218,9 @@ impl Queue {
         self.remaining.remove(&number);
         self.unverified.remove(&number);
         self.lowest.remove(&number);
+        for reader in &mut self.others {
+            reader.remaining.remove(&number);
+        }
         self.note(Entry::Removed(number));
     }
 
@@ -223,6 +229,9 @@ impl Queue {
     /// # Errors
     /// If that fails, what was done since is repeated after a crash, and nothing is removed until it works.
     pub(super) fn save_state(&mut self) -> Result<(), StoreError> {
+        if !self.is_first() {
+            return self.save_reader();
+        }
         self.state.generation += 1;
         if self.store.active().is_none() && self.begin_segment().is_ok() {
             self.note_state();
@@ -368,6 +377,9 @@ impl Queue {
 
     /// What reports up to `to` said is to be said again: they are given up.
     fn unreport_until(&mut self, signal: Signal, to: Mark) {
+        if !self.is_first() {
+            return;
+        }
         self.fill(signal, u32::MAX);
         for item in self.lanes.get(signal).items().take_while(|item| item.header.seq <= to.seq) {
             if let Kind::Report(tally) = item.header.kind {

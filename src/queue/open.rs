@@ -8,12 +8,13 @@ use super::frame::{HEADER_BYTES, Header, Kind, Seq};
 use super::lane::{Lane, Stored};
 use super::ledger::{Reason, Tally};
 use super::notes::{Entry, Index};
+use super::reader::Own;
 use super::scan::{Position, Step, step, walk, walk_past};
 use super::segments::{Segments, StoreError};
-use super::state::{FRAMES_START, Mark, State};
+use super::state::{FRAMES_START, State};
 use super::store::{Queue, Remaining};
-use super::types::{Limits, Opened};
-use crate::{PerSignal, Signal};
+use super::types::{Limits, Opened, Waiting};
+use crate::PerSignal;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::time::Duration;
@@ -61,6 +62,9 @@ impl Queue {
             index_is_behind: true,
             found,
             damage: Damage::default(),
+            own: Own::first(),
+            others: Vec::new(),
+            retire_owed: false,
         };
         queue.read_newest();
         (queue, opened)
@@ -127,14 +131,14 @@ impl Queue {
         let mut given_up = PerSignal::<u64>::default();
         let mut last = None;
         let mut missing = 0;
-        let Self { store, state, deliveries, .. } = self;
+        let Self { store, state, deliveries, own, .. } = self;
         let visit = |header: &Header, _| {
             deliveries.note_older(header);
             // A frame that is missing is counted with the one after it, as the record it held at least: what it held is
             // known of a segment that the index has a row of.
             missing += u64::from(missing_between(last, header.seq));
             last = Some(header.seq);
-            if header.seq <= state.marks.get(header.signal).seq {
+            if header.seq <= state.marks.get(header.signal).seq || !*own.wants.get(header.signal) {
                 missing = 0;
                 let passed = passed_over.is_some_and(|marks| header.seq > marks.get(header.signal).seq);
                 if passed && header.kind.is_sent() {
@@ -170,7 +174,11 @@ impl Queue {
             let lost = remaining
                 .iter()
                 .map(|(signal, waiting)| waiting.records.saturating_sub(found.get(signal).records));
-            self.damage.note(skipped, lost.sum());
+            // The same damage for all: one line says it.
+            let lost = lost.sum();
+            if self.is_first() {
+                self.damage.note(skipped, lost);
+            }
             self.unverified.remove(&number);
             self.remaining.insert(number, remaining);
         } else {
@@ -179,18 +187,25 @@ impl Queue {
         whole
     }
 
-    /// Counts one segment that was not counted yet, oldest first. Returns whether there was one: call again
+    /// Counts one segment that was not counted yet for a reader, oldest first. Returns whether there was one: call again
     /// until there is none, when nothing else is to be done.
     pub fn count_one(&mut self) -> bool {
+        let readers = self.readers();
+        let counted = readers.into_iter().any(|reader| self.at(reader).count_one_here());
+        if counted {
+            self.retire();
+        }
+        counted
+    }
+
+    fn count_one_here(&mut self) -> bool {
         let uncounted =
             |number: &u32| !self.remaining.contains_key(number) && !self.unreadable.contains(number);
         let Some(number) = self.store.all().map(|(number, _)| number).find(uncounted) else {
             self.damage.tell();
             return false;
         };
-        if self.count(number) {
-            self.retire();
-        }
+        self.count(number);
         true
     }
 
@@ -229,7 +244,10 @@ impl Queue {
             // A mark within the segment or past it: only its frames tell what waits.
             let untouched = self.state.marks.iter().all(|(_, mark)| mark.seq.segment() < number);
             if untouched && self.store.len(number) == Some(row.len) && !self.remaining.contains_key(&number) {
-                self.remaining.insert(number, row.written);
+                let wants = self.own.wants;
+                let wanted =
+                    |signal| if *wants.get(signal) { *row.written.get(signal) } else { Waiting::default() };
+                self.remaining.insert(number, PerSignal::from_fn(wanted));
                 self.unverified.insert(number);
             }
         }
@@ -240,8 +258,7 @@ impl Queue {
     /// there. Returns whether the directory can be used.
     pub(super) fn look_again(&mut self) -> bool {
         // What is under way is known by its place in memory.
-        let settled = |(signal, mark): (Signal, &Mark)| mark.records == 0 && !self.in_flight(signal);
-        if !self.state.marks.iter().all(settled) {
+        if self.is_sending() || self.is_within_a_block() {
             return false;
         }
         let Some((frames, fragment)) = self.frames_in_memory() else { return false };
@@ -256,6 +273,11 @@ impl Queue {
         let Ok(mut state) = found else {
             self.store.unlist();
             self.state.marks = PerSignal::default();
+            for reader in &mut self.others {
+                reader.marks = PerSignal::default();
+                reader.lanes = new_lanes();
+                reader.remaining.clear();
+            }
             drop(self.begin_segment());
             self.put_back(frames, fragment);
             return false;
@@ -265,6 +287,7 @@ impl Queue {
         self.state = state;
         self.found = AtOpen::new(&state);
         self.first_own = self.store.next_number();
+        self.load_readers();
         self.read_newest();
         self.degraded = false;
         if let Err(error) = self.begin_segment() {
@@ -278,13 +301,14 @@ impl Queue {
     fn frames_in_memory(&mut self) -> Option<(Vec<Stored>, Option<usize>)> {
         let mut frames = Vec::new();
         let mut fragment = None;
+        let marks = self.least_marks();
         for number in self.store.all().map(|(number, _)| number).collect::<Vec<_>>() {
             let mut position = Position::start_of(number);
             while let Step::Frame(header, offset) = step(&mut self.store, &mut position) {
                 if header.seq == self.state.fragment {
                     fragment = Some(frames.len());
                 } else if header.seq != self.state.carry
-                    && (!header.kind.is_sent() || header.seq <= self.state.marks.get(header.signal).seq)
+                    && (!header.kind.is_sent() || header.seq <= marks.get(header.signal).seq)
                 {
                     continue;
                 }
@@ -326,15 +350,14 @@ impl Queue {
         bytes.extend_from_slice(payload);
         self.store.append(&bytes, 1)?;
         if header.kind.is_sent() {
-            self.remaining.entry(number).or_default().get_mut(header.signal).add(header);
-            self.written.get_mut(header.signal).add(header);
+            self.waits(header);
             self.note_severity(header);
         }
         Ok(())
     }
 }
 
-fn new_lanes() -> PerSignal<Lane> {
+pub(super) fn new_lanes() -> PerSignal<Lane> {
     PerSignal::from_fn(|signal| Lane::new(signal, Position::start_of(0)))
 }
 

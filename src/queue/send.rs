@@ -322,7 +322,7 @@ impl Queue {
         let done = u64::from(self.state.marks.get(signal).records);
         let records = head.header.user_records().saturating_sub(done);
         self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
-        if let Kind::Report(tally) = head.header.kind {
+        if let (Kind::Report(tally), true) = (head.header.kind, self.is_first()) {
             self.state.ledger.unreport(tally);
         }
         self.advance(signal, Mark { seq: head.header.seq, records: 0 });

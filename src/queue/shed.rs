@@ -87,7 +87,11 @@ impl Queue {
             // The newest segment is not closed for what is no better.
             let stays = oldest != NOTHING
                 && (oldest < newest || oldest == newest && Some(number) != self.store.active());
-            if !stays && newest != NOTHING {
+            if !stays && newest != NOTHING && self.holds_some_up() {
+                if !self.drop_oldest(begun_since) {
+                    break;
+                }
+            } else if !stays && newest != NOTHING {
                 let (goes, stays): (Vec<_>, _) =
                     new.blocks.iter().cloned().partition(|block| block.class() == newest);
                 for block in &goes {
@@ -141,7 +145,7 @@ impl Queue {
     /// The lowest class in segment `number`. If that cannot be read, nothing in it is known to be less severe than others.
     fn lowest_in(&mut self, number: u32) -> u8 {
         let mut lowest = NOTHING;
-        let marks = self.state.marks;
+        let marks = self.least_marks();
         let whole = super::scan::walk(&mut self.store, number, |header, _| {
             if header.seq > marks.get(header.signal).seq {
                 lowest = lowest.min(class_of(header));
@@ -166,8 +170,7 @@ impl Queue {
         if self.store.active() == Some(number) || self.store.carries_state(number) {
             self.begin_segment()?;
         }
-        let counted = self.remaining.contains_key(&number) && !self.unverified.contains(&number);
-        if !counted && !self.count(number) {
+        if !self.readers().all(|reader| self.at(reader).is_counted(number)) {
             return Ok(Some(NOTHING));
         }
         let Some(made) = self.without(number, going)? else { return Ok(Some(NOTHING)) };
@@ -176,48 +179,58 @@ impl Queue {
             self.lowest.insert(number, made.lowest);
             return Ok(Some(made.lowest_to_go));
         }
-        let mut records = PerSignal::<u64>::default();
-        for header in &made.gone {
-            *records.get_mut(header.signal) += header.user_records();
-        }
         let len = if made.stays { made.bytes.len() as u64 } else { 0 };
-        self.state.shedding = Shedding { segment: number, len, records, oldest: going == Going::Everything };
-        let replaced = self.replace(number, &made, len);
-        let shedding = std::mem::take(&mut self.state.shedding);
-        if let Err(error) = replaced {
+        for reader in self.readers() {
+            let mut queue = self.at(reader);
+            let mut records = PerSignal::<u64>::default();
+            for header in made.gone.iter().filter(|header| queue.waits_here(header)) {
+                *records.get_mut(header.signal) += header.user_records();
+            }
+            let oldest = going == Going::Everything;
+            queue.state.shedding = Shedding { segment: number, len, records, oldest };
+        }
+        if let Err(error) = self.replace(number, &made, len) {
+            for reader in self.readers() {
+                self.at(reader).state.shedding = Shedding::default();
+            }
             self.store.discard_aside(number);
             return Err(error);
         }
-        self.give_up(&shedding, &made);
-        let total: u64 = shedding.records.iter().map(|(_, records)| records).sum();
-        match going {
-            Going::Class(_) => {
-                log::warn!("queue full: the {total} least severe records of segment {number} dropped");
-            }
-            Going::Everything => {
-                log::warn!("queue full: the oldest {total} records that can be read dropped")
-            }
+        for reader in self.readers() {
+            self.at(reader).give_up(&made);
+        }
+        self.lowest.insert(number, made.lowest);
+        drop(self.save_all());
+        if !made.stays {
+            self.forget(number);
         }
         Ok(None)
+    }
+
+    /// Whether a frame that is to be sent waits for the reader at the desk.
+    fn waits_here(&self, header: &Header) -> bool {
+        self.wants(header.signal) && header.seq > self.state.marks.get(header.signal).seq
     }
 
     /// Puts `made` in the place of segment `number`, the plan on disk first.
     fn replace(&mut self, number: u32, made: &Rewritten, len: u64) -> Result<(), StoreError> {
         if !made.stays {
-            self.save_state()?;
+            self.save_all()?;
             return self.store.unlink(number);
         }
         self.store.write_aside(number, &made.bytes)?;
-        self.save_state()?;
+        self.save_all()?;
         self.store.replace(number, len)
     }
 
-    /// Notes that `made` stands in the place of a segment now.
-    fn give_up(&mut self, shedding: &Shedding, made: &Rewritten) {
+    /// Notes for the reader at the desk that `made` stands in the place of a segment now.
+    fn give_up(&mut self, made: &Rewritten) {
+        let shedding = std::mem::take(&mut self.state.shedding);
         let number = shedding.segment;
         shedding.count_in(&mut self.state.ledger);
+        let gone: Vec<&Header> = made.gone.iter().filter(|header| self.waits_here(header)).collect();
         if let Some(remaining) = self.remaining.get_mut(&number) {
-            for header in &made.gone {
+            for header in gone {
                 remaining.get_mut(header.signal).take(header);
             }
             // What was never found among the frames goes with the file.
@@ -229,16 +242,31 @@ impl Queue {
         for signal in Signal::ALL {
             self.lanes.get_mut(signal).rewritten(number, &made.waiting);
         }
-        self.lowest.insert(number, made.lowest);
-        drop(self.save_state());
-        if !made.stays {
-            self.forget(number);
+        let total: u64 = shedding.records.iter().map(|(_, records)| records).sum();
+        if total > 0 {
+            let for_whom = self.own.for_whom();
+            if shedding.oldest {
+                log::warn!("queue full: the oldest {total} records that can be read dropped{for_whom}");
+            } else {
+                log::warn!(
+                    "queue full: the {total} least severe records of segment {number} dropped{for_whom}"
+                );
+            }
         }
     }
 
     /// Segment `number` without its records that are `going`; `None` if it cannot be read now.
     fn without(&mut self, number: u32, going: Going) -> Result<Option<Rewritten>, StoreError> {
-        let spared = PerSignal::from_fn(|signal| self.spared(signal));
+        let mut spared = PerSignal::<Seq>::default();
+        for reader in self.readers() {
+            let mut queue = self.at(reader);
+            for signal in Signal::ALL {
+                let here = queue.spared(signal);
+                let spared = spared.get_mut(signal);
+                *spared = here.max(*spared);
+            }
+        }
+        let marks = self.least_marks();
         let mut head = vec![0; FRAMES_START as usize];
         if self.store.read(number, &mut head, 0).is_err() {
             return Ok(None);
@@ -261,7 +289,7 @@ impl Queue {
                 Step::End => return Ok(Some(made)),
             };
             last = Some(header.seq);
-            let is_done = header.seq <= self.state.marks.get(header.signal).seq;
+            let is_done = header.seq <= marks.get(header.signal).seq;
             let waits = header.kind.is_sent() && !is_done;
             let is_spared = header.seq <= *spared.get(header.signal);
             let goes = waits && going.takes(&header) && !is_spared;
@@ -303,7 +331,7 @@ impl Queue {
     fn spared(&mut self, signal: Signal) -> Seq {
         let lane = self.lanes.get(signal);
         let mut spared = lane.asked_for.max(lane.alibi.map_or(Seq::default(), |(seq, _)| seq));
-        if self.state.marks.get(signal).records > 0 {
+        if self.wants(signal) && self.state.marks.get(signal).records > 0 {
             self.fill(signal, u32::MAX);
             spared = spared.max(self.lanes.get(signal).head().map_or(Seq(u64::MAX), |item| item.header.seq));
         }

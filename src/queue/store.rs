@@ -9,6 +9,7 @@ use super::frame::{Header, Kind, Seq};
 use super::lane::{Filled, Item, Lane};
 use super::ledger::Ledger;
 use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
+use super::reader::{Own, Reader};
 use super::segments::{Segments, StoreError};
 use super::shed::{Room, count_shed};
 use super::state::{FRAMES_START, Mark, State};
@@ -55,6 +56,12 @@ pub struct Queue {
     pub(super) found: AtOpen,
     /// What was found damaged.
     pub(super) damage: Damage,
+    /// Who is at the desk: whose marks, ledger, lanes and counts are those above.
+    pub(super) own: Own,
+    /// The other readers.
+    pub(super) others: Vec<Reader>,
+    /// A further reader came further: what all are past may go.
+    pub(super) retire_owed: bool,
 }
 
 impl Queue {
@@ -76,7 +83,7 @@ impl Queue {
     /// Bytes on disk, everything counted.
     pub fn disk_bytes(&self) -> u64 {
         let index = self.index.as_ref().map_or(0, Index::bytes);
-        self.store.disk_bytes().saturating_add(index)
+        self.store.disk_bytes().saturating_add(index).saturating_add(self.reader_bytes())
     }
 
     /// Whether so much of the budget is used that something will have to give way soon.
@@ -147,6 +154,9 @@ impl Queue {
 
     /// Brings the blocks of `signal` into sight, counting at most `counts_max` segments for it.
     pub(super) fn fill(&mut self, signal: Signal, counts_max: u32) {
+        if !self.wants(signal) {
+            return;
+        }
         let mut counts = 0;
         while !self.lanes.get(signal).is_stalled() {
             let counted = |remaining: &BTreeMap<u32, Remaining>, unverified: &BTreeSet<u32>, number: u32| {
@@ -184,7 +194,7 @@ impl Queue {
 
     /// Whether something cannot be read just now. [`Queue::try_disk`] tries again.
     pub fn is_stalled(&self) -> bool {
-        !self.unreadable.is_empty() || self.lanes.iter().any(|(_, lane)| lane.is_stalled())
+        !self.unreadable.is_empty() || self.all_lanes().any(Lane::is_stalled)
     }
 
     // === Appending ===
@@ -208,8 +218,12 @@ impl Queue {
             Room::Whole => self.keep_all(batch),
             Room::Part(part, turned_away) => self.keep_all(&part).inspect_err(|_| {
                 // The sender has all of it.
-                count_shed(&turned_away, |tally| self.state.ledger.undrop(tally));
-                drop(self.save_state());
+                for reader in self.readers() {
+                    let mut queue = self.at(reader);
+                    let turned_away = queue.wanted_of(&turned_away);
+                    count_shed(&turned_away, |tally| queue.state.ledger.undrop(tally));
+                }
+                drop(self.save_all());
             }),
             Room::Nothing => {
                 self.deliveries.note_whole(batch.delivery);
@@ -257,7 +271,6 @@ impl Queue {
         if !self.degraded && self.unnoted.len() >= DELIVERIES_PER_ROW_MAX {
             self.note_deliveries();
         }
-        let remaining = self.remaining.entry(number).or_default();
         for header in &headers {
             self.deliveries.note(header);
             match header.kind {
@@ -278,13 +291,29 @@ impl Queue {
                 }
                 Kind::Block { .. } | Kind::Shed => {}
             }
-            remaining.get_mut(header.signal).add(header);
-            self.written.get_mut(header.signal).add(header);
+            self.waits(header);
         }
         for header in &headers {
             self.note_severity(header);
         }
         Ok(())
+    }
+
+    /// A frame that is to be sent was written: it waits for every reader that gets its signal.
+    pub(super) fn waits(&mut self, header: &Header) {
+        let number = header.seq.segment();
+        if *self.own.wants.get(header.signal) {
+            self.remaining.entry(number).or_default().get_mut(header.signal).add(header);
+        }
+        for reader in self.others.iter_mut().filter(|reader| *reader.own.wants.get(header.signal)) {
+            reader.remaining.entry(number).or_default().get_mut(header.signal).add(header);
+        }
+        self.written.get_mut(header.signal).add(header);
+    }
+
+    /// What of `records` is for the reader at the desk.
+    pub(super) fn wanted_of(&self, records: &PerSignal<u64>) -> PerSignal<u64> {
+        PerSignal::from_fn(|signal| if self.wants(signal) { *records.get(signal) } else { 0 })
     }
 
     pub(super) fn begin_segment(&mut self) -> Result<(), StoreError> {
@@ -303,6 +332,9 @@ impl Queue {
         }
         if let Some(number) = self.store.active() {
             self.remaining.insert(number, Remaining::default());
+            for reader in &mut self.others {
+                reader.remaining.insert(number, Remaining::default());
+            }
         }
         Ok(())
     }
@@ -333,11 +365,14 @@ impl Queue {
     pub fn try_disk(&mut self) -> bool {
         self.unreadable.clear();
         self.lowest.clear();
-        for signal in Signal::ALL {
-            self.lanes.get_mut(signal).resume();
-        }
-        if self.unsaved {
-            drop(self.save_state());
+        for reader in self.readers() {
+            let mut queue = self.at(reader);
+            for signal in Signal::ALL {
+                queue.lanes.get_mut(signal).resume();
+            }
+            if queue.unsaved {
+                drop(queue.save_state());
+            }
         }
         if !self.degraded {
             return true;
@@ -349,7 +384,7 @@ impl Queue {
         }
         self.degraded = false;
         log::warn!("queue: the disk takes data again; what was in memory is on disk");
-        drop(self.save_state());
+        drop(self.save_all());
         self.retire();
         // If the oldest could not be given up meanwhile.
         drop(self.make_room(&Batch { delivery: 0, received: 0, parts_before: 0, blocks: Vec::new() }));

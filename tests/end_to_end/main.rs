@@ -12,6 +12,7 @@ mod answers;
 mod clock;
 mod cost;
 mod deliveries;
+mod destinations;
 mod disk;
 #[path = "../soak/engine/mod.rs"]
 mod engine;

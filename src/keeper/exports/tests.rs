@@ -5,7 +5,7 @@ use crate::drain::policy::Portion;
 use crate::encode::Otlp;
 use crate::keeper::{About, Fate, Job, Keeper, Making, Setup};
 use crate::listen::Receipt;
-use crate::queue::{Encoding, Limits, Overflow, Queue, RealDisk};
+use crate::queue::{Encoding, Limits, Overflow, Queue, ReaderId, Readers, RealDisk};
 use flate2::read::GzDecoder;
 use flate2::{Compression, GzBuilder};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -66,12 +66,16 @@ fn gzip(body: &[u8], mtime: u32) -> Vec<u8> {
 fn drain(intake: &mut Intake, signal: Signal) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     let run = Portion::Run { max_blocks: 100, max_bytes: 1 << 20 };
-    while let Some(request) = intake.assemble(signal, run, Encoding::Gzip) {
+    while let Some(request) = intake.assemble(ReaderId::FIRST, signal, run, Encoding::Gzip) {
         let mut plain = Vec::new();
         GzDecoder::new(&request.body[..]).read_to_end(&mut plain).unwrap();
         bodies.push(plain);
         let records = u64::from(request.records);
-        intake.land(signal, Fate::Delivered { to: request.to, records, reports: 0, rejected: 0 });
+        intake.land(
+            ReaderId::FIRST,
+            signal,
+            Fate::Delivered { to: request.to, records, reports: 0, rejected: 0 },
+        );
     }
     bodies
 }
@@ -185,18 +189,18 @@ fn records_of_a_request_can_be_sent_one_by_one() {
     assert_eq!(take(&mut intake, Signal::Traces, body), Outcome::Kept);
     let mut got = Vec::new();
     while let Some(request) =
-        intake.assemble(Signal::Traces, Portion::Records { count: 1 }, Encoding::Identity)
+        intake.assemble(ReaderId::FIRST, Signal::Traces, Portion::Records { count: 1 }, Encoding::Identity)
     {
         got.extend(ids(std::slice::from_ref(&request.body)));
         // The third is refused.
         let head = request.head.0;
         let (refused, delivered) = if got.len() == 3 { (1, 0) } else { (0, 1) };
-        intake.land(Signal::Traces, Fate::Kept);
-        intake.land(Signal::Traces, Fate::Settled { head, refused, delivered });
+        intake.land(ReaderId::FIRST, Signal::Traces, Fate::Kept);
+        intake.land(ReaderId::FIRST, Signal::Traces, Fate::Settled { head, refused, delivered });
     }
     assert_eq!(got, [0, 1, 2, 3]);
     let summary = intake.summary();
-    assert_eq!((summary.delivered, *summary.dropped.get(Signal::Traces)), (3, 1));
+    assert_eq!((summary.main.delivered, *summary.main.dropped.get(Signal::Traces)), (3, 1));
 }
 
 #[test]
@@ -268,6 +272,7 @@ async fn exports_and_deliveries_are_kept_by_the_same_thread() {
         wire: Box::new(Otlp),
         about: About::default(),
         epoch_unix_nanos: 0,
+        readers: Readers::default(),
         making: Making::default(),
         completes_resources: false,
     })
@@ -282,7 +287,7 @@ async fn exports_and_deliveries_are_kept_by_the_same_thread() {
     keeper.inbox.send(delivery).await.unwrap();
     assert_eq!(receipt.await, Ok(Receipt::Kept));
     let (reply, level) = oneshot::channel();
-    keeper.ask(Job::Level(Signal::Traces, reply));
+    keeper.ask(Job::Level(ReaderId::FIRST, Signal::Traces, reply));
     let level = level.await.unwrap();
     assert_eq!((level.backlog.blocks, level.backlog.head.map(|head| head.records)), (1, Some(2)));
 }

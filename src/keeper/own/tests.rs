@@ -7,7 +7,7 @@ use crate::drain::policy::{Outcome, Portion};
 use crate::encode::Otlp;
 use crate::keeper::About;
 use crate::listen::Receipt;
-use crate::queue::{Encoding, Limits, Overflow, Queue, RealDisk, Request};
+use crate::queue::{Encoding, Limits, Overflow, Queue, ReaderId, RealDisk, Request};
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point::Value};
@@ -51,7 +51,12 @@ fn take(intake: &mut Intake, number: usize, lines: usize) {
 }
 
 fn assemble(intake: &mut Intake, signal: Signal) -> Option<Request> {
-    intake.assemble(signal, Portion::Run { max_blocks: 100, max_bytes: 1 << 20 }, Encoding::Gzip)
+    intake.assemble(
+        ReaderId::FIRST,
+        signal,
+        Portion::Run { max_blocks: 100, max_bytes: 1 << 20 },
+        Encoding::Gzip,
+    )
 }
 
 fn points_of(request: &Request) -> Vec<Metric> {
@@ -84,7 +89,11 @@ impl Backend {
                     }
                 }
                 let (records, reports) = (u64::from(request.records), u64::from(request.reports));
-                intake.land(signal, Fate::Delivered { to: request.to, records, reports, rejected: 0 });
+                intake.land(
+                    ReaderId::FIRST,
+                    signal,
+                    Fate::Delivered { to: request.to, records, reports, rejected: 0 },
+                );
             }
         }
     }
@@ -151,7 +160,7 @@ fn a_set_goes_in_the_request_of_the_functions_points_and_its_sums_are_right() {
     assert_eq!((backend.gauges["outlast.degraded"], backend.gauges["outlast.breaker_open"]), (0, 0));
     assert!(backend.gauges["outlast.queue.bytes"] > 2048);
     assert!(backend.histograms["outlast.flush_duration logs"] >= 3);
-    assert_eq!(intake.summary().waiting, PerSignal::default());
+    assert_eq!(intake.summary().main.waiting, PerSignal::default());
 }
 
 #[test]
@@ -267,17 +276,17 @@ fn a_set_that_is_refused_is_no_drop_of_the_users() {
     let of_function = intake.queue.waiting(Signal::Metrics).records;
     let (first, rest) = (u64::from(request.records - request.reports), u64::from(request.reports));
     assert!(first == of_function && rest > 5);
-    intake.land(Signal::Metrics, Fate::Kept);
+    intake.land(ReaderId::FIRST, Signal::Metrics, Fate::Kept);
     // The points of the first delivery arrive, a part of the set, then the rest of it is given up.
     let before = assemble(&mut intake, Signal::Metrics).unwrap();
-    intake.land(Signal::Metrics, Fate::Kept);
+    intake.land(ReaderId::FIRST, Signal::Metrics, Fate::Kept);
     let head = |intake: &mut Intake| intake.queue.oldest(Signal::Metrics).unwrap().seq.0;
     let first_block = u64::from(intake.queue.oldest(Signal::Metrics).unwrap().records);
     let settled = Fate::Settled { head: head(&mut intake), refused: 0, delivered: first_block + 3 };
-    intake.land(Signal::Metrics, settled);
+    intake.land(ReaderId::FIRST, Signal::Metrics, settled);
     assert_eq!(intake.queue.waiting(Signal::Metrics).records, of_function - first_block);
     let settled = Fate::Settled { head: head(&mut intake), refused: rest - 3, delivered: 1 };
-    intake.land(Signal::Metrics, settled);
+    intake.land(ReaderId::FIRST, Signal::Metrics, settled);
     assert_eq!(intake.queue.waiting(Signal::Metrics).records, of_function - first_block - 1);
     assert_eq!(intake.queue.ledger().dropped(Signal::Metrics), 0);
     assert_eq!(intake.queue.ledger().delivered(Signal::Metrics), first_block + 1);
@@ -329,7 +338,7 @@ fn what_lambda_dropped_and_what_the_queue_dropped_is_told_with_its_reason() {
     assert_eq!(intake.take(b"no telemetry at all", 1).receipt, Receipt::Unreadable);
     let request = assemble(&mut intake, Signal::Logs).unwrap();
     let fate = Fate::HandedOver { to: request.to, records: 1, reports: 0, rejected: 0 };
-    intake.land(Signal::Logs, fate);
+    intake.land(ReaderId::FIRST, Signal::Logs, fate);
     take(&mut intake, 1, 0);
     backend.drain(&mut intake);
     assert_eq!(backend.sum("outlast.lambda.dropped_records"), 123);

@@ -47,7 +47,7 @@ fn histograms(intake: &mut Intake) -> Vec<(String, HistogramDataPoint)> {
     while intake.queue.count_one() {}
     let mut points = Vec::new();
     let run = Portion::Run { max_blocks: 100, max_bytes: 1 << 20 };
-    while let Some(request) = intake.assemble(Signal::Metrics, run, Encoding::Gzip) {
+    while let Some(request) = intake.assemble(ReaderId::FIRST, Signal::Metrics, run, Encoding::Gzip) {
         let mut plain = Vec::new();
         GzDecoder::new(&request.body[..]).read_to_end(&mut plain).unwrap();
         let decoded = ExportMetricsServiceRequest::decode(&plain[..]).unwrap();
@@ -58,7 +58,11 @@ fn histograms(intake: &mut Intake) -> Vec<(String, HistogramDataPoint)> {
             }
         }
         let records = u64::from(request.records);
-        intake.land(Signal::Metrics, Fate::Delivered { to: request.to, records, reports: 0, rejected: 0 });
+        intake.land(
+            ReaderId::FIRST,
+            Signal::Metrics,
+            Fate::Delivered { to: request.to, records, reports: 0, rejected: 0 },
+        );
     }
     points
 }

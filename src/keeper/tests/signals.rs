@@ -42,12 +42,16 @@ fn body(events: impl IntoIterator<Item = String>) -> Vec<u8> {
 fn drain(intake: &mut Intake, signal: Signal) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     let run = Portion::Run { max_blocks: 100, max_bytes: 1 << 20 };
-    while let Some(request) = intake.assemble(signal, run, Encoding::Gzip) {
+    while let Some(request) = intake.assemble(ReaderId::FIRST, signal, run, Encoding::Gzip) {
         let mut plain = Vec::new();
         GzDecoder::new(&request.body[..]).read_to_end(&mut plain).unwrap();
         bodies.push(plain);
         let records = u64::from(request.records);
-        intake.land(signal, Fate::Delivered { to: request.to, records, reports: 0, rejected: 0 });
+        intake.land(
+            ReaderId::FIRST,
+            signal,
+            Fate::Delivered { to: request.to, records, reports: 0, rejected: 0 },
+        );
     }
     bodies
 }
