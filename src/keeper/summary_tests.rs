@@ -82,7 +82,7 @@ fn worker(dir: &Path) -> Worker {
 fn what_only_memory_holds_at_the_end_is_counted_before_what_old_segments_hold() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..8 {
-        let taken = worker(dir.path()).intake.take(&body([line("old")]), n);
+        let taken = worker(dir.path()).intake.take(&body([line(&format!("old {n}"))]), n);
         assert_eq!(taken.receipt, Receipt::Kept);
     }
     let mut worker = worker(dir.path());
