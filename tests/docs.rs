@@ -287,7 +287,8 @@ fn the_readme_names_the_test_command() {
 }
 
 /// Variables of the tests, which are no settings.
-const TEST_VARIABLES: [&str; 3] = ["OUTLAST_BLESS", "OUTLAST_REQUIRE_PARTS", "OUTLAST_REQUIRE_TOOLS"];
+const TEST_VARIABLES: [&str; 4] =
+    ["OUTLAST_BLESS", "OUTLAST_REQUIRE_PARTS", "OUTLAST_REQUIRE_ROOM", "OUTLAST_REQUIRE_TOOLS"];
 
 /// Names of variables of ours and of OpenTelemetry in `text`, and whether it is only their beginning.
 fn variables(text: &str) -> Vec<(&str, bool)> {

@@ -684,6 +684,8 @@ fn what_only_memory_holds_at_the_end_is_counted_on_disk() {
     assert_eq!(run.queue.waiting(Signal::Traces).records, 0);
     let left = run.queue.waiting(Signal::Logs).records;
     assert_eq!(left + lost, appended + 5 + 2);
+    while run.queue.count_one() {}
+    assert_eq!(run.queue.waiting(Signal::Logs).records, left, "what is counted as lost waits no more");
     let late = batch(999, vec![block_once(Signal::Logs, &[1_000_000], 10)]);
     assert!(run.queue.append(&late).is_err(), "what comes later is not taken");
     run.reopen(Box::new(RealDisk));

@@ -4,7 +4,7 @@ use super::frame::{Kind, Seq};
 use super::ledger::{Reason, Tally};
 use super::scan::walk;
 use super::state::Mark;
-use super::store::Queue;
+use super::store::{Queue, Remaining};
 use crate::Signal;
 
 impl Queue {
@@ -59,7 +59,8 @@ impl Queue {
         if self.is_first() {
             reports.into_iter().for_each(|tally| self.state.ledger.unreport(tally));
         }
-        let held = self.remaining.remove(&number).unwrap_or_default();
+        // Counted, and nothing waits in it any more: not to be counted again.
+        let held = self.remaining.insert(number, Remaining::default()).unwrap_or_default();
         let mut lost = 0;
         for (signal, held) in held.iter() {
             // Segments that are not counted yet may hold it.

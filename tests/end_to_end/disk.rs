@@ -1,9 +1,11 @@
 //! A disk that does not serve.
 
-use crate::support::{World, balance, eventually, invoke, leave, left_on_disk, lines_with, output, within};
+use crate::support::{
+    World, balance, eventually, free_invocations, invoke, leave, left_on_disk, lines_with, output, within,
+};
 use outlast_backend::Behaviour;
 use outlast_simulator::Invocation;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 #[tokio::test]
@@ -18,6 +20,41 @@ async fn without_a_queue_directory_telemetry_flows_through_memory() {
     let complaints = output(&lambda).len();
     assert_eq!(complaints, 1, "{:?}", output(&lambda));
     world.end(lambda).await;
+}
+
+#[tokio::test]
+async fn without_a_disk_no_invocation_is_slowed() {
+    let world = World::new().await;
+    std::fs::write(world.queue(), "a file where the directory should be").unwrap();
+    world.backend.behave(Behaviour::status(503));
+    let lambda = world.lambda().start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(10)).await;
+    within("the outage to be told", lambda.until_output(|line| line.contains("backend: "))).await;
+    free_invocations(&lambda).await;
+    world.backend.recover().await.unwrap();
+    world.until_delivered(&lambda).await;
+    world.end(lambda).await;
+}
+
+#[tokio::test]
+async fn an_index_that_hangs_keeps_nobody_waiting() {
+    // sled opens the first of them to read, which never ends; the second is its log.
+    for name in ["conf", "db"] {
+        let world = World::new().await;
+        let index = world.queue().join("index");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&index).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(index.join(name)).status().unwrap();
+        assert!(made.success());
+        world.backend.behave(Behaviour::status(503));
+        let lambda = world.lambda().start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(10)).await;
+        within("the first deliveries", lambda.settled()).await;
+        within("the outage to be told", lambda.until_output(|line| line.contains("backend: "))).await;
+        free_invocations(&lambda).await;
+        world.backend.recover().await.unwrap();
+        world.until_delivered(&lambda).await;
+        world.end(lambda).await;
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! A small disk that the function shares: a tmpfs in a mount namespace. Each test runs itself again in there, and is
-//! skipped, saying so, where nothing can be mounted.
+//! skipped, saying so, where nothing can be mounted; with `OUTLAST_REQUIRE_ROOM=1` that is a failure.
 
 use crate::engine::plan::Weather;
 use crate::engine::play::{Lines, is_degraded};
@@ -20,6 +20,8 @@ fn in_a_room<F: Future<Output = ()>>(test: &str, bytes: u64, body: impl FnOnce(R
         return tokio::runtime::Runtime::new().unwrap().block_on(body(room));
     }
     if !room::is_possible() {
+        let required = std::env::var_os("OUTLAST_REQUIRE_ROOM").is_some_and(|value| value == "1");
+        assert!(!required, "nothing can be mounted here, and OUTLAST_REQUIRE_ROOM=1");
         eprintln!("skipped: nothing can be mounted here (unshare -rm mount -t tmpfs)");
         return;
     }
@@ -136,9 +138,17 @@ fn a_disk_that_is_full_from_the_first_start_on_is_used_once_there_is_room() {
             let environment = start(&stage, 1 << 20).await;
             stage.weather(Weather::Refused, 0).await;
             let mut lines = Lines::new("room", 1);
+            stage.invoke(&environment, lines.invocation(RUN, 10, 100)).await;
+            crate::support::within(
+                "the outage to be told",
+                environment.lambda.until_output(|line| line.contains("backend: ")),
+            )
+            .await;
+            // Each ends only once the extension has asked for its next event, as it does without being asked to wait.
             for _ in 0..5 {
-                stage.invoke(&environment, lines.invocation(RUN, 10, 100)).await;
+                stage.invoke(&environment, lines.invocation(RUN, 10, 100).outlasts_extensions()).await;
             }
+            assert_eq!(stage.books().watched.added_micros.iter().skip(1).max(), Some(&0));
             room.free().unwrap();
             crate::support::within("deliveries", environment.lambda.settled()).await;
             let on_disk = environment
