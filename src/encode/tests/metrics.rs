@@ -133,9 +133,10 @@ fn points_of_one_second_add_up_where_the_last_one_counts() {
         });
         *found.unwrap().1
     };
-    assert_eq!([".count", ".sum", ".min", ".max"].map(|of| value(of, 10, true)), [3.0, 8.0, 1.0, 5.0]);
-    assert_eq!([".count", ".sum", ".min", ".max"].map(|of| value(of, 11, true)), [1.0, 7.0, 7.0, 7.0]);
-    assert_eq!(value(".sum", 11, false), 3.0, "other tags are another series");
+    let all = |second| json!([".count", ".sum", ".min", ".max"].map(|of| value(of, second, true)));
+    assert_eq!(all(10), json!([3.0, 8.0, 1.0, 5.0]));
+    assert_eq!(all(11), json!([1.0, 7.0, 7.0, 7.0]));
+    assert_eq!(json!(value(".sum", 11, false)), json!(3.0), "other tags are another series");
 }
 
 proptest! {
