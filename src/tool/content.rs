@@ -96,10 +96,8 @@ mod tests {
         let wire = protocol.wire();
         let framing = wire.framing(Signal::Logs);
         let text = format!("a {} b [", String::from_utf8_lossy(framing.separator));
-        let resource = Resource {
-            attributes: vec![("service.name".into(), Value::Str(text.clone().into()))],
-            ..Resource::default()
-        };
+        let resource =
+            Resource { attributes: vec![("service.name".into(), Value::Str(text.clone().into()))] };
         let block = |count: usize| {
             let mut records = Vec::new();
             for number in 0..count {
@@ -122,12 +120,12 @@ mod tests {
     fn several_blocks_are_taken_apart_between_records_in_every_format() {
         for protocol in Protocol::ALL {
             let (plain, count) = body(protocol);
-            let content = Content::read(Signal::Logs, &plain, protocol).expect(protocol.name());
+            let content = Content::read(Signal::Logs, &plain, protocol).unwrap();
             assert_eq!(content.records(), count, "{protocol:?}");
             assert!(content.part(0..count) == plain, "{protocol:?}: the whole is what it was");
             for range in [0..1, 2..4, 3..6, 5..6] {
                 let part = content.part(range.clone());
-                let again = Content::read(Signal::Logs, &part, protocol).expect(protocol.name());
+                let again = Content::read(Signal::Logs, &part, protocol).unwrap();
                 assert_eq!(again.records(), range.len(), "{protocol:?} {range:?}");
                 if protocol.wire().content_type() == "application/json" && protocol != Protocol::SplunkHec {
                     assert!(serde_json::from_slice::<IgnoredAny>(&part).is_ok(), "{protocol:?} {range:?}");
