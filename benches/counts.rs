@@ -107,7 +107,7 @@ fn keep(body: &[u8], rounds: u32) {
     let dir = TempDir::new().unwrap();
     let (mut keeping, mut body) = (Keeping::by_default(open(dir.path())), body.to_vec());
     // The last digit of the second of the first time: no two of a few rounds are the same delivery.
-    let digit = body.iter().position(|byte| *byte == b'T').unwrap() + 7;
+    let digit = body.iter().position(|byte| *byte == b'T').unwrap() + 8;
     let tens = digit - 1;
     for number in 0..rounds {
         (body[tens], body[digit]) = (b'0' + (number / 10 % 6) as u8, b'0' + (number % 10) as u8);
