@@ -11,7 +11,6 @@ use outlast::keeper::fuzzing::Keeping;
 use outlast::queue::{Deflater, Encoding};
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::time::Duration;
 use tempfile::TempDir;
 use work::{
     Form, RECEIVED, batch, block, delivery, each_record, invocation, noise, open, plain_block, resource,
@@ -25,13 +24,10 @@ const APPENDED_BYTES: usize = 16 << 10;
 /// Blocks in a request.
 const BLOCKS: u128 = 8;
 
-/// Between acknowledgements, so that each finds the index idle.
-const INDEX_PAUSE: Duration = Duration::from_millis(100);
-
 /// A path: it is prepared, then run so many times.
 type Run = fn(u32);
 
-const PATHS: [(&str, Run); 11] = [
+const PATHS: [(&str, Run); 10] = [
     ("mapping-text", |rounds| mapping(Form::Text, rounds)),
     ("mapping-object", |rounds| mapping(Form::Object, rounds)),
     ("encode", encode),
@@ -42,7 +38,6 @@ const PATHS: [(&str, Run); 11] = [
     ("keep-node", |rounds| keep(&delivery(Form::Node, RECORDS, WORDS), rounds)),
     ("keep-object", |rounds| keep(&delivery(Form::Object, RECORDS, WORDS), rounds)),
     ("keep-invocation", |rounds| keep(&invocation(4, WORDS), rounds)),
-    ("acknowledge", acknowledge),
 ];
 
 fn main() -> ExitCode {
@@ -112,24 +107,10 @@ fn keep(body: &[u8], rounds: u32) {
     let dir = TempDir::new().unwrap();
     let (mut keeping, mut body) = (Keeping::by_default(open(dir.path())), body.to_vec());
     // The last digit of the second of the first time: no two of a few rounds are the same delivery.
-    let digit = body.iter().position(|byte| *byte == b'T').unwrap() + 7;
+    let digit = body.iter().position(|byte| *byte == b'T').unwrap() + 8;
     let tens = digit - 1;
     for number in 0..rounds {
         (body[tens], body[digit]) = (b'0' + (number / 10 % 6) as u8, b'0' + (number % 10) as u8);
         black_box(keeping.take(black_box(&body), RECEIVED));
-    }
-}
-
-/// A block kept, sent and acknowledged, with the index beside the queue.
-fn acknowledge(rounds: u32) {
-    let dir = TempDir::new().unwrap();
-    let (mut queue, new) = (open(dir.path()), noise(APPENDED_BYTES, &Otlp));
-    queue.attach_index(dir.path());
-    for number in 0..rounds {
-        queue.append(&batch(u128::from(number), vec![new.clone()])).unwrap();
-        let request = queue.assemble(Signal::Logs, &Otlp, Encoding::Gzip, 1 << 20, 1000).unwrap();
-        queue.delivered(Signal::Logs, request.to, u64::from(request.records), 0);
-        // In the time of a request the index comes to its end.
-        std::thread::sleep(INDEX_PAUSE);
     }
 }
