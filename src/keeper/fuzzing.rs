@@ -5,7 +5,7 @@ use super::intake::Intake;
 use super::{About, Fate, Making};
 use crate::encode::Otlp;
 use crate::listen::Receipt;
-use crate::queue::{Queue, Request};
+use crate::queue::{Queue, ReaderId, Request};
 use crate::{PerSignal, Signal};
 
 /// A keeper that is called instead of told.

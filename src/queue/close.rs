@@ -57,7 +57,9 @@ impl Queue {
             _ => {}
         });
         if self.is_first() {
-            reports.into_iter().for_each(|tally| self.state.ledger.unreport(tally));
+            for tally in reports {
+                self.state.ledger.unreport(tally);
+            }
         }
         let held = self.remaining.remove(&number).unwrap_or_default();
         let mut lost = 0;
