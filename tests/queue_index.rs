@@ -140,7 +140,7 @@ fn a_delivery_that_only_memory_held_is_unknown_to_the_next_process() {
     for delivery in 1_000..1_600 {
         assert_eq!(append(&mut queue, delivery, Signal::Logs, &[delivery]), Appended::InMemory);
     }
-    queue.count_drop(outlast::queue::Tally { signal: Signal::Logs, reason: Reason::Unreadable, records: 1 });
+    queue.count_drop(Tally { signal: Signal::Logs, reason: Reason::Unreadable, records: 1 });
     die(queue, dir.path());
 
     let queue = open(Box::new(RealDisk), dir.path());
@@ -299,7 +299,7 @@ fn whatever_happens_to_a_file_of_the_index_no_record_is_lost_or_repeated() {
                     std::fs::remove_file(&path).unwrap();
                     std::fs::create_dir(&path).unwrap();
                 }
-                "mode 000" => std::fs::set_permissions(&path, PermissionsExt::from_mode(0)).unwrap(),
+                "mode 000" => std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap(),
                 _ => std::fs::write(&path, bytes).unwrap(),
             }
             let what = format!("{} {harm}", name.display());

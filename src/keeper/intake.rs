@@ -427,18 +427,18 @@ impl Intake {
         let mut fared = Vec::with_capacity(self.patrons.len());
         for (reader, patron) in self.queue.readers().zip(&self.patrons) {
             let queue = self.queue.at(reader);
-            let fares = Fared {
+            let outcome = Fared {
                 delivered: patron.delivered,
                 handed: Signal::ALL.iter().map(|signal| queue.ledger().handed(*signal)).sum(),
                 dropped: PerSignal::from_fn(|signal| queue.ledger().dropped(signal)),
                 waiting: PerSignal::from_fn(|signal| queue.waiting(signal)),
             };
-            fared.push((patron.name.clone().unwrap_or_default(), fares));
+            fared.push((patron.name.clone().unwrap_or_default(), outcome));
         }
         let further = fared.split_off(1.min(fared.len()));
         Summary {
             received: self.received,
-            main: fared.pop().map(|(_, fares)| fares).unwrap_or_default(),
+            main: fared.pop().map(|(_, outcome)| outcome).unwrap_or_default(),
             further,
             rules: self.pipeline.rule_set.iter().flat_map(RuleSet::counts).collect(),
         }

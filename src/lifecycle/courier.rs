@@ -54,10 +54,18 @@ pub(super) struct Courier {
     hands_over: bool,
     alert: Alert,
     voice: Voice,
-    /// It needs the present invocation no longer.
-    has_released: bool,
-    /// It has nothing left to do in this process.
-    is_done: bool,
+    stage: Stage,
+}
+
+/// What a courier still needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The present invocation.
+    Holds,
+    /// That no longer.
+    HasReleased,
+    /// Nothing in this process.
+    IsDone,
 }
 
 impl Courier {
@@ -106,8 +114,7 @@ impl Courier {
             hands_over: false,
             alert: Alert::after(config.outage_alert_after),
             voice: Voice::default(),
-            has_released: false,
-            is_done: false,
+            stage: Stage::Holds,
         })
     }
 
@@ -128,17 +135,19 @@ impl Courier {
 
     /// Whether it needs the present invocation no longer.
     pub(super) fn has_released(&self) -> bool {
-        self.has_released
+        self.stage == Stage::HasReleased
     }
 
     /// The next event was asked for, or has come: there is another invocation to hold.
     pub(super) fn begin_anew(&mut self) {
-        self.has_released = false;
+        if self.stage == Stage::HasReleased {
+            self.stage = Stage::Holds;
+        }
     }
 
     /// Whether it has nothing left to do in this process.
     pub(super) fn is_done(&self) -> bool {
-        self.is_done
+        self.stage == Stage::IsDone
     }
 
     /// Whether what it does not deliver may go elsewhere.
@@ -158,7 +167,7 @@ impl Courier {
 
     /// When there is something to do even if nothing happens.
     pub(super) fn wake_at(&self) -> Option<Time> {
-        self.policy.wake_at().filter(|_| !self.is_done)
+        self.policy.wake_at().filter(|_| !self.is_done())
     }
 
     /// Tells its policy of `event`.
@@ -237,7 +246,7 @@ impl Courier {
     pub(super) fn act(&mut self, clock: &mut Clock, keeper: &Keeper) {
         while let Some(action) = self.policy.next(clock.now()) {
             match action {
-                Action::Next => self.has_released = true,
+                Action::Next => self.stage = Stage::HasReleased,
                 Action::Send { signal, attempt, portion, gzip, target } => {
                     self.executor.send(signal, attempt, portion, gzip, target);
                 }
@@ -257,7 +266,7 @@ impl Courier {
                     }
                     self.settle(signal, Fate::Settled { head, refused, delivered }, keeper);
                 }
-                Action::Exit => self.is_done = true,
+                Action::Exit => self.stage = Stage::IsDone,
             }
         }
     }

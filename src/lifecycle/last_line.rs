@@ -8,13 +8,14 @@ pub(super) fn last_line(summary: &Summary, has_fallback: bool, egress_bytes: u64
     let Summary { received, main, further, rules } = summary;
     let Fared { delivered, handed, .. } = main;
     let (left, dropped) = left_and_dropped(main);
-    let further: String = further
+    let further: Vec<String> = further
         .iter()
         .map(|(name, fared)| {
             let (left, dropped) = left_and_dropped(fared);
             format!("; {name}: {} delivered, {left}, {dropped}", fared.delivered)
         })
         .collect();
+    let further = further.concat();
     let handed = if has_fallback || *handed > 0 {
         format!(", {handed} handed to the fallback")
     } else {

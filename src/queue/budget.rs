@@ -59,14 +59,12 @@ impl Queue {
                 self.state.fragment = Seq::default();
             }
         }
-        self.for_all(&records, |ledger, signal, records| ledger.drop(Tally { signal, reason, records }));
+        self.for_all(&records, reason, Ledger::drop);
         if all {
             self.state.turned_away = batch.delivery;
         }
         if self.save_all().is_err() {
-            self.for_all(&records, |ledger, signal, records| {
-                ledger.undrop(Tally { signal, reason, records })
-            });
+            self.for_all(&records, reason, Ledger::undrop);
             (self.state.fragment, self.state.turned_away) = before;
             return Err(AppendError::NoRoom);
         }
@@ -91,11 +89,11 @@ impl Queue {
     }
 
     /// Changes the ledger of every reader by what of `records` is for it.
-    fn for_all(&mut self, records: &PerSignal<u64>, mut change: impl FnMut(&mut Ledger, Signal, u64)) {
+    fn for_all(&mut self, records: &PerSignal<u64>, reason: Reason, change: fn(&mut Ledger, Tally)) {
         for reader in self.readers() {
             let mut queue = self.at(reader);
             for (signal, records) in queue.wanted_of(records).iter() {
-                change(&mut queue.state.ledger, signal, *records);
+                change(&mut queue.state.ledger, Tally { signal, reason, records: *records });
             }
         }
     }
@@ -176,8 +174,8 @@ impl Queue {
         let mut waiting = Vec::new();
         // If it can be read in part only, its count is known all the same.
         walk(&mut self.store, number, |header, payload_offset| {
-            let waits = *wants.get(header.signal) && header.seq > marks.get(header.signal).seq;
-            if header.kind.is_sent() && waits {
+            let is_due = *wants.get(header.signal) && header.seq > marks.get(header.signal).seq;
+            if header.kind.is_sent() && is_due {
                 waiting.push(Item { header: *header, payload_offset });
             }
         });

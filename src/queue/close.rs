@@ -57,7 +57,9 @@ impl Queue {
             _ => {}
         });
         if self.is_first() {
-            reports.into_iter().for_each(|tally| self.state.ledger.unreport(tally));
+            for tally in reports {
+                self.state.ledger.unreport(tally);
+            }
         }
         // Counted, and nothing waits in it any more: not to be counted again.
         let held = self.remaining.insert(number, Remaining::default()).unwrap_or_default();

@@ -138,10 +138,11 @@ impl Queue {
             // known of a segment that the index has a row of.
             missing += u64::from(missing_between(last, header.seq));
             last = Some(header.seq);
-            if header.seq <= state.marks.get(header.signal).seq || !*own.wants.get(header.signal) {
+            let is_wanted = *own.wants.get(header.signal);
+            if header.seq <= state.marks.get(header.signal).seq || !is_wanted {
                 missing = 0;
                 let passed = passed_over.is_some_and(|marks| header.seq > marks.get(header.signal).seq);
-                if passed && header.kind.is_sent() {
+                if passed && is_wanted && header.kind.is_sent() {
                     *given_up.get_mut(header.signal) += header.user_records();
                 }
             } else if header.kind.is_sent() {
@@ -171,13 +172,12 @@ impl Queue {
                 waiting.blocks = found.blocks.max(written.blocks);
                 waiting.records = found.records.max(written.records);
             }
-            let lost = remaining
-                .iter()
-                .map(|(signal, waiting)| waiting.records.saturating_sub(found.get(signal).records));
-            // The same damage for all: one line says it.
-            let lost = lost.sum();
+            // The same damage for all readers: one line says it.
             if self.is_first() {
-                self.damage.note(skipped, lost);
+                let not_found = remaining
+                    .iter()
+                    .map(|(signal, waiting)| waiting.records.saturating_sub(found.get(signal).records));
+                self.damage.note(skipped, not_found.sum());
             }
             self.unverified.remove(&number);
             self.remaining.insert(number, remaining);

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) type Remaining = PerSignal<Waiting>;
 
 /// The queue of one directory. Owned by one thread.
+#[expect(clippy::struct_excessive_bools, reason = "what is owed and what is known come and go independently")]
 pub struct Queue {
     pub(super) store: Segments,
     pub(super) state: State,

@@ -28,6 +28,7 @@ type Law = dyn Fn(Op, &Path) -> io::Result<()> + Send + Sync;
 pub struct LawfulDisk(Arc<Law>);
 
 impl LawfulDisk {
+    #[expect(clippy::unnecessary_box_returns, reason = "a queue takes a disk boxed")]
     pub fn new(law: impl Fn(Op, &Path) -> io::Result<()> + Send + Sync + 'static) -> Box<Self> {
         Box::new(Self(Arc::new(law)))
     }

@@ -80,7 +80,7 @@ async fn an_odd_record_takes_no_neighbour_along() {
 async fn records_of_json_functions_keep_their_fields() {
     let world = World::new().await;
     let lambda = world.lambda().log_format(LogFormat::Json).start().await.unwrap();
-    let logged = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() - ms(60_000);
+    let logged = (SystemTime::now() - ms(60_000)).duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let logged = u64::try_from(logged.as_millis()).unwrap();
     let line = json!({
         "timestamp": logged, "level": "ERROR", "message": "it broke",
