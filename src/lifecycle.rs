@@ -334,9 +334,9 @@ impl Conductor<'_> {
         tokio::select! {
             biased;
             summaries = summaries => {
-                let mut summaries = summaries.into_iter().flatten();
-                if let Some(mut main) = summaries.next() {
-                    main.further.extend(summaries.flat_map(|summary| summary.further));
+                let mut summaries = summaries.into_iter();
+                if let Some(Some(mut main)) = summaries.next() {
+                    main.further.extend(summaries.flatten().flat_map(|summary| summary.further));
                     logging::say(&last_line(&main, has_fallback, egress_bytes));
                 }
             }

@@ -66,7 +66,7 @@ fn deliver(queue: &mut Queue, reader: ReaderId, max_bytes: u64) -> Option<Vec<u6
 
 fn segments(dir: &Path) -> usize {
     let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
-    names.filter(|name| name.to_str().unwrap().ends_with(".seg")).count()
+    names.filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "seg")).count()
 }
 
 fn reader_file(dir: &Path) -> std::path::PathBuf {
@@ -120,7 +120,9 @@ fn a_place_that_is_lost_or_damaged_means_repeats_and_no_loss() {
         |path| std::fs::write(path, b"no state").unwrap(),
         |path| {
             let mut bytes = std::fs::read(path).unwrap();
-            bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+            for byte in &mut bytes {
+                *byte ^= 0x55;
+            }
             std::fs::write(path, bytes).unwrap();
         },
         |path| {
@@ -458,21 +460,27 @@ proptest! {
     #[test]
     fn two_readers_have_everything_or_it_is_counted_for_them_when_the_oldest_go(actions in proptest::collection::vec(action(), 0..64)) {
         let mut account = Account::new(Overflow::DropOldest);
-        actions.into_iter().for_each(|action| account.run(action));
+        for action in actions {
+            account.run(action);
+        }
         account.settle();
     }
 
     #[test]
     fn two_readers_have_everything_or_it_is_counted_for_them_when_the_newest_go(actions in proptest::collection::vec(action(), 0..64)) {
         let mut account = Account::new(Overflow::DropNewest);
-        actions.into_iter().for_each(|action| account.run(action));
+        for action in actions {
+            account.run(action);
+        }
         account.settle();
     }
 
     #[test]
     fn two_readers_have_everything_or_it_is_counted_for_them_when_the_least_severe_go(actions in proptest::collection::vec(action(), 0..64)) {
         let mut account = Account::new(Overflow::Shed);
-        actions.into_iter().for_each(|action| account.run(action));
+        for action in actions {
+            account.run(action);
+        }
         account.settle();
     }
 }

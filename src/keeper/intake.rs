@@ -1,9 +1,9 @@
 //! What becomes of a delivery: known already, kept, half a record, or not telemetry at all.
 
+use super::Fate;
 use super::own::Own;
 use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline};
-use super::report;
-use super::{Fared, Fate, Standing, Summary};
+use super::telling::Patron;
 use crate::drain::policy::Portion;
 use crate::encode::WireFormat;
 use crate::listen::Receipt;
@@ -13,10 +13,8 @@ use crate::queue::{
     Seq, Tally,
 };
 use crate::record::{Join, Piece, Split, join, salvage, split};
-use crate::rules::RuleSet;
 use crate::{PerSignal, Signal, clock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// How long the first half of a cut record waits for the second: they follow one another at once, but a
@@ -24,10 +22,6 @@ use xxhash_rust::xxh3::xxh3_128;
 const FRAGMENT_WAIT_NANOS: u64 = 10_000_000_000;
 /// A record joined from several parts is at most this long; what is larger stays in its parts.
 const JOINED_MAX_BYTES: usize = 32 << 20;
-/// Drops are reported to the backend at most this often, so that a report which is itself rejected does not
-/// beget another at once.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-
 /// At the end of the environment drops are reported at once, for nobody comes after us, but no more often than this: a
 /// backend that rejects the reports themselves would otherwise get one per request until the deadline.
 const LAST_REPORTS_MAX: u32 = 16;
@@ -38,48 +32,22 @@ pub(super) struct Intake {
     pub(super) pipeline: Pipeline,
     pub(super) clock: clock::Clock,
     /// Reports that may still be made without waiting, once the end has come.
-    last_reports: u32,
+    pub(super) last_reports: u32,
     /// The main destination, and then the further ones.
-    patrons: Vec<Patron>,
-    reports: u64,
+    pub(super) patrons: Vec<Patron>,
+    pub(super) reports: u64,
     /// Whether what the function's SDK sends gets the attributes of the function, where it has none of that name.
     pub(super) completes_resources: bool,
     /// Requests that cannot be told from others with the same content.
     pub(super) indistinct: u64,
-    received: u64,
+    pub(super) received: u64,
     pub(super) own: Own,
-}
-
-/// A destination that is served from the queue.
-struct Patron {
-    /// `None`: the main one.
-    name: Option<String>,
-    /// It took the last request, or none was made yet.
-    takes: bool,
-    /// When its drops may be reported again.
-    report_from: Duration,
-    delivered: u64,
-    /// Records that were given up before [`Intake::standing`] was asked last, or this process began.
-    dropped_before: u64,
 }
 
 /// What became of a delivery.
 pub(super) struct Taken {
     pub(super) receipt: Receipt,
     pub(super) noted: Vec<Noted>,
-}
-
-impl Patron {
-    /// The one at the desk of `queue`.
-    fn of(queue: &Queue) -> Self {
-        Self {
-            name: queue.reader_name().map(str::to_owned),
-            takes: true,
-            report_from: Duration::ZERO,
-            delivered: 0,
-            dropped_before: dropped(queue),
-        }
-    }
 }
 
 impl From<Receipt> for Taken {
@@ -341,117 +309,4 @@ impl Intake {
             }
         }
     }
-
-    // === Telling ===
-
-    /// Queues reports of what was dropped, if the destination that did not get it takes anything and the last ones are
-    /// not fresh.
-    pub(super) fn report_drops(&mut self) {
-        let (now, at_end) = (self.clock.now(), self.last_reports > 0);
-        for reader in self.queue.readers() {
-            let is_due = |patron: &Patron| patron.takes && (at_end || now >= patron.report_from);
-            if self.patrons.get(reader.place()).is_some_and(is_due) {
-                self.report_drops_of(reader);
-            }
-        }
-    }
-
-    /// Whether there are drops to report to a destination that takes anything.
-    pub(super) fn owes_reports(&mut self) -> bool {
-        let takers = self.queue.readers().zip(&self.patrons).filter(|(_, patron)| patron.takes);
-        let mut takers = takers.map(|(reader, _)| reader);
-        self.pipeline.makes(Signal::Logs)
-            && takers.any(|reader| !self.queue.at(reader).unreported().is_empty())
-    }
-
-    /// Queues reports of what was dropped.
-    pub(super) fn report_drops_now(&mut self) {
-        for reader in self.queue.readers() {
-            self.report_drops_of(reader);
-        }
-    }
-
-    /// Queues reports of what was dropped for `reader`. All destinations of the queue get them.
-    fn report_drops_of(&mut self, reader: ReaderId) {
-        let tallies = self.queue.at(reader).unreported();
-        // A report is a log record.
-        if tallies.is_empty() || !self.pipeline.makes(Signal::Logs) {
-            return;
-        }
-        let Some(patron) = self.patrons.get_mut(reader.place()) else { return };
-        patron.report_from = self.clock.now().saturating_add(REPORT_INTERVAL);
-        let name = patron.name.clone();
-        for tally in tallies {
-            self.reports += 1;
-            self.last_reports = self.last_reports.saturating_sub(1);
-            let received = clock::unix_now_nanos();
-            let delivery =
-                self.pipeline.uid_seed(&[received.to_le_bytes(), self.reports.to_le_bytes()].concat());
-            let uid = format!("{delivery:032x}-0");
-            let record = report::record(tally, name.as_deref(), received, &uid);
-            // The frame says what the first reader is told of; what is told of another is noted with that.
-            let said = if name.is_none() { tally } else { Tally { records: 0, ..tally } };
-            let queued =
-                self.pipeline.own_record(&record, Kind::Report(said)).map_err(Lost::from).and_then(
-                    |blocks| self.append(&Batch { delivery, received, parts_before: 0, blocks }, 0),
-                );
-            if queued.is_err() {
-                return;
-            }
-            if name.is_some() {
-                self.queue.at(reader).note_reported(tally);
-            }
-        }
-    }
-
-    pub(super) fn standing(&mut self, reader: ReaderId) -> Standing {
-        let now = clock::unix_now_nanos();
-        let mut queue = self.queue.at(reader);
-        let dropped = dropped(&queue);
-        let before = self.patrons.get_mut(reader.place()).map(|patron| &mut patron.dropped_before);
-        let dropped_before = before.map_or(dropped, |before| std::mem::replace(before, dropped));
-        Standing {
-            function: self.pipeline.about.function_name.clone().unwrap_or_default(),
-            records: Signal::ALL.iter().map(|signal| queue.waiting(*signal).records).sum(),
-            bytes: queue.disk_bytes(),
-            oldest_age: Signal::ALL
-                .map(|signal| oldest_age(&mut queue, signal, now))
-                .into_iter()
-                .max()
-                .unwrap_or_default(),
-            dropped: dropped.saturating_sub(dropped_before),
-        }
-    }
-
-    pub(super) fn summary(&mut self) -> Summary {
-        let mut fared = Vec::with_capacity(self.patrons.len());
-        for (reader, patron) in self.queue.readers().zip(&self.patrons) {
-            let queue = self.queue.at(reader);
-            let outcome = Fared {
-                delivered: patron.delivered,
-                handed: Signal::ALL.iter().map(|signal| queue.ledger().handed(*signal)).sum(),
-                dropped: PerSignal::from_fn(|signal| queue.ledger().dropped(signal)),
-                waiting: PerSignal::from_fn(|signal| queue.waiting(signal)),
-            };
-            fared.push((patron.name.clone().unwrap_or_default(), outcome));
-        }
-        let further = fared.split_off(1.min(fared.len()));
-        Summary {
-            received: self.received,
-            main: fared.pop().map(|(_, outcome)| outcome).unwrap_or_default(),
-            further,
-            rules: self.pipeline.rule_set.iter().flat_map(RuleSet::counts).collect(),
-        }
-    }
-}
-
-/// How long the oldest of `signal` has waited at `now` (Unix nanoseconds); zero if nothing waits.
-pub(super) fn oldest_age(queue: &mut Queue, signal: Signal, now: u64) -> Duration {
-    let received = queue.oldest(signal).map_or(now, |oldest| oldest.received);
-    Duration::from_nanos(now.saturating_sub(received))
-}
-
-/// Records given up since `queue` was made.
-fn dropped(queue: &Queue) -> u64 {
-    Signal::ALL.iter().map(|signal| queue.ledger().dropped(*signal)).sum()
 }

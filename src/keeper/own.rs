@@ -8,7 +8,8 @@
 //! Records are not counted as they pass. What became of them is in the queue's ledger, which survives a crash; a set
 //! says what was added since the last one. Only what is not about records (requests, durations) is kept in memory.
 
-use super::intake::{Intake, oldest_age};
+use super::intake::Intake;
+use super::telling::oldest_age;
 use crate::clock::{self, Time};
 use crate::drain::policy::Target;
 use crate::observe::{Points, own};

@@ -2,7 +2,10 @@
 
 use super::intake::Intake;
 use super::*;
+use crate::PerSignal;
+use crate::drain::policy::Portion;
 use crate::encode::Otlp;
+use crate::queue::Encoding;
 use crate::queue::{Overflow, RealDisk};
 use crate::record::Resource;
 use flate2::read::GzDecoder;

@@ -10,15 +10,17 @@
 //! - [`Queue::append`] returns once the frames would survive the end of our process, or says that they do not.
 //! - Each signal is first in, first out. A [`Mark`] says how far it has come; whatever lies behind the mark is
 //!   waiting. A request is assembled from the oldest waiting blocks, and at most one per signal is in flight.
+//! - Several readers may be served from it ([`Queue::serve`]), each with a mark of its own; [`Queue::at`] is the queue as one
+//!   of them sees it.
 //! - Records leave the queue in one of two ways: [`Queue::done`] (delivered), or counted in the [`Ledger`].
 //!
 //! # Invariants
 //! 1. A frame is never changed after it was written; only the state at the head of the newest segment is. To shed,
 //!    a whole segment takes the place of another.
-//! 2. A segment is removed only on positive evidence that each of its frames is done: the marks are past them,
+//! 2. A segment is removed only on positive evidence that each of its frames is done: the marks of all readers are past them,
 //!    and they were counted frame by frame. Lost evidence means a repeat, never a loss.
-//! 3. The ledger is on disk before the records it speaks of are removed: nothing is while the state could not be
-//!    saved, and the file that carries the latest state stays.
+//! 3. The ledger is on disk before the records it speaks of are removed: nothing is while the state of any reader could
+//!    not be saved, and the file that carries the latest state stays.
 //! 4. The segments alone are enough to recover everything. The index (sled) beside them saves work at start
 //!    and is never waited for.
 //! 5. What cannot be read is unknown, not absent: a signal waits ([`Queue::is_stalled`]) and it is tried again.

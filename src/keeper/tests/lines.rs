@@ -3,8 +3,11 @@
 use super::super::intake::Intake;
 use super::super::*;
 use super::{SECOND_NANOS, attribute, body, drain, text};
+use crate::PerSignal;
+use crate::drain::policy::Portion;
 use crate::encode::{Ndjson, Otlp, WireFormat};
 use crate::observe::Emf;
+use crate::queue::Encoding;
 use crate::queue::Overflow;
 use crate::record::JsonLines;
 use crate::rules::RuleSet;

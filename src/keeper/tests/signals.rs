@@ -2,7 +2,10 @@
 
 use super::super::intake::Intake;
 use super::super::*;
+use crate::PerSignal;
+use crate::drain::policy::Portion;
 use crate::encode::Otlp;
+use crate::queue::Encoding;
 use crate::queue::Overflow;
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
