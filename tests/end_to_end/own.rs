@@ -80,7 +80,10 @@ async fn what_became_of_records_adds_up_over_an_outage_a_kill_and_a_reset() {
 #[tokio::test]
 async fn sets_make_no_request_of_their_own_while_the_function_lives() {
     let world = World::new().await;
-    let lambda = world.lambda().env(EVERY.0, EVERY.1).freeze(Freeze::After(ms(1))).start().await.unwrap();
+    // Each invocation is held, so that its telemetry leaves before the freeze.
+    let always = ("OUTLAST_MAX_DELAY", "1ms");
+    let lambda = world.lambda().env(EVERY.0, EVERY.1).env(always.0, always.1).freeze(Freeze::After(ms(1)));
+    let lambda = lambda.start().await.unwrap();
     for _ in 0..3 {
         invoke(&lambda, Invocation::new().logs(5).runs_for(ms(700))).await;
     }

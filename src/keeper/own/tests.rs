@@ -71,7 +71,7 @@ fn points_of(request: &Request) -> Vec<Metric> {
 #[derive(Debug, Default)]
 struct Backend {
     sums: BTreeMap<String, i64>,
-    gauges: BTreeMap<String, i64>,
+    gauges: BTreeMap<String, f64>,
     intervals: Vec<(u64, u64)>,
     histograms: BTreeMap<String, u64>,
     requests: usize,
@@ -117,7 +117,11 @@ impl Backend {
             }
             Data::Gauge(gauge) => {
                 let point = &gauge.data_points[0];
-                let Some(Value::AsInt(value)) = point.value else { panic!("{point:?}") };
+                let value = match point.value {
+                    Some(Value::AsInt(value)) => value as f64,
+                    Some(Value::AsDouble(value)) => value,
+                    None => panic!("{point:?}"),
+                };
                 self.gauges.insert(labelled(&point.attributes), value);
             }
             Data::Histogram(histogram) => {
@@ -156,9 +160,9 @@ fn a_set_goes_in_the_request_of_the_functions_points_and_its_sums_are_right() {
         "one set waits, that of the delivery"
     );
     assert_eq!(intake.queue.ledger().delivered(Signal::Logs), 5 * 12);
-    assert_eq!(backend.gauges["outlast.queue.records logs"], 0);
-    assert_eq!((backend.gauges["outlast.degraded"], backend.gauges["outlast.breaker_open"]), (0, 0));
-    assert!(backend.gauges["outlast.queue.bytes"] > 2048);
+    assert_eq!(backend.gauges["outlast.queue.records logs"], 0.0);
+    assert_eq!((backend.gauges["outlast.degraded"], backend.gauges["outlast.breaker_open"]), (0.0, 0.0));
+    assert!(backend.gauges["outlast.queue.bytes"] > 2048.0);
     assert!(backend.histograms["outlast.flush_duration logs"] >= 3);
     assert_eq!(intake.summary().main.waiting, PerSignal::default());
 }

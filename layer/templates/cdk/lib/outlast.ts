@@ -43,7 +43,7 @@ export const ALARMS = {
   },
   /** A backend that takes nothing: the data waits, and this is the time to look. */
   Away: {
-    pattern: '%^outlast WARN backend: away |^outlast WARN backend: answers |^outlast WARN backend: not asked, %',
+    pattern: '%^outlast WARN backend: away |^outlast WARN backend: answers %',
     period: Duration.minutes(5),
     description: "The backend does not take telemetry; it waits on the environments' disks",
   },
