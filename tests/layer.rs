@@ -392,7 +392,10 @@ fn the_alarm_on_a_backend_that_is_away_finds_its_lines() {
         pattern,
         "outlast WARN backend: answers 401: endpoint, path or credentials are wrong; the data waits"
     ));
-    assert!(finds(pattern, "outlast WARN backend: away (not asked, its credentials cannot be had); 3 blocks wait"));
+    assert!(finds(
+        pattern,
+        "outlast WARN backend: away (not asked, its credentials cannot be had); 3 blocks wait"
+    ));
     assert!(!finds(pattern, "outlast WARN backend: takes data again after 3.0 s and 7 attempts"));
 }
 

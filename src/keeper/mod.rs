@@ -29,9 +29,9 @@ mod level;
 mod own;
 mod pipeline;
 mod report;
-mod telling;
 #[cfg(test)]
 mod summary_tests;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod tmp;
