@@ -280,6 +280,30 @@ fn a_dead_one_costs_the_others_nothing_whatever_gives_way() {
     }
 }
 
+/// The main destination of a queue of another wire format, or one that gets other signals.
+#[test]
+fn who_gets_nothing_of_it_has_no_say_in_what_gives_way() {
+    for overflow in [Overflow::DropNewest, Overflow::Shed] {
+        for first in [PerSignal::from_fn(|_| false), PerSignal::from_fn(|signal| signal == Signal::Traces)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut queue = open(dir.path(), overflow, &Readers { first, ..two() });
+            for id in 0..120 {
+                let made = vec![block(&mut Deflater::default(), Signal::Logs, &[id], 2_000)];
+                queue.append(&batch(u128::from(id) + 1, made)).unwrap();
+            }
+            let dropped = queue.at(b()).ledger().dropped(Signal::Logs);
+            let reason = if overflow == Overflow::Shed { Reason::Shed } else { Reason::OverflowNewest };
+            let told = queue.at(b()).unreported();
+            assert_eq!(told, [Tally { signal: Signal::Logs, reason, records: dropped }], "{overflow:?}");
+            let left = drain(&mut queue, b());
+            assert!(dropped > 10 && dropped + left.len() as u64 == 120, "{overflow:?}: {dropped}");
+            if overflow == Overflow::DropNewest {
+                assert_eq!(left, (0..120 - dropped).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
 // === Any order of things
 
 #[derive(Clone, Debug)]

@@ -169,3 +169,49 @@ fn memory_is_no_larger_than_what_the_disk_may_hold() {
     assert_eq!(Limits::new(1 << 20, Overflow::DropOldest).memory_max_bytes, 1 << 20);
     assert_eq!(Limits::new(64 << 20, Overflow::DropOldest).memory_max_bytes, 4 << 20);
 }
+
+/// A queue whose directory cannot be used, for a file is in its place, and four records in memory.
+fn without_a_directory() -> Run {
+    let dir = tempfile::tempdir().unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    std::fs::write(dir.path().join("queue"), "").unwrap();
+    let limits = Limits::new(MAX_BYTES, Overflow::DropOldest);
+    let disk = Box::new(SharedDisk(Arc::clone(&full)));
+    let (mut queue, opened) = Queue::open(disk, &dir.path().join("queue"), limits, 1);
+    assert!(opened.problem.is_some());
+    queue.stand_in();
+    let mut run = Run { dir, full, queue, deflater: Deflater::default(), acknowledged: Vec::new(), next: 0 };
+    assert_eq!(run.append(4), 0);
+    run
+}
+
+/// The directory can be used, but the disk is full.
+fn make_directory_on_a_full_disk(run: &Run) {
+    run.full.store(true, Ordering::Relaxed);
+    std::fs::remove_file(run.dir.path().join("queue")).unwrap();
+    std::fs::create_dir(run.dir.path().join("queue")).unwrap();
+}
+
+#[test]
+fn a_directory_that_comes_back_on_a_full_disk_is_no_disk_yet() {
+    let mut run = without_a_directory();
+    make_directory_on_a_full_disk(&run);
+    for _ in 0..2 {
+        assert!(!run.queue.try_disk() && run.queue.is_degraded());
+        assert_eq!(run.append(1), 0);
+    }
+    assert_eq!(run.come_back(), 0);
+    assert_eq!(run.acknowledged.len(), 6);
+}
+
+#[test]
+fn what_only_memory_holds_at_the_end_is_counted_whatever_became_of_the_directory() {
+    let mut run = without_a_directory();
+    make_directory_on_a_full_disk(&run);
+    assert_eq!(run.queue.close(), 4);
+    assert_eq!(run.queue.ledger().dropped(Signal::Logs), 4);
+    let mut run = without_a_directory();
+    std::fs::remove_file(run.dir.path().join("queue")).unwrap();
+    assert_eq!((run.queue.close(), run.queue.ledger().dropped(Signal::Logs)), (0, 0), "all of it is on disk");
+    assert_eq!(drain(&mut run.queue)[0], [1, 2, 3, 4]);
+}

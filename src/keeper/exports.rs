@@ -80,7 +80,7 @@ impl Intake {
         drop(plain);
         let parts_before = known.map_or(0, |progress| progress.frames());
         let batch = Batch { delivery, received, parts_before, blocks };
-        self.append(&batch, u64::from(records - kept)).map_err(|_| Outcome::Full)
+        self.append(&batch, u64::from(records - kept)).map(drop).map_err(|_| Outcome::Full)
     }
 
     fn blocks_of(&mut self, plain: &[u8], rest: &Rest) -> Result<Vec<NewBlock>, Lost> {

@@ -171,13 +171,13 @@ impl Intake {
         catch_unwind(AssertUnwindSafe(|| pipeline.blocks(&unread, origin))).ok().transpose()
     }
 
-    pub(super) fn append(&mut self, batch: &Batch, records: u64) -> Result<(), Lost> {
+    pub(super) fn append(&mut self, batch: &Batch, records: u64) -> Result<Appended, Lost> {
         self.tell_own_with(&batch.blocks);
-        match self.queue.append(batch)? {
-            Appended::OnDisk | Appended::InMemory => self.received += records,
-            Appended::Dropped => {}
+        let appended = self.queue.append(batch)?;
+        if appended != Appended::Dropped {
+            self.received += records;
         }
-        Ok(())
+        Ok(appended)
     }
 
     /// The same for a batch that completes the cut record `fragment`, if it completes one: that waits no longer. Blocks say

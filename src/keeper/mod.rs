@@ -447,6 +447,8 @@ impl Worker {
 
     fn chore(&mut self) {
         if self.disk_is_out() {
+            // What could not be read when it was to be counted is counted once it can be.
+            self.counted &= !self.intake.queue.is_stalled();
             self.intake.queue.try_disk();
         }
         if !self.index_consulted {

@@ -3,7 +3,7 @@
 
 use super::intake::{Intake, Lost};
 use super::{Fared, Standing, Summary, report};
-use crate::queue::{Batch, Kind, Queue, ReaderId, Tally};
+use crate::queue::{Appended, Batch, Kind, Queue, ReaderId, Tally};
 use crate::rules::RuleSet;
 use crate::{PerSignal, Signal, clock};
 use std::time::Duration;
@@ -90,7 +90,8 @@ impl Intake {
                 self.pipeline.own_record(&record, Kind::Report(said)).map_err(Lost::from).and_then(
                     |blocks| self.append(&Batch { delivery, received, parts_before: 0, blocks }, 0),
                 );
-            if queued.is_err() {
+            // What finds no room is told another time.
+            if matches!(queued, Err(_) | Ok(Appended::Dropped)) {
                 return;
             }
             if name.is_some() {

@@ -23,7 +23,7 @@ impl Queue {
         }
         let begun_since = self.store.next_number();
         while fits && !self.has_room_for(size) {
-            if self.limits.overflow == Overflow::DropNewest && !self.holds_some_up() {
+            if self.limits.overflow == Overflow::DropNewest && !self.holds_some_up(batch) {
                 fits = false;
             } else if !self.drop_oldest(begun_since) {
                 // Nothing of ours is left to give up, the rest belongs to the index; or it cannot be counted now.
@@ -60,21 +60,26 @@ impl Queue {
             }
         }
         self.for_all(&records, reason, Ledger::drop);
-        if all {
+        // Reports of ours are not what Lambda repeats.
+        if all && dropped > 0 {
             self.state.turned_away = batch.delivery;
         }
         if self.save_all().is_err() {
             self.for_all(&records, reason, Ledger::undrop);
             (self.state.fragment, self.state.turned_away) = before;
+            // Some place may have taken the count: it is to forget it.
+            drop(self.save_all());
             return Err(AppendError::NoRoom);
         }
-        log::warn!("queue full: {dropped} new records dropped");
+        if dropped > 0 {
+            log::warn!("queue full: {dropped} new records dropped");
+        }
         Ok(())
     }
 
-    /// Whether the oldest segment waits for some readers and not for others: were new records turned away for want of its
+    /// Whether the oldest segment has nothing waiting for some reader of what is in `batch`: were that turned away for want of its
     /// room, a destination that is away would cost those that are not.
-    pub(super) fn holds_some_up(&mut self) -> bool {
+    pub(super) fn holds_some_up(&mut self, batch: &Batch) -> bool {
         let Some(oldest) = self.store.first_from(0).filter(|number| Some(*number) != self.store.active())
         else {
             return false;
@@ -82,7 +87,9 @@ impl Queue {
         !self.others.is_empty()
             && self.readers().any(|reader| {
                 let mut queue = self.at(reader);
-                let is_counted = queue.is_counted(oldest);
+                let gets_some =
+                    batch.blocks.iter().any(|block| block.kind.is_sent() && queue.wants(block.signal));
+                let is_counted = gets_some && queue.is_counted(oldest);
                 let held = queue.remaining.get(&oldest);
                 is_counted && held.is_some_and(|held| held.iter().all(|(_, waiting)| waiting.blocks == 0))
             })

@@ -19,8 +19,10 @@ impl Queue {
                 queue.keep(signal);
             }
         }
+        // What memory holds needs it until then.
+        let is_on_disk = !self.degraded || self.try_disk();
         self.store.keep_nothing_in_memory();
-        if !self.degraded || self.try_disk() {
+        if is_on_disk {
             return 0;
         }
         let Some(number) = self.store.active() else { return 0 };

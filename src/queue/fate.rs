@@ -362,7 +362,8 @@ impl Queue {
 
     /// Whether what was told last still waits to be sent.
     pub fn is_telling(&self) -> bool {
-        self.state.told > self.state.marks.get(Signal::Metrics).seq
+        let mark = if self.wants(Signal::Metrics) { self.state.marks } else { self.least_marks() };
+        self.state.told > mark.get(Signal::Metrics).seq
     }
 
     /// The report that was appended last tells `totals`, up to `now` (Unix nanoseconds).

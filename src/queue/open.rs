@@ -294,7 +294,8 @@ impl Queue {
             self.degrade(&error);
         }
         self.put_back(frames, fragment);
-        true
+        // A directory that can be read may be on a disk that is full.
+        !self.degraded
     }
 
     /// The frames in memory that are not done, and which of them is a fragment that waits.

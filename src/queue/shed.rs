@@ -87,7 +87,7 @@ impl Queue {
             // The newest segment is not closed for what is no better.
             let stays = oldest != NOTHING
                 && (oldest < newest || oldest == newest && Some(number) != self.store.active());
-            if !stays && newest != NOTHING && self.holds_some_up() {
+            if !stays && newest != NOTHING && self.holds_some_up(new) {
                 if !self.drop_oldest(begun_since) {
                     break;
                 }

@@ -380,7 +380,7 @@ impl Queue {
         }
         let moved =
             if self.store.is_listed() { self.store.move_to_disk().is_ok() } else { self.look_again() };
-        if !moved || self.degraded && !self.store.is_listed() {
+        if !moved {
             return false;
         }
         self.degraded = false;
