@@ -161,7 +161,7 @@ async fn a_backend_that_refuses_every_record_costs_every_record_and_says_so() {
     within("the refusals to be told", lambda.until_output(|line| line.contains("records given up"))).await;
     free_invocations(&lambda).await;
     // More than are refused without a pause.
-    world.until_requests(70).await;
+    world.until_requests(150).await;
     world.backend.recover().await.unwrap();
     invoke(&lambda, Invocation::new().line("taken")).await;
     world.wait_for(|received| received.texts().contains(&"taken")).await;
