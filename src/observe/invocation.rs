@@ -44,7 +44,7 @@ impl Verdict {
         }
     }
 
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Failure => "failure",

@@ -1,5 +1,6 @@
 //! How an environment came to be: initialisation, or restoring a snapshot.
 
+use super::invocation::Verdict;
 use super::span::{Span, SpanStatus, part_of, span_of, trace_of};
 use super::told::Told;
 use crate::record::event::Status;
@@ -63,9 +64,13 @@ impl Startup {
 
     /// A record about the step came; `ended` if it is the last one.
     pub(super) fn tell(&mut self, time: u64, told: &Told<'_>, ended: bool) {
-        self.failed |= told.status.is_some_and(Status::is_failure);
+        let failed = told.status.is_some_and(Status::is_failure);
+        self.failed |= failed;
         if let Some(error_type) = &told.error_type {
             self.error_type = Some(error_type.clone().into_owned());
+        } else if failed && self.error_type.is_none() {
+            // As for invocations: without a type, the status says what happened.
+            self.error_type = Some(Verdict::of(told).word().to_owned());
         }
         if ended {
             self.end_unix_nanos = Some(time.max(self.start_unix_nanos));

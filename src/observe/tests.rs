@@ -254,6 +254,23 @@ fn every_way_to_fail_is_counted_once_and_marks_the_span() {
 }
 
 #[test]
+fn an_initialisation_that_failed_says_how_also_where_it_has_no_type_of_error() {
+    for (ends, said) in [
+        ([r#"{"status":"timeout"}"#, r#"{"status":"timeout"}"#], "timeout"),
+        ([r#"{"status":"error"}"#, r#"{"status":"success"}"#], "failure"),
+        ([r#"{"status":"timeout"}"#, r#"{"status":"timeout","errorType":"X"}"#], "X"),
+        ([r#"{"status":"error","errorType":"X"}"#, r#"{"status":"error"}"#], "X"),
+    ] {
+        let mut stream = Stream::new();
+        stream.told(0, "initStart", r#"{"initializationType":"on-demand","phase":"init"}"#);
+        stream.told(90, "initRuntimeDone", ends[0]).told(91, "initReport", ends[1]).end(100, Ending::Other);
+        let [span] = &stream.spans[..] else { panic!("{:?}", stream.names()) };
+        assert_eq!(span.status, SpanStatus::Error(said.into()), "{ends:?}");
+        assert_eq!(Stream::attribute(span, "error.type"), Some(Value::Str(said.into())), "{ends:?}");
+    }
+}
+
+#[test]
 fn an_extension_that_runs_into_the_time_out_is_told_apart() {
     let mut stream = Stream::new();
     stream.start(0, A).done(30, A, "success").report(3000, A, "timeout");

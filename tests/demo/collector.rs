@@ -1,64 +1,73 @@
-//! One more invocation, sent to a collector that nobody here wrote, if there is one: what it prints is shown as it is.
+//! The invocation that the page shows, as a collector has it that nobody here wrote: it gets the requests that brought it to
+//! the backend, as they came, and what it prints of it must be what the backend decoded.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use outlast_backend::real::Rotel;
-use outlast_simulator::{Freeze, FunctionOptions, Invocation, Sandbox, ShutdownReason};
+use outlast_backend::{
+    Record, Request,
+    real::{Rotel, parts_are_required},
+};
 
-/// What the function says, which the collector must print.
-const SAID: &str = "said to a collector";
+use crate::{
+    invocation::{self, Invocation, Shown},
+    printed,
+};
+
 /// Far more than it takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The page stays light.
-const SHOWN_MAX_LINES: usize = 400;
+const SHOWN_MAX_LINES: usize = 600;
 
-/// What the collector printed of one invocation; `None` where there is no collector, or a line said why not.
-pub(crate) async fn told(extension: &Path) -> Option<String> {
-    let rotel = Rotel::start_or_skip("demo, one invocation sent to rotel")
-        .await
-        .map_err(|error| eprintln!("demo: {error}"))
-        .ok()??;
-    let files = tempfile::tempdir().ok()?;
-    let function = FunctionOptions { tracing: true, ..FunctionOptions::default() };
-    let lambda = Sandbox::builder(extension)
-        .env("OUTLAST_ENDPOINT", rotel.url())
-        .env("OUTLAST_QUEUE_DIR", files.path().join("queue").display())
-        .env("OUTLAST_SELF_METRICS", "off")
-        .function(function)
-        .freeze(Freeze::Off)
-        .start()
-        .await
-        .ok()?;
-    let invocation = Invocation::new().runs_for(Duration::from_millis(20)).line(SAID);
-    lambda.invoke(invocation).await.ok()?;
-    lambda.shutdown(ShutdownReason::Spindown).await;
-    let printed = rotel.wait_for_texts(&[SAID, "faas.invocations", "responseLatency"], PATIENCE).await;
-    printed.map_err(|error| eprintln!("demo: {error}")).ok()?;
-    Some(light(&rotel.said()))
+/// What the collector has.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) shown: Shown,
+    /// Requests that it got for that.
+    pub(crate) requests: usize,
+    /// What it printed of the invocation, as it is.
+    pub(crate) printed: String,
 }
 
-/// The first lines, without colours.
-fn light(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut coloured = false;
-    for character in text.lines().take(SHOWN_MAX_LINES).flat_map(|line| line.chars().chain(['\n'])) {
-        match (coloured, character) {
-            (false, '\u{1b}') => coloured = true,
-            (false, character) => plain.push(character),
-            (true, character) => coloured = !character.is_ascii_alphabetic(),
-        }
+/// What the collector has of what the backend has as `shown`; `None` where there is no collector, and need not be one.
+///
+/// # Errors
+/// In words, if it is missing and must not be, does not take the requests, or has something else.
+pub(crate) async fn collected(
+    shown: Option<&Shown>,
+    records: &[Record],
+    requests: &[Request],
+) -> Result<Option<Collected>, String> {
+    let rotel = Rotel::start_or_skip("demo, one invocation as a real collector has it").await;
+    let Some(rotel) = rotel.map_err(|error| error.to_string())? else { return Ok(None) };
+    let Some(shown) = shown else {
+        let missing = "no invocation came with its trace, so the collector has none".to_owned();
+        return if parts_are_required() { Err(missing) } else { Ok(None) };
+    };
+    let numbers = invocation::find(records, &shown.request_id).map(|found| found.requests());
+    let numbers: BTreeSet<u64> = numbers.unwrap_or_default();
+    for request in requests.iter().filter(|request| numbers.contains(&request.number)) {
+        rotel.forward(request).await.map_err(|error| error.to_string())?;
     }
-    plain
+    // Each line may be the last one.
+    let mut has = None;
+    let same = |said: &str| {
+        has = read(said, shown, numbers.len());
+        has.as_ref().is_some_and(|has| has.shown.is_the_same_as(shown))
+    };
+    let agree = rotel.wait_for(same, PATIENCE).await;
+    if let Some(has) = has.filter(|_| agree) {
+        return Ok(Some(has));
+    }
+    let has = read(&rotel.said(), shown, numbers.len()).map(|has| has.shown);
+    Err(format!("the collector has another invocation than the backend: {has:?} is not {shown:?}"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colours_and_what_is_too_much_are_left_out() {
-        assert_eq!(light("\u{1b}[2mone\u{1b}[0m two\nthree"), "one two\nthree\n");
-        let long = "line\n".repeat(SHOWN_MAX_LINES + 5);
-        assert_eq!(light(&long).lines().count(), SHOWN_MAX_LINES);
-    }
+/// The invocation in what the collector said.
+fn read(said: &str, shown: &Shown, requests: usize) -> Option<Collected> {
+    let (records, lines) = printed::read(said);
+    let found: Invocation<'_> = invocation::find(&records, &shown.request_id)?;
+    let lines = found.shown_records().filter_map(|record| lines.get(usize::try_from(record.request).ok()?));
+    let lines: Vec<&str> = lines.flat_map(|lines| lines.lines()).collect();
+    let printed = lines.get(..SHOWN_MAX_LINES.min(lines.len())).unwrap_or_default().join("\n");
+    Some(Collected { shown: found.shown(&shown.request_id, &shown.phase), requests, printed })
 }

@@ -16,6 +16,7 @@ mod live;
 mod options;
 mod page;
 mod phase;
+mod printed;
 mod scenario;
 mod spread;
 mod stage;
@@ -70,7 +71,7 @@ async fn run() -> Result<bool, Failure> {
     };
     let extension = extension::find(options.extension.clone()).await?;
     let files = tempfile::tempdir()?;
-    let backend = Backend::start().await.map_err(scenario::ScenarioError::from)?;
+    let backend = Backend::builder().bodies().start().map_err(scenario::ScenarioError::from)?;
     let variables = variables(&options, &backend, files.path());
     let lambda = scenario::sandbox(&extension, &options, &variables).await?;
     if options.cut_idle {
@@ -95,8 +96,12 @@ async fn run() -> Result<bool, Failure> {
         }
     };
     view.end(&stage)?;
-    let collected = collector::told(&extension).await;
-    let story = Story { collected, ..telling::tell(&stage, &extension, variables, &end) };
+    let mut story = telling::tell(&stage, &extension, variables, &end);
+    let (records, requests) = (stage.backend.records(), stage.backend.requests());
+    match collector::collected(story.shown.as_ref(), &records, &requests).await {
+        Ok(collected) => story.collected = collected,
+        Err(problem) => story.problems.push(problem),
+    }
     report(&story, &stage.options)?;
     Ok(story.problems.is_empty())
 }

@@ -1,6 +1,9 @@
 //! One invocation as the backend has it: its log records, the data points it went into, its trace.
 //!
-//! The backend decodes with the protocol's own schema (`opentelemetry-proto`), of which the extension uses nothing.
+//! The backend decodes with the protocol's own schema (`opentelemetry-proto`), of which the extension uses nothing. The records
+//! may as well be what a collector printed.
+
+use std::collections::BTreeSet;
 
 use outlast_backend::{Record, Signal};
 use serde::Serialize;
@@ -17,7 +20,7 @@ const SHOWN_MAX: usize = 40;
 const NANOS_PER_US: u64 = 1_000;
 
 /// What the page shows. Times are microseconds after the start of the invocation; what came before it is negative.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Shown {
     pub(crate) request_id: String,
     pub(crate) trace_id: String,
@@ -29,7 +32,7 @@ pub(crate) struct Shown {
     pub(crate) more: usize,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Log {
     pub(crate) at_us: i64,
     pub(crate) kind: String,
@@ -38,14 +41,14 @@ pub(crate) struct Log {
     pub(crate) linked: bool,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Point {
     pub(crate) name: String,
     pub(crate) value: String,
     pub(crate) unit: String,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Span {
     pub(crate) name: String,
     pub(crate) from_us: i64,
@@ -55,46 +58,101 @@ pub(crate) struct Span {
     pub(crate) failed: bool,
 }
 
+impl Shown {
+    /// Whether `other` tells the same: of one moment, log records may come in any order, for they may come in several
+    /// requests.
+    pub(crate) fn is_the_same_as(&self, other: &Self) -> bool {
+        let sorted = |shown: &Self| {
+            let mut shown = shown.clone();
+            shown.logs.sort();
+            shown
+        };
+        sorted(self) == sorted(other)
+    }
+}
+
+/// The records of one invocation.
+pub(crate) struct Invocation<'r> {
+    root: &'r Record,
+    /// The span of the invocation after it, which bounds what data points it may be in.
+    next: Option<&'r Record>,
+    logs: Vec<&'r Record>,
+    spans: Vec<&'r Record>,
+    /// The last of each metric.
+    points: Vec<&'r Record>,
+}
+
 /// All that `records` have of `request_id`; `None` if its span is not among them.
-pub(crate) fn of(records: &[Record], request_id: &str, phase: &str) -> Option<Shown> {
+pub(crate) fn find<'r>(records: &'r [Record], request_id: &str) -> Option<Invocation<'r>> {
     let root = roots(records).find(|span| is_of(span, request_id))?;
-    let start = root.other_time_unix_nano;
-    let at_us = |nanos: u64| {
-        let us = |nanos: u64| i64::try_from(nanos / NANOS_PER_US).unwrap_or(i64::MAX);
-        us(nanos.saturating_sub(start)) - us(start.saturating_sub(nanos))
-    };
-    let mut more = 0;
-    let mut logs: Vec<Log> = records
-        .iter()
-        .filter(|record| record.signal == Signal::Logs && is_of(record, request_id))
-        .map(|record| Log {
-            at_us: at_us(record.time_unix_nano),
-            kind: text(record.attributes.get(TELEMETRY_TYPE)),
-            text: record.text.trim_end().to_owned(),
-            linked: record.trace_id == root.trace_id && record.span_id == root.span_id,
-        })
-        .collect();
-    more += cut(&mut logs);
-    let mut spans: Vec<Span> = records
-        .iter()
-        .filter(|record| record.signal == Signal::Traces && record.trace_id == root.trace_id)
+    let start = |span: &&Record| span.other_time_unix_nano;
+    let next = roots(records).filter(|span| start(span) > start(&root)).min_by_key(start);
+    let of = |signal: Signal| records.iter().filter(move |record| record.signal == signal);
+    let logs = of(Signal::Logs).filter(|record| is_of(record, request_id)).collect();
+    let spans = of(Signal::Traces)
+        .filter(|record| record.trace_id == root.trace_id)
         .filter(|span| span.span_id == root.span_id || text(span.body.get("parent_span_id")) == root.span_id)
-        .map(|span| Span {
-            name: span.text.clone(),
-            from_us: at_us(span.other_time_unix_nano),
-            took_us: span.time_unix_nano.saturating_sub(span.other_time_unix_nano) / NANOS_PER_US,
-            root: span.span_id == root.span_id,
-            failed: span.body.pointer("/status/code").is_some_and(|code| *code == 2),
-        })
         .collect();
-    // A request whose fate was unknown brings them again.
-    spans.sort_by(|a, b| (!a.root, a.from_us, &a.name).cmp(&(!b.root, b.from_us, &b.name)));
-    spans.dedup();
-    more += cut(&mut spans);
-    let mut points = points(records, root);
-    more += cut(&mut points);
-    let (request_id, trace_id) = (request_id.to_owned(), root.trace_id.clone());
-    Some(Shown { request_id, trace_id, phase: phase.to_owned(), logs, points, spans, more })
+    Some(Invocation { root, next, logs, spans, points: points(records, root, next) })
+}
+
+impl<'r> Invocation<'r> {
+    /// The numbers of the requests that brought it.
+    pub(crate) fn requests(&self) -> BTreeSet<u64> {
+        self.shown_records().chain(self.next).map(|record| record.request).collect()
+    }
+
+    /// Its records.
+    pub(crate) fn shown_records(&self) -> impl Iterator<Item = &'r Record> {
+        self.logs.iter().chain(&self.points).chain(&self.spans).copied()
+    }
+
+    /// As the page has it, with what it is called and where in the story it was.
+    pub(crate) fn shown(&self, request_id: &str, phase: &str) -> Shown {
+        let Self { root, .. } = *self;
+        let start = root.other_time_unix_nano;
+        let at_us = |nanos: u64| {
+            let us = |nanos: u64| i64::try_from(nanos / NANOS_PER_US).unwrap_or(i64::MAX);
+            us(nanos.saturating_sub(start)) - us(start.saturating_sub(nanos))
+        };
+        let mut more = 0;
+        let mut logs: Vec<Log> = self
+            .logs
+            .iter()
+            .map(|record| Log {
+                at_us: at_us(record.time_unix_nano),
+                kind: text(record.attributes.get(TELEMETRY_TYPE)),
+                text: record.text.trim_end().to_owned(),
+                linked: record.trace_id == root.trace_id && record.span_id == root.span_id,
+            })
+            .collect();
+        more += cut(&mut logs);
+        let mut spans: Vec<Span> = self
+            .spans
+            .iter()
+            .map(|span| Span {
+                name: span.text.clone(),
+                from_us: at_us(span.other_time_unix_nano),
+                took_us: span.time_unix_nano.saturating_sub(span.other_time_unix_nano) / NANOS_PER_US,
+                root: span.span_id == root.span_id,
+                failed: span.body.pointer("/status/code").is_some_and(|code| *code == 2),
+            })
+            .collect();
+        // A request whose fate was unknown brings them again.
+        spans.sort_by(|a, b| (!a.root, a.from_us, &a.name).cmp(&(!b.root, b.from_us, &b.name)));
+        spans.dedup();
+        more += cut(&mut spans);
+        let points = self.points.iter().map(|record| Point {
+            name: record.text.clone(),
+            value: value(&record.body),
+            unit: text(record.body.get("unit")),
+        });
+        let mut points: Vec<Point> = points.collect();
+        points.sort_by(|a, b| a.name.cmp(&b.name));
+        more += cut(&mut points);
+        let (request_id, trace_id) = (request_id.to_owned(), root.trace_id.clone());
+        Shown { request_id, trace_id, phase: phase.to_owned(), logs, points, spans, more }
+    }
 }
 
 fn cut<T>(items: &mut Vec<T>) -> usize {
@@ -119,31 +177,23 @@ fn text(value: Option<&Value>) -> String {
 
 /// The last point of each metric among those that the invocation may be in: its interval reaches into the time from the
 /// start of the invocation to the start of the next, when its report has come.
-fn points(records: &[Record], root: &Record) -> Vec<Point> {
+fn points<'r>(records: &'r [Record], root: &Record, next: Option<&Record>) -> Vec<&'r Record> {
     let start = root.other_time_unix_nano;
-    let starts = roots(records).map(|span| span.other_time_unix_nano);
-    let next = starts.filter(|next| *next > start).min().unwrap_or(u64::MAX);
+    let next = next.map_or(u64::MAX, |next| next.other_time_unix_nano);
     let in_time = |point: &&Record| {
         let (from, to) = (point.other_time_unix_nano, point.time_unix_nano);
         to >= start && if from == 0 { to <= next } else { from < next }
     };
     let of_function =
         records.iter().filter(|record| record.signal == Signal::Metrics && !record.text.starts_with(OWN));
-    let mut points: Vec<(u64, Point)> = Vec::new();
+    let mut points: Vec<&Record> = Vec::new();
     for record in of_function.filter(in_time) {
-        let point = Point {
-            name: record.text.clone(),
-            value: value(&record.body),
-            unit: text(record.body.get("unit")),
-        };
-        match points.iter_mut().find(|(_, known)| known.name == point.name) {
-            Some(known) if known.0 <= record.time_unix_nano => *known = (record.time_unix_nano, point),
+        match points.iter_mut().find(|known| known.text == record.text) {
+            Some(known) if known.time_unix_nano <= record.time_unix_nano => *known = record,
             Some(_) => {}
-            None => points.push((record.time_unix_nano, point)),
+            None => points.push(record),
         }
     }
-    let mut points: Vec<Point> = points.into_iter().map(|(_, point)| point).collect();
-    points.sort_by(|a, b| a.name.cmp(&b.name));
     points
 }
 
@@ -151,8 +201,16 @@ fn points(records: &[Record], root: &Record) -> Vec<Point> {
 fn value(body: &Value) -> String {
     let Some(value) = body.get("value") else { return String::new() };
     match (value.get("sum"), value.get("count")) {
-        (Some(sum), Some(count)) if *count == 1 => sum.to_string(),
-        (Some(sum), Some(count)) => format!("{sum} ({count} values)"),
+        (Some(sum), Some(count)) if *count == 1 => number(sum),
+        (Some(sum), Some(count)) => format!("{} ({count} values)", number(sum)),
+        _ => number(value),
+    }
+}
+
+/// A number that is whole has no fraction, whatever it came as.
+fn number(value: &Value) -> String {
+    match (value.as_i64(), value.as_f64()) {
+        (None, Some(number)) => number.to_string(),
         _ => value.to_string(),
     }
 }
@@ -203,6 +261,10 @@ mod tests {
         Record { trace_id: ids.0.to_owned(), span_id: ids.1.to_owned(), ..line }
     }
 
+    fn of(records: &[Record], request_id: &str, phase: &str) -> Option<Shown> {
+        find(records, request_id).map(|found| found.shown(request_id, phase))
+    }
+
     fn records() -> Vec<Record> {
         let s = |tenths: u64| tenths * SECOND / 10;
         vec![
@@ -244,7 +306,7 @@ mod tests {
         assert_eq!(spans, expected);
         let points: Vec<_> =
             shown.points.iter().map(|point| (point.name.as_str(), point.value.as_str())).collect();
-        assert_eq!(points, [("faas.invocations", "2"), ("faas.mem_usage", "64.0"), ("gauge", "7")]);
+        assert_eq!(points, [("faas.invocations", "2"), ("faas.mem_usage", "64"), ("gauge", "7")]);
     }
 
     #[test]
@@ -259,6 +321,26 @@ mod tests {
         records.extend((0..50).map(|n| line("again", SECOND + n, "one", ("t1", "s1"))));
         let shown = of(&records, "one", "healthy").unwrap();
         assert_eq!((shown.spans.len(), shown.logs.len(), shown.more), (2, SHOWN_MAX, 11));
+    }
+
+    #[test]
+    fn the_requests_of_an_invocation_are_those_of_its_records_and_of_the_next_span() {
+        let mut records = records();
+        for (record, request) in records.iter_mut().zip(100..) {
+            record.request = request;
+        }
+        let requests: Vec<u64> = find(&records, "two").unwrap().requests().into_iter().collect();
+        assert_eq!(requests, [101, 102, 103, 105, 107, 108, 110, 111, 114]);
+    }
+
+    #[test]
+    fn the_order_of_log_records_is_all_that_two_receivers_may_differ_in() {
+        let shown = of(&records(), "two", "503").unwrap();
+        let mut other = shown.clone();
+        other.logs.reverse();
+        assert!(shown.is_the_same_as(&other));
+        other.logs[0].text.push('!');
+        assert!(!shown.is_the_same_as(&other));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     chart::{self, escape, join},
+    collector::Collected,
     invocation::{Shown, Span},
     spread::{mib, ms, thousands},
     story::{PhaseRow, Story},
@@ -51,8 +52,10 @@ rect { stroke: var(--paper); } .outage { fill: var(--outage); } .fine { fill: va
 .dot { fill: var(--dot); opacity: .55; } .first { fill: none; stroke: var(--dot); opacity: .8; }
 .mark { stroke: var(--mark); stroke-dasharray: 4 3; } svg .mark-text { fill: var(--mark); }
 pre { overflow-x: auto; font-size: .8rem; color: var(--soft); }
-.one { display: grid; grid-template-columns: 3fr 2fr; gap: 1.5rem; } .one td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.one tr:last-child td { font-weight: 400; } .one td:first-child { white-space: nowrap; }
+.one { display: grid; grid-template-columns: minmax(0, 8fr) minmax(0, 5fr); gap: 1.5rem; align-items: start; margin-top: 1rem; }
+.one th, .one td { text-align: left; } .one td { vertical-align: top; }
+.one td:last-child { white-space: normal; overflow-wrap: anywhere; } .one tr:last-child td { font-weight: 400; }
+tr.linked td:first-child { box-shadow: inset 3px 0 var(--done); }
 .span { display: grid; grid-template-columns: 12rem 1fr; font-size: .86rem; padding: .1rem 0; }
 .span i { display: block; height: .8rem; margin-top: .3rem; min-width: 2px; background: var(--done); } .span i.failed { background: var(--bad); }
 .part { padding-left: 1rem; color: var(--soft); }
@@ -78,17 +81,34 @@ fn html(story: &Story) -> String {
          milliseconds; 0 where it had asked before. The first ten invocations of every environment, that is after the \
          start, the time-out and the SIGKILL, are counted apart. Lines belong to the phase of the invocation that logged \
          them; delivered, repeated, lost and misordered are as of the end.</p>",
-        story.shown.as_ref().map(one).unwrap_or_default(),
-        collected(story),
+        story.shown.as_ref().map(|shown| one(shown, story.collected.as_ref())).unwrap_or_default(),
+        story.collected.as_ref().map(printed).unwrap_or_default(),
         method(story),
         said(story),
     )
 }
 
-/// Logs, metrics and trace of one invocation.
-fn one(shown: &Shown) -> String {
+/// Logs, metrics and trace of one invocation: as the real collector has it, if there is one.
+fn one(shown: &Shown, collected: Option<&Collected>) -> String {
+    let shown = collected.map_or(shown, |collected| &collected.shown);
+    let (whose, source) = match collected {
+        Some(Collected { requests, .. }) => (
+            "as a real collector got it",
+            format!(
+                "The {requests} requests that brought it to the demo's backend went on to <b>rotel</b>, an OpenTelemetry \
+                 collector, byte for byte. Trace, log records and data points are what rotel printed; the backend, which decodes \
+                 with opentelemetry-proto, has the same."
+            ),
+        ),
+        None => (
+            "as the demo's backend got it",
+            "It was decoded with opentelemetry-proto. Where <b>rotel</b> is installed (<code>tests/parts/get.sh rotel</code>), \
+             this is what that real collector printed."
+                .to_owned(),
+        ),
+    };
     let logs = join(shown.logs.iter().map(|log| {
-        let linked = if log.linked { " title=\"in its trace\"" } else { "" };
+        let linked = if log.linked { " class=linked" } else { "" };
         format!(
             "<tr{linked}><td>{} ms<td>{}<td>{}\n",
             millis(log.at_us),
@@ -102,10 +122,10 @@ fn one(shown: &Shown) -> String {
     let more =
         if shown.more > 0 { format!(" {} more records are not shown.", shown.more) } else { String::new() };
     format!(
-        "<h2>One invocation as the backend has it</h2>\n<p>Request <code>{}</code>, in the phase {}, trace <code>{}</code>, \
-         decoded with opentelemetry-proto. Times are from its start. A data point is for a delivery: it may hold the \
-         invocation before.{more}</p>\n{}<div class=\"one scroll\"><table>\n<tr><th>log record<th>type<th>body\n{logs}</table>\
-         <table>\n<tr><th>data point<th>value\n{points}</table></div>\n",
+        "<h2>One invocation {whose}: logs, metrics and trace</h2>\n<p>Request <code>{}</code>, in the phase {}, trace \
+         <code>{}</code>.</p>\n<p class=soft>{source} Times are from its start; what has a green edge carries the trace and span id of the invocation. A data point is for a delivery: it may hold \
+         the invocation before.{more}</p>\n{}<div class=\"one scroll\"><table>\n<tr><th>log record<th>type<th>body\n{logs}\
+         </table><table>\n<tr><th>data point<th>value\n{points}</table></div>\n",
         escape(&shown.request_id),
         escape(&shown.phase),
         escape(&shown.trace_id),
@@ -145,12 +165,11 @@ fn millis(us: i64) -> String {
     format!("{sign}{}", ms(us.unsigned_abs()))
 }
 
-/// What a real collector printed.
-fn collected(story: &Story) -> String {
-    let Some(text) = &story.collected else { return String::new() };
+/// What the real collector printed, as it is.
+fn printed(collected: &Collected) -> String {
     format!(
-        "<details><summary>Another invocation as a real collector (rotel) printed it</summary>\n<pre>{}</pre></details>\n",
-        escape(text)
+        "<details><summary>The same, as rotel printed it</summary>\n<pre>{}</pre></details>\n",
+        escape(&collected.printed)
     )
 }
 
@@ -275,9 +294,9 @@ mod tests {
             spans: vec![span("f", 0, 3_000, true), span("init", -1_000, 500, false)],
             more: 2,
         };
-        let html = one(&shown);
+        let html = one(&shown, None);
         for part in [
-            "<tr title=\"in its trace\"><td>1.50 ms<td>function<td>&lt;b&gt;",
+            "<tr class=linked><td>1.50 ms<td>function<td>&lt;b&gt;",
             "<tr><td>faas.invocations<td>1 {i}",
             "style=\"margin-left:25.0%;width:75.0%\"",
             "<i class=failed style=\"margin-left:0.0%;width:12.5%\"",
@@ -285,6 +304,13 @@ mod tests {
         ] {
             assert!(html.contains(part), "{part}: {html}");
         }
-        assert!(!html.contains("<b>"));
+        assert!(html.contains("as the demo's backend got it") && !html.contains("<td><b>"));
+
+        let has = Shown { request_id: "as rotel has it".to_owned(), ..shown.clone() };
+        let collected = Collected { shown: has, requests: 3, printed: "Body: Str(<b>)".to_owned() };
+        let html = one(&shown, Some(&collected));
+        assert!(html.contains("as a real collector got it") && html.contains("The 3 requests"));
+        assert!(html.contains("<code>as rotel has it</code>") && html.contains("<tr><td>faas.invocations"));
+        assert!(printed(&collected).contains("<pre>Body: Str(&lt;b&gt;)</pre>"));
     }
 }

@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::{
+    collector::Collected,
     invocation::Shown,
     ledger::Counts,
     spread::{Spread, ms, thousands},
@@ -37,9 +38,9 @@ pub(crate) struct Story {
     pub(crate) invocations: Vec<InvocationRow>,
     /// One invocation as the backend has it.
     pub(crate) shown: Option<Shown>,
-    /// Another as a real collector printed it, where there is one.
+    /// The same as a real collector has it, where there is one.
     #[serde(skip)]
-    pub(crate) collected: Option<String>,
+    pub(crate) collected: Option<Collected>,
     /// What the extension itself said, the last lines.
     pub(crate) said: Vec<String>,
     /// Why the demo fails; empty if all is well.

@@ -77,7 +77,8 @@ fn shown(stage: &Stage, book: &Book) -> Option<Shown> {
     stage.backend.received(|received| {
         by_interest(&book.invocations, is_outage).into_iter().find_map(|at| {
             let phase = phases.get(book.invocations.get(at)?.phase)?;
-            invocation::of(received.records(), book.requests.get(at)?, &phase.name)
+            let request_id = book.requests.get(at)?;
+            Some(invocation::find(received.records(), request_id)?.shown(request_id, &phase.name))
         })
     })
 }

@@ -61,6 +61,7 @@ pub struct Builder {
     address: SocketAddr,
     keep: Keep,
     decode: Decode,
+    bodies: bool,
     identity: Option<Identity>,
     dialect: Dialect,
 }
@@ -94,6 +95,13 @@ impl Builder {
         self
     }
 
+    /// Remembers the body of each request as it came.
+    #[must_use]
+    pub fn bodies(mut self) -> Self {
+        self.bodies = true;
+        self
+    }
+
     /// What it speaks, if not OTLP in protobuf.
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
@@ -112,6 +120,7 @@ impl Builder {
         let (later, bodies) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             decode: self.decode,
+            bodies: self.bodies,
             dialect: self.dialect,
             ids: Mutex::default(),
             acks: Mutex::default(),
@@ -168,7 +177,7 @@ impl Backend {
     pub fn builder() -> Builder {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (keep, decode, dialect) = (Keep::default(), Decode::default(), Dialect::default());
-        Builder { address, keep, decode, identity: None, dialect }
+        Builder { address, keep, decode, bodies: false, identity: None, dialect }
     }
 
     /// Where it listens.

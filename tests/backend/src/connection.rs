@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message;
 use tokio::{
@@ -150,6 +151,7 @@ impl Exchange<'_> {
             path: head.path.clone(),
             signal,
             headers: head.headers.clone(),
+            body: Bytes::new(),
             wire_bytes: 0,
             plain_bytes: 0,
             records: 0,
@@ -391,7 +393,9 @@ impl Exchange<'_> {
             return Ok(known);
         }
         let Read::Whole(wire) = self.io.body(head, None).await? else { return Err(HttpError::Cut) };
+        let kept = if self.shared.bodies { wire.clone() } else { Bytes::new() };
         self.amend(|request| {
+            request.body = kept;
             request.wire_bytes = wire.len();
             request.plain_bytes = if gzip { 0 } else { wire.len() };
         });

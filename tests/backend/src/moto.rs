@@ -3,7 +3,7 @@
 //! `tests/parts/get.sh moto` fetches it; nothing here does. A small program of Python runs it, makes a bucket, a user
 //! who may only put objects below a prefix, and one who may read, and lists objects when asked.
 
-use std::{env, io, path::Path, process::Stdio, time::Duration};
+use std::{io, path::Path, process::Stdio, time::Duration};
 
 use serde::Deserialize;
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::real::{REQUIRE_PARTS, parts};
+use crate::real::{parts, parts_are_required};
 
 /// It imports much of boto: several seconds on a loaded machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(50);
@@ -144,7 +144,7 @@ impl Moto {
             let python = environment.join("bin/python3");
             return Self::start(&python, [bucket, prefix, region]).await.map(Some);
         }
-        if env::var_os(REQUIRE_PARTS).is_some_and(|value| value == "1") {
+        if parts_are_required() {
             return Err(MotoError::Missing);
         }
         eprintln!("{test}: SKIPPED, moto is not installed (tests/parts/get.sh moto)");

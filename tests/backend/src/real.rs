@@ -13,19 +13,27 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpSocket, TcpStream},
     process::{Child, Command},
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 
-use crate::shared::lock;
+use crate::{received::Request, shared::lock};
 
 /// Where parts are installed, unless it is `$HOME/.cache/outlast-parts`.
 const PARTS_DIR: &str = "PARTS_DIR";
 /// Set to 1, it makes a missing part a failure instead of a reason to skip.
-pub(crate) const REQUIRE_PARTS: &str = "OUTLAST_REQUIRE_PARTS";
+const REQUIRE_PARTS: &str = "OUTLAST_REQUIRE_PARTS";
+
+/// Whether a missing part is a failure.
+pub fn parts_are_required() -> bool {
+    env::var_os(REQUIRE_PARTS).is_some_and(|value| value == "1")
+}
+
+/// Headers that say how a body is to be read.
+const OF_BODY: [&str; 2] = ["content-type", "content-encoding"];
 /// It starts within some 50 ms; a loaded machine is given a hundred times that.
 const START_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries to connect while it starts. There is no event to wait for: it says that it starts,
@@ -44,6 +52,9 @@ pub enum RealError {
     /// It did not listen in time.
     #[error("rotel did not listen within {START_WITHIN:?}; it said:\n{0}")]
     Silent(String),
+    /// It did not take what the backend had taken.
+    #[error("rotel answered {0:?}")]
+    Refused(String),
     /// It did not print what was waited for.
     #[error("rotel did not print {missing:?} within {waited:?}; it said:\n{said}")]
     NotPrinted {
@@ -76,9 +87,7 @@ impl Rotel {
         let directory = directory();
         match program(&directory) {
             Some(program) => Self::start(&program).await.map(Some),
-            None if env::var_os(REQUIRE_PARTS).is_some_and(|value| value == "1") => {
-                Err(RealError::Missing(directory))
-            }
+            None if parts_are_required() => Err(RealError::Missing(directory)),
             None => {
                 eprintln!(
                     "{test}: SKIPPED, rotel is not installed under {} (tests/parts/get.sh rotel)",
@@ -144,6 +153,42 @@ impl Rotel {
         lock(&self.said).clone()
     }
 
+    /// Sends it a request that a backend got: path, body and what the headers say of the body, as they came.
+    ///
+    /// # Errors
+    /// [`RealError::Start`] if it cannot be reached, [`RealError::Refused`].
+    pub async fn forward(&self, request: &Request) -> Result<(), RealError> {
+        use std::fmt::Write as _;
+        let length = request.body.len();
+        let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\n", request.path, self.address);
+        let told = request.headers.iter().filter(|(name, _)| OF_BODY.contains(&name.as_str()));
+        for (name, value) in told {
+            write!(head, "{name}: {value}\r\n").unwrap_or_default();
+        }
+        write!(head, "content-length: {length}\r\nconnection: close\r\n\r\n").unwrap_or_default();
+        let mut stream = TcpStream::connect(self.address).await?;
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&request.body).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer);
+        let status = answer.lines().next().unwrap_or_default();
+        if status.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(RealError::Refused(status.to_owned())) }
+    }
+
+    /// Waits until what it has printed is as wanted; whether it came to that in time.
+    pub async fn wait_for(&self, mut wanted: impl FnMut(&str) -> bool, within: Duration) -> bool {
+        let mut changed = self.changed.subscribe();
+        let printed = async {
+            while !wanted(&self.said()) {
+                if changed.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        timeout(within, printed).await.is_ok()
+    }
+
     /// Waits until it has printed each of these texts, log bodies for instance.
     ///
     /// # Errors
@@ -153,24 +198,13 @@ impl Rotel {
         texts: &[T],
         within: Duration,
     ) -> Result<(), RealError> {
-        let mut changed = self.changed.subscribe();
-        let missing = || {
-            let said = lock(&self.said);
-            let missing = texts.iter().map(AsRef::as_ref).filter(|text| !said.contains(text));
-            missing.map(str::to_owned).collect::<Vec<_>>()
-        };
-        let printed = async {
-            while !missing().is_empty() {
-                if changed.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        timeout(within, printed).await.map_err(|_elapsed| RealError::NotPrinted {
-            missing: missing(),
-            waited: within,
-            said: self.said(),
-        })
+        if self.wait_for(|said| texts.iter().all(|text| said.contains(text.as_ref())), within).await {
+            return Ok(());
+        }
+        let said = self.said();
+        let missing = texts.iter().map(AsRef::as_ref).filter(|text| !said.contains(text));
+        let missing = missing.map(str::to_owned).collect();
+        Err(RealError::NotPrinted { missing, waited: within, said })
     }
 }
 

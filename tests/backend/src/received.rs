@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
+
 use crate::record::{Keep, Record, Signal};
 
 /// What became of a request.
@@ -51,6 +53,8 @@ pub struct Request {
     pub signal: Option<Signal>,
     /// Headers as sent, names in lower case.
     pub headers: Vec<(String, String)>,
+    /// The body as it came, without any chunk framing; empty unless [`Builder::bodies`](crate::Builder::bodies) asks for it.
+    pub body: Bytes,
     /// The body's length on the wire, without any chunk framing.
     pub wire_bytes: usize,
     /// The body's length when inflated.

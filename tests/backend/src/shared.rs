@@ -21,6 +21,8 @@ use crate::{
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) decode: Decode,
+    /// Whether bodies are remembered as they came.
+    pub(crate) bodies: bool,
     pub(crate) dialect: Dialect,
     /// Documents that were created, where that is how repeats are told.
     pub(crate) ids: Mutex<HashSet<String>>,

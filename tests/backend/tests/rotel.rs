@@ -5,7 +5,10 @@
 
 mod support;
 
-use outlast_backend::{Backend, real::Rotel};
+use outlast_backend::{
+    Backend,
+    real::{RealError, Rotel},
+};
 use support::{Client, PATIENCE, gzip, logs};
 
 #[tokio::test]
@@ -24,6 +27,21 @@ async fn a_real_collector_and_the_backend_take_the_same_request() {
         .wait_for_texts(&["line=1 plain", "line=2", "line=3", "uid-2", "service.name"], PATIENCE)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn what_the_backend_got_is_forwarded_as_it_came() {
+    let name = "what_the_backend_got_is_forwarded_as_it_came";
+    let Some(rotel) = Rotel::start_or_skip(name).await.unwrap() else { return };
+    let backend = Backend::builder().bodies().start().unwrap();
+    let body = gzip(&logs(&["forwarded"]));
+    Client::connect(backend.address()).await.exchange(&body, Some("gzip")).await;
+    let request = backend.requests().remove(0);
+    assert_eq!(request.body, body);
+    rotel.forward(&request).await.unwrap();
+    rotel.wait_for_texts(&["forwarded"], PATIENCE).await.unwrap();
+    let refused = rotel.forward(&outlast_backend::Request { path: "/nowhere".to_owned(), ..request }).await;
+    assert!(matches!(refused, Err(RealError::Refused(status)) if status.contains("404")));
 }
 
 #[tokio::test]
