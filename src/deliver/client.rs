@@ -70,7 +70,7 @@ pub struct Outgoing<'a> {
     pub idempotency_key: &'a str,
 }
 
-/// Sends requests to one backend. Cheap to make: everything that takes time happens at [`Client::prepare`], or
+/// Sends requests to one backend. Cheap to make: everything that takes time happens at [`Client::prepared`], or
 /// else at the first request.
 pub struct Client {
     connect_timeout: Duration,

@@ -77,7 +77,7 @@ impl Points {
     /// becomes where the next one begins. Returns the time of the points, Unix nanoseconds.
     ///
     /// Intervals follow one another without overlap, whatever the order of events: a point that would end before the
-    /// last one did, or right after it, ends [`INTERVAL_MIN_NANOS`] after it.
+    /// last one did, or right after it, ends `INTERVAL_MIN_NANOS` after it.
     pub fn write(&mut self, since: &mut u64, mut write: impl FnMut(&Metric<'_>)) -> u64 {
         let time = self.latest.max(since.saturating_add(INTERVAL_MIN_NANOS));
         for Series { instrument, attributes, value } in &self.series {

@@ -23,7 +23,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`backend`] | the handle a test holds, and the loop that accepts connections |
+//! | `backend` | the handle a test holds, and the loop that accepts connections |
 //! | [`door`] | the listening socket: open, refused, never accepted, unreachable |
 //! | [`tls`] | certificates for a TLS door, good and wrong |
 //! | [`script`] | what the answer to a request is, and what decides it |
