@@ -1,6 +1,8 @@
 //! Trace context as it travels in text: AWS X-Ray's tracing header and the W3C's `traceparent`.
 
 use super::fields::id;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// A 128-bit trace id. Never all zeros.
 pub type TraceId = [u8; 16];
@@ -71,7 +73,9 @@ impl TraceParent {
     /// The first `traceparent` that a text names and gives: `traceparent=00-…`, `traceparent: 00-…`, `"traceparent":"00-…"`.
     pub fn find(text: &str) -> Option<Self> {
         const NAME: &str = "traceparent";
-        text.match_indices(NAME).find_map(|(at, _)| {
+        // Looked for in every line: what searches for it is made once.
+        static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NAME));
+        FINDER.find_iter(text.as_bytes()).find_map(|at| {
             let touches = text.get(..at)?.ends_with(|before: char| before.is_alphanumeric() || before == '_');
             let rest = text.get(at + NAME.len()..)?.trim_start_matches(['"', '\'', '\\']);
             let rest = rest.trim_start().strip_prefix(['=', ':'])?;
