@@ -23,7 +23,7 @@ use last_line::last_line;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 mod courier;
 mod last_line;
@@ -80,8 +80,17 @@ pub async fn run(parts: Parts<'_>) {
         return idle(poller).await;
     }
     let clients: Vec<_> = couriers.iter().map(Courier::client).collect();
-    let mut conductor =
-        Conductor { couriers, clock, poller, keepers, landings, settlements, arn: String::new(), continuous };
+    let mut conductor = Conductor {
+        couriers,
+        clock,
+        poller,
+        keepers,
+        landings,
+        settlements,
+        arn: String::new(),
+        continuous,
+        is_closed: false,
+    };
     conductor.begin();
     // Building TLS takes milliseconds: only now, when Lambda waits for nothing.
     tokio::spawn(async move {
@@ -146,6 +155,8 @@ struct Conductor<'a> {
     settlements: mpsc::UnboundedReceiver<Settlement>,
     arn: String,
     continuous: bool,
+    /// The keepers take in nothing more.
+    is_closed: bool,
 }
 
 /// What was waited for.
@@ -179,7 +190,11 @@ impl Conductor<'_> {
         self.hear_notices();
         self.act();
         if self.couriers.iter().all(Courier::is_done) {
-            return None;
+            if self.is_closed {
+                return None;
+            }
+            self.close().await;
+            return Some(());
         }
         let now = self.clock.now();
         let wake = self.couriers.iter().filter_map(Courier::wake_at).min();
@@ -204,6 +219,15 @@ impl Conductor<'_> {
             Happened::Time => {}
         }
         Some(())
+    }
+
+    /// Has the keepers take in nothing more, and the couriers look at what came up to then: what is acknowledged is sent, or
+    /// told as left.
+    async fn close(&mut self) {
+        self.is_closed = true;
+        self.settle_keepers(Job::Close).await;
+        let now = self.clock.now();
+        self.couriers.iter_mut().for_each(|courier| courier.intake_closed(now));
     }
 
     /// Each courier does what it has to. The next event is asked for once all of them can do without the present one.
@@ -275,7 +299,12 @@ impl Conductor<'_> {
     /// Has the keepers bring out what they held back, before the policies judge whether there is anything to wait for:
     /// after spindown nobody else will send it.
     async fn finish(&mut self) {
-        let replies: Vec<_> = self.keepers.iter().map(|keeper| keeper.asked(Job::Finish)).collect();
+        self.settle_keepers(Job::Finish).await;
+    }
+
+    /// Gives every keeper a job, and hears what they say by the time they reply, if they do soon.
+    async fn settle_keepers(&mut self, job: fn(oneshot::Sender<()>) -> Job) {
+        let replies: Vec<_> = self.keepers.iter().map(|keeper| keeper.asked(job)).collect();
         let finished = async {
             for reply in replies {
                 // A keeper that is gone has nothing to bring out.

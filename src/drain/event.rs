@@ -232,6 +232,8 @@ pub enum Event {
         /// When Lambda kills us.
         deadline: Time,
     },
+    /// After [`Action::Exit`]: nothing more is taken in, and what was is told. There may be something to do once more.
+    Closed,
 }
 
 /// Which part of a lane a request carries. Always from its first record that is not done.
@@ -295,6 +297,7 @@ pub enum Action {
         /// The so many records after those were delivered already (as an alibi). May reach into the next block.
         delivered: u64,
     },
-    /// The work of SHUTDOWN is over: print the final line and exit 0. Nothing follows.
+    /// The work of SHUTDOWN is over, unless something comes to light when the intake closes ([`Event::Closed`]): print the
+    /// final line and exit 0.
     Exit,
 }

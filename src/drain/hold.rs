@@ -90,7 +90,7 @@ impl Invocations {
             reported: false,
         });
         // One gap is enough to go by: a busy function shows that it is one with its second invocation.
-        let late = self.gap.get().is_none_or(|gap| gap > settings.max_delay);
+        let late = settings.max_delay.is_zero() || self.gap.get().is_none_or(|gap| gap > settings.max_delay);
         self.held = allowed && late && !self.blind;
     }
 

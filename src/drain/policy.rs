@@ -57,6 +57,10 @@ const GRACE: Duration = Duration::from_millis(300);
 /// API's buffer for another 25 ms. As much again, because CPU is scarce then; it is waited for only if it is due.
 const LAST_BATCH_WAIT: Duration = Duration::from_millis(200);
 
+/// SHUTDOWN with no report outstanding: what the function said last, on SIGTERM or while it failed to start, lies in the
+/// Telemetry API's buffer for 25 ms. Twice that, for the way here.
+const LAST_LINES_WAIT: Duration = Duration::from_millis(50);
+
 /// Where we stand with Lambda.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -79,8 +83,10 @@ enum Stage {
 struct Shutdown {
     /// Everything must be over by then.
     end: Time,
-    /// The last batch of telemetry is waited for until then.
-    last_batch_until: Time,
+    /// When it came.
+    begun: Time,
+    /// Nothing more is taken in.
+    closed: bool,
     /// Half of the budget is gone.
     half: Time,
     /// What a backend gets that was away before.
@@ -183,6 +189,7 @@ impl Policy {
                 }
             }
             Event::Shutdown { deadline } => self.shut_down(now, deadline),
+            Event::Closed => self.closed(),
         }
         self.promised = self.wake_at();
     }
@@ -205,9 +212,7 @@ impl Policy {
         let mut wake = Wake { now: self.seen, at: None };
         if let Some(shutdown) = self.shutdown {
             wake.by(shutdown.end);
-            if self.last_batch_is_outstanding() {
-                wake.by_if_later(shutdown.last_batch_until);
-            }
+            wake.by_if_later(self.last_batch_until(&shutdown));
             if self.standby.is_some() {
                 wake.by_if_later(self.patience_until(&shutdown));
             }
@@ -343,7 +348,8 @@ impl Policy {
         let end = deadline.saturating_sub(self.settings.shutdown_reserve);
         self.shutdown = Some(Shutdown {
             end,
-            last_batch_until: now.saturating_add(LAST_BATCH_WAIT),
+            begun: now,
+            closed: false,
             half: now.saturating_add(end.saturating_sub(now) / 2),
             quick_until: now.saturating_add(handing::QUICK_TRY),
         });
@@ -356,9 +362,28 @@ impl Policy {
         }
     }
 
-    fn last_batch_is_outstanding(&self) -> bool {
+    /// Until when the last batch of telemetry is waited for.
+    fn last_batch_until(&self, shutdown: &Shutdown) -> Time {
+        let settings = &self.settings;
         // With several invocations at once (Managed Instances) whose report was the last cannot be known.
-        self.settings.continuous || (self.settings.can_hold && self.invocations.report_is_outstanding())
+        let wait = if shutdown.closed {
+            Duration::ZERO
+        } else if settings.continuous || (settings.can_hold && self.invocations.report_is_outstanding()) {
+            LAST_BATCH_WAIT
+        } else if settings.can_hold {
+            LAST_LINES_WAIT
+        } else {
+            Duration::ZERO
+        };
+        shutdown.begun.saturating_add(wait)
+    }
+
+    /// Nothing more is taken in: what came since it seemed to be over is looked at once more.
+    fn closed(&mut self) {
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.closed = true;
+            self.stage = Stage::Running;
+        }
     }
 
     fn shutdown_is_over(&self, now: Time) -> bool {
@@ -366,7 +391,7 @@ impl Policy {
         if now >= shutdown.end {
             return true;
         }
-        let waiting = self.last_batch_is_outstanding() && now < shutdown.last_batch_until;
+        let waiting = now < self.last_batch_until(&shutdown);
         let busy = self.lanes.iter().any(|lane| lane.is_busy() || self.due(lane, now).is_some());
         !waiting && !busy
     }

@@ -40,7 +40,7 @@ use crate::Signal;
 use crate::clock::{self, Clock};
 use crate::drain::policy::{Backlog, Head};
 use crate::encode::WireFormat;
-use crate::listen::{Delivery, Export, Receipt};
+use crate::listen::{self, Delivery, Export, Receipt};
 use crate::queue::{Disk, Limits, Queue, ReaderId, Readers, RealDisk};
 use crate::record::ResourceInputs;
 use closing::Closing;
@@ -186,6 +186,8 @@ struct Worker {
     counted: bool,
     clock: Clock,
     closing: Option<Closing>,
+    /// The process leaves: what would be taken in now would be neither sent nor told of.
+    leaving: bool,
 }
 
 /// What is needed to open the queue again.
@@ -268,6 +270,7 @@ impl Worker {
             counted: false,
             clock: Clock::start(),
             closing: None,
+            leaving: false,
         };
         worker.tell_levels();
         worker
@@ -340,6 +343,9 @@ impl Worker {
 
     fn take(&mut self, delivery: Delivery) {
         let Delivery { body, received_unix_nanos, reply } = delivery;
+        if self.leaving {
+            return answer(reply, Receipt::Full);
+        }
         self.consult_index();
         let taken = self.intake.take(&body, received_unix_nanos);
         // Its memory is counted until it is dropped.
@@ -357,6 +363,9 @@ impl Worker {
     }
 
     fn take_export(&mut self, export: Export) {
+        if self.leaving {
+            return answer(export.reply, listen::Outcome::Full);
+        }
         self.consult_index();
         let (outcome, reply) = self.intake.take_export(export);
         self.intake.report_drops();
@@ -403,9 +412,20 @@ impl Worker {
                 self.tell_levels();
                 answer(reply, ());
             }
+            Job::Close(reply) => {
+                self.leaving = true;
+                self.close();
+                // A half that came since the other jobs of SHUTDOWN, and drops.
+                self.intake.finish();
+                self.intake.report_drops_now();
+                self.tell_levels();
+                answer(reply, ());
+            }
             Job::Vital(vital) => self.intake.own.note(vital),
             Job::Standing(reader, reply) => answer(reply, self.intake.standing(reader)),
             Job::Summary(reply) => {
+                // What came after would not be among the counts.
+                self.leaving = true;
                 self.close();
                 // First what would be lost: whoever asks waits for little, and counting may take long.
                 self.intake.queue.close();

@@ -145,6 +145,12 @@ impl Courier {
         }
     }
 
+    /// Nothing more is taken in: what was since it seemed to be done is its to deliver.
+    pub(super) fn intake_closed(&mut self, now: Time) {
+        self.stage = Stage::HasReleased;
+        self.policy.on(now, Event::Closed);
+    }
+
     /// Whether it has nothing left to do in this process.
     pub(super) fn is_done(&self) -> bool {
         self.stage == Stage::IsDone

@@ -143,6 +143,46 @@ async fn a_backend_that_comes_back_during_shutdown_gets_everything() {
 }
 
 #[tokio::test]
+async fn what_is_acknowledged_while_it_leaves_is_delivered_or_told_as_left() {
+    for round in 0..4 {
+        let world = World::new().await;
+        let lambda = world.lambda_of_logs().start().await.unwrap();
+        invoke(&lambda, Invocation::new().logs(5)).await;
+        world.until_delivered(&lambda).await;
+        let mut taken = Vec::new();
+        let (_, ()) = tokio::join!(leave(&lambda), async {
+            for n in 0.. {
+                let line = format!("{round}: last words {n}");
+                let body =
+                    format!(r#"[{{"time":"2026-01-02T03:04:05.678Z","type":"function","record":"{line}"}}]"#);
+                match lambda.inject(body.as_bytes()).await {
+                    Ok(200) => taken.push(line),
+                    Ok(status) => assert_eq!(status, 503),
+                    Err(_gone) => break,
+                }
+            }
+        });
+        assert!(!taken.is_empty());
+        let lost = world.backend.missing(&taken);
+        assert_eq!(lost.len(), left_on_disk(&lambda), "{lost:?} of {}; {:?}", taken.len(), output(&lambda));
+        world.aftermath().await;
+        assert_eq!(world.backend.missing(&taken), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn what_the_function_said_last_is_delivered() {
+    let world = World::new().await;
+    let lambda = world.lambda_of_logs().start().await.unwrap();
+    invoke(&lambda, Invocation::new().logs(5)).await;
+    world.until_delivered(&lambda).await;
+    let said = "the last words, on SIGTERM";
+    lambda.emit("function", &said.into());
+    leave(&lambda).await;
+    assert_eq!(world.backend.missing(&[said.to_owned()]), [""; 0], "{:?}", output(&lambda));
+}
+
+#[tokio::test]
 async fn the_last_line_tells_the_counts() {
     let world = World::new().await;
     let lambda = world.lambda_of_logs().env("OUTLAST_LOG", "off").start().await.unwrap();

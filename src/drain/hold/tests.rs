@@ -22,6 +22,17 @@ fn a_gap_as_long_as_is_tolerated_is_not_held_for() {
 }
 
 #[test]
+fn with_no_delay_tolerated_every_invocation_is_held() {
+    let settings = Settings { max_delay: Duration::ZERO, ..settings() };
+    let mut invocations = Invocations::default();
+    for request in 1..=5 {
+        invocations.invoke(ms(20 * request), request, None, true, &settings);
+        assert!(invocations.is_held(), "invocation {request}, a gap of {:?}", invocations.expected_gap());
+        invocations.done(ms(20 * request + 10), request, Some(ms(10)), &settings);
+    }
+}
+
+#[test]
 fn an_end_that_is_read_after_the_thaw_tells_its_own_gap_only() {
     let settings = Settings { max_delay: ms(100_000), ..settings() };
     for (named, known) in [(1, Some(ms(60_000))), (9, None)] {

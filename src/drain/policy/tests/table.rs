@@ -748,10 +748,57 @@ fn shutdown_in(world: &mut World, budget: Duration) {
 }
 
 #[test]
-fn shutdown_with_nothing_to_do_is_over_at_once() {
+fn shutdown_with_nothing_to_do_waits_for_what_the_function_said_last_and_for_no_more() {
+    for (can_hold, over) in [(true, ms(50)), (false, ms(0))] {
+        let mut world = World::healthy(Settings { can_hold, ..settings() }, ms(10));
+        shutdown_in(&mut world, ms(1_300));
+        world.run_for(ms(1_300));
+        assert_eq!(world.exited, Some(over), "telemetry comes: {can_hold}");
+    }
+}
+
+#[test]
+fn what_the_function_said_last_is_delivered_at_shutdown() {
     let mut world = World::healthy(settings(), ms(10));
     shutdown_in(&mut world, ms(1_300));
-    assert_eq!(world.exited, Some(ms(0)));
+    world.run_for(ms(45));
+    world.append(Signal::Logs, 1, 300);
+    world.run_for(ms(1_300));
+    assert!(world.is_empty());
+    assert_eq!(world.exited, Some(ms(55)));
+}
+
+#[test]
+fn what_came_when_it_seemed_over_is_delivered_once_nothing_more_is_taken_in() {
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(invoke(1));
+    world.tell(done(1));
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(250));
+    assert_eq!(world.exited, Some(ms(200)));
+    world.intake_closes_after(|world| world.append(Signal::Logs, 1, 300));
+    world.run_for(ms(1_000));
+    assert!(world.is_empty());
+    assert_eq!(world.exited, Some(ms(260)), "as long as its request took");
+}
+
+#[test]
+fn shutdown_is_over_when_the_intake_has_closed_and_nothing_had_come() {
+    let mut world = World::healthy(settings(), ms(10));
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(50));
+    world.intake_closes_after(|_| {});
+    assert_eq!(world.exited, Some(ms(50)));
+}
+
+#[test]
+fn what_came_when_it_was_over_does_not_outstay_the_deadline() {
+    let mut world = World::started(settings(), |_| hang());
+    shutdown_in(&mut world, ms(1_300));
+    world.run_for(ms(60));
+    world.intake_closes_after(|world| world.append(Signal::Logs, 1, 300));
+    world.run_for(ms(1_300));
+    assert_eq!(world.exited, Some(ms(1_150)), "the deadline less the reserve");
 }
 
 #[test]
@@ -829,7 +876,7 @@ fn shutdown_with_a_retry_after_beyond_the_budget_does_not_stay_for_nothing() {
     shutdown_in(&mut world, ms(1_300));
     world.run_for(ms(1_300));
     assert_eq!(world.sends().len(), 2, "the wait is cut short once");
-    assert_eq!(world.exited, Some(ms(5_010)));
+    assert_eq!(world.exited, Some(ms(5_050)), "no later than without it");
 }
 
 #[test]
@@ -952,7 +999,7 @@ fn a_shutdown_does_not_retry_what_cannot_be_answered_in_time() {
     shutdown_in(&mut world, ms(1_200));
     world.run_for(ms(1_200));
     assert_eq!(world.sends().len(), 2, "one attempt in any case, and no other");
-    assert_eq!(world.exited, Some(from + ms(10)));
+    assert_eq!(world.exited, Some(from + ms(50)), "no later than without it");
 }
 
 #[test]

@@ -171,6 +171,13 @@ impl World {
         self.act();
     }
 
+    /// Nothing more is taken in, from after what `came` on. Only once it seems to be over.
+    pub(super) fn intake_closes_after(&mut self, came: impl FnOnce(&mut Self)) {
+        assert!(self.exited.take().is_some(), "it was not over");
+        came(self);
+        self.tell(Event::Closed);
+    }
+
     pub(super) fn append(&mut self, signal: Signal, records: u64, bytes: u64) {
         self.append_sizes(signal, &vec![bytes; records as usize]);
     }
