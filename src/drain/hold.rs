@@ -35,9 +35,9 @@ struct Invocation {
     at: Time,
     deadline: Option<Time>,
     started: bool,
-    /// When its end was taken in: what holding counts from.
+    /// When its end was taken in.
     done: Option<Time>,
-    /// When it ended, as far as is known: what gaps count from.
+    /// When it ended, as far as is known: what holding and gaps count from.
     ended: Option<Time>,
     reported: bool,
 }
@@ -163,9 +163,9 @@ impl Invocations {
         }
     }
 
-    /// When the end of the present invocation was taken in.
-    pub(super) fn done_at(&self) -> Option<Time> {
-        self.current.and_then(|current| current.done)
+    /// When the function of the present invocation ended, if that is known.
+    pub(super) fn ended_at(&self) -> Option<Time> {
+        self.current.and_then(|current| current.ended)
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -180,8 +180,9 @@ impl Invocations {
     /// The last moment of the hold, as things stand.
     pub(super) fn hold_until(&self, settings: &Settings) -> Option<Time> {
         let current = self.current.filter(|_| self.held)?;
-        let end = match current.done {
-            Some(done) => done.saturating_add(settings.hold_max),
+        let end = match current.ended {
+            // The promise is made to whoever pays for the time, and the end is seen 25 ms late.
+            Some(ended) => ended.saturating_add(settings.hold_max),
             None if !current.started => current.at.saturating_add(STARTED_WITHIN),
             None => {
                 let longest = self.runs.iter().max().copied().unwrap_or_default();

@@ -250,10 +250,10 @@ impl Policy {
         self.destination.is_open()
     }
 
-    /// How long ago the function of the present invocation was done, if its end was taken in: when the next event is
-    /// asked for, what it was held for.
+    /// How long ago the function of the present invocation was done, if its end was seen: when the next event is asked for,
+    /// what it was held for.
     pub fn since_done(&self, now: Time) -> Option<Duration> {
-        self.invocations.done_at().map(|done| now.saturating_sub(done))
+        self.invocations.ended_at().map(|ended| now.saturating_sub(ended))
     }
 
     fn decide(&mut self, now: Time) -> Option<Action> {

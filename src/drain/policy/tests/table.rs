@@ -79,6 +79,19 @@ fn a_hold_never_outlasts_its_maximum_after_the_function_is_done() {
 }
 
 #[test]
+fn a_hold_counts_from_the_end_of_the_function_and_not_from_when_that_is_read() {
+    let mut world = World::started(settings(), |_| hang());
+    world.tell(invoke(1));
+    world.append(Signal::Logs, 1, 100);
+    world.run_for(ms(60));
+    world.tell(Event::FunctionDone { request: 1, ran: Some(ms(20)) });
+    world.run_for(ms(109));
+    assert!(!world.next_pending);
+    world.run_for(ms(2));
+    assert!(world.next_pending);
+}
+
+#[test]
 fn a_hold_ends_before_the_deadline_of_the_function() {
     let mut world = World::started(settings(), |_| hang());
     world.tell(Event::Invoke { request: 1, deadline: Some(ms(250)) });
