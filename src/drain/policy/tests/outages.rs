@@ -125,9 +125,10 @@ fn a_retry_after_that_asks_for_more_than_we_would() {
             world.invocation(ms(950), ms(50));
         }
         let sends = world.sends();
-        assert!((50..=60).contains(&sends.len()), "one a minute, and a little later: {}", sends.len());
+        assert!((30..=60).contains(&sends.len()), "one in one to two minutes: {}", sends.len());
         for pair in sends.windows(2) {
-            assert!(pair[1].0 - pair[0].0 >= ms(60_000), "{pair:?}");
+            let pause = pair[1].0 - pair[0].0;
+            assert!((ms(60_000)..ms(122_000)).contains(&pause), "{pair:?}");
         }
         assert_eq!(world.refused, []);
     }
