@@ -1,6 +1,7 @@
 //! The pieces of the extension, each beside a reference in the same run. See `docs/benchmarks.md`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a bench fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 mod work;
@@ -9,11 +10,11 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use outlast::Signal;
 use outlast::drain::policy::{Action, Backlog, Event as Told, Head, Outcome, Policy, Sent, Settings};
 use outlast::encode::{Otlp, Protocol};
-use outlast::queue::{Deflater, Encoding, Queue};
+use outlast::queue::{Deflater, Encoding, Queue, Request};
 use outlast::record::{Split, split};
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use work::{
     Form, PlainLog, batch, block, deflate_once, delivery, each_record, noise, open, plain_block, resource,
@@ -170,7 +171,35 @@ fn queueing(c: &mut Criterion) {
                 BatchSize::SmallInput,
             );
         });
+        group.bench_function(BenchmarkId::new("peek", kib), |b| {
+            number += 1;
+            queue.append(&batch(number, vec![new.clone()])).unwrap();
+            b.iter(|| {
+                let body = request(&mut queue).body;
+                queue.keep(Signal::Logs);
+                body
+            });
+            acknowledge(&mut queue);
+        });
+        group.bench_function(BenchmarkId::new("acknowledge", kib), |b| {
+            b.iter_custom(|times| {
+                let mut taken = Duration::ZERO;
+                for _ in 0..times {
+                    number += 1;
+                    queue.append(&batch(number, vec![new.clone()])).unwrap();
+                    let to = request(&mut queue).to;
+                    let began = Instant::now();
+                    queue.done(Signal::Logs, to);
+                    taken += began.elapsed();
+                }
+                taken
+            });
+        });
         let mut log = PlainLog::open(&dir.path().join("plain"));
+        group.bench_function(BenchmarkId::new("peek, plain log", kib), |b| {
+            log.append(&log_payload(&new.payload));
+            b.iter(|| log.last(new.payload.len()));
+        });
         group.bench_function(BenchmarkId::new("churn, plain log", kib), |b| {
             b.iter_batched(
                 || log_payload(&new.payload),
@@ -190,9 +219,13 @@ fn log_payload(payload: &[u8]) -> Vec<u8> {
     payload.to_vec()
 }
 
+fn request(queue: &mut Queue) -> Request {
+    queue.assemble(Signal::Logs, &Otlp, Encoding::Gzip, 1 << 20, 1000).unwrap()
+}
+
 /// What waits is taken, and delivered.
 fn acknowledge(queue: &mut Queue) -> usize {
-    let request = queue.assemble(Signal::Logs, &Otlp, Encoding::Gzip, 1 << 20, 1000).unwrap();
+    let request = request(queue);
     queue.done(Signal::Logs, request.to);
     request.body.len()
 }
@@ -246,18 +279,24 @@ fn backlog(dir: &Path) {
     }
 }
 
-/// What the policy takes to decide: a delivery is told, a request sent, its answer judged.
+/// What the policy takes to decide: a delivery is told, a request sent, its answer judged, and when to wake asked for.
+/// Beside a backend that works: one that is away, where most rounds find that there is nothing to do yet, and one that
+/// refuses a record, which is searched for.
 fn deciding(c: &mut Criterion) {
     let mut group = c.benchmark_group("deciding");
-    let (mut policy, mut now, mut sequence) = (Policy::new(settings(), 1), Duration::ZERO, 0);
-    policy.on(now, Told::Started);
-    group.bench_function("round", |b| {
-        b.iter(|| {
-            now += Duration::from_millis(40);
-            sequence += 1;
-            round(&mut policy, now, sequence)
+    let away = Outcome::Retry { after: None, fate_unknown: false };
+    for (name, outcome) in [("delivered", Outcome::Delivered), ("away", away), ("refused", Outcome::Refused)]
+    {
+        let (mut policy, mut now, mut sequence) = (Policy::new(settings(), 1), Duration::ZERO, 0);
+        policy.on(now, Told::Started);
+        group.bench_function(BenchmarkId::new("round", name), |b| {
+            b.iter(|| {
+                now += Duration::from_millis(40);
+                sequence += 1;
+                round(&mut policy, now, sequence, outcome)
+            });
         });
-    });
+    }
     group.finish();
 }
 
@@ -278,8 +317,8 @@ fn settings() -> Settings {
     }
 }
 
-/// Something waits; everything that is to be done about it is done, and works. How much that was.
-fn round(policy: &mut Policy, now: Duration, sequence: u64) -> u32 {
+/// Something waits; everything that is to be done about it is done, with this outcome. How much that was.
+fn round(policy: &mut Policy, now: Duration, sequence: u64, outcome: Outcome) -> u32 {
     let head = Head { sequence, records: 10, bytes: 2_500 };
     let level = Backlog {
         blocks: 1,
@@ -293,12 +332,18 @@ fn round(policy: &mut Policy, now: Duration, sequence: u64) -> u32 {
     let mut done = 0;
     while let Some(action) = policy.next(now) {
         done += 1;
-        if let Action::Send { signal, attempt, .. } = action {
-            let sent = Sent { head: sequence, blocks: 1, records: 10, plain_bytes: 2_500, wire_bytes: 500 };
-            let left = Backlog::default();
-            policy.on(now, Told::Answer { signal, attempt, sent, outcome: Outcome::Delivered, left });
+        match action {
+            Action::Send { signal, attempt, .. } => {
+                let sent =
+                    Sent { head: sequence, blocks: 1, records: 10, plain_bytes: 2_500, wire_bytes: 500 };
+                let left = if outcome == Outcome::Delivered { Backlog::default() } else { level };
+                policy.on(now, Told::Answer { signal, attempt, sent, outcome, left });
+            }
+            Action::Settle { signal, .. } => policy.on(now, Told::Settled { signal, left: level }),
+            _ => {}
         }
     }
+    black_box(policy.wake_at());
     done
 }
 

@@ -1,8 +1,9 @@
 //! The extension as a process, between the simulated Lambda and a backend on loopback: start, memory, CPU, acknowledgement,
 //! disk, draining, and what N lines cost. See `docs/benchmarks.md`.
 //!
-//! `cargo bench --bench whole -- [PART…] [--peers DIR] [--out FILE]`; parts: start memory cost outage. In DIR are other
-//! extensions to be started in turn with ours (`benches/peers`). Results are lines of JSON.
+//! `cargo bench --bench whole -- [PART…] [--binary FILE] [--peers DIR] [--out FILE]`; parts: start memory cost outage. FILE
+//! is the extension, for one built otherwise than by `cargo bench`; in DIR are others to be started in turn with ours
+//! (`benches/peers`). Results are lines of JSON.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a bench fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a bench measures time")]
@@ -16,6 +17,7 @@ use outlast_simulator::{Builder, Freeze, Invocation, Sandbox, ShutdownReason};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use work::{Form, batch, block, deflate_once, delivery, noise, open, plain_block, resource, said};
@@ -37,6 +39,7 @@ async fn main() {
     let (mut parts, mut peers, mut out) = (Vec::new(), None, None);
     while let Some(word) = words.next() {
         match word.as_str() {
+            "--binary" => OURS.set(words.next().unwrap().into()).unwrap(),
             "--peers" => peers = words.next().map(PathBuf::from),
             "--out" => out = words.next().map(PathBuf::from),
             _ => parts.push(word),
@@ -62,8 +65,10 @@ async fn main() {
     }
 }
 
+static OURS: OnceLock<PathBuf> = OnceLock::new();
+
 fn ours() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_outlast"))
+    OURS.get_or_init(|| env!("CARGO_BIN_EXE_outlast").into())
 }
 
 fn told(row: Value) -> Value {
@@ -125,6 +130,13 @@ fn thread_nanos() -> u64 {
 fn ran_nanos(task: &Path) -> u64 {
     let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
     text.split_ascii_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default()
+}
+
+/// Bytes that the process has had written to a disk so far.
+fn written(process: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/io")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default()
 }
 
 fn files(process: i32) -> usize {
@@ -264,7 +276,7 @@ fn deflate_milliseconds(bytes: usize) -> f64 {
     taken * bytes as f64 / body.len() as f64
 }
 
-/// With nobody to send to: bytes on disk per byte received. Then somebody is there: how long a backlog of 64 MiB takes.
+/// With nobody to send to: bytes on disk, and written to it, per byte received. Then somebody is there: how long a backlog of 64 MiB takes.
 async fn outage() -> Value {
     let dir = TempDir::new().unwrap();
     let lambda = sandbox(ours(), NOBODY, dir.path()).start().await.unwrap();
@@ -274,6 +286,7 @@ async fn outage() -> Value {
     lambda.settled().await;
     let received: usize = lambda.deliveries().iter().map(|delivery| delivery.bytes).sum();
     let per_byte = bytes_below(dir.path()) as f64 / received as f64;
+    let written = written(lambda.process_ids()[0]) as f64 / received as f64;
     lambda.kill().await;
 
     let dir = TempDir::new().unwrap();
@@ -297,5 +310,7 @@ async fn outage() -> Value {
         });
     running.unwrap();
     lambda.kill().await;
-    told(json!({"part": "outage", "disk_per_byte": per_byte, "drained_s": drained.as_secs_f64()}))
+    told(
+        json!({"part": "outage", "disk_per_byte": per_byte, "written_per_byte": written, "drained_s": drained.as_secs_f64()}),
+    )
 }
