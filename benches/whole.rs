@@ -9,29 +9,29 @@
 #![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
+mod process;
 mod work;
 
 use outlast::encode::Otlp;
-use outlast_backend::{Backend, Decode, Keep, Signal};
-use outlast_simulator::{Builder, Freeze, Invocation, Sandbox, ShutdownReason};
+use outlast_backend::Signal;
+use outlast_simulator::{Invocation, ShutdownReason};
+use process::{
+    LONG, OURS, WORDS, backend, bytes_below, cpu_nanos, files, leave_backlog, logging, milliseconds, ours,
+    sandbox, spread, status, thread_nanos, told, written,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use work::{Form, batch, block, deflate_once, delivery, noise, open, plain_block, resource, said};
+use work::{Form, batch, deflate_once, delivery, noise, open};
 
 /// Starts of each program, in turn: the machine's moods meet all of them alike.
 const STARTS: usize = 40;
-/// Words of a line: some 250 bytes of a delivery.
-const WORDS: usize = 20;
 /// An address that refuses connections: nobody listens on this port.
 const NOBODY: &str = "http://127.0.0.1:9";
 /// Blocks of 64 KiB that make a backlog of 64 MiB, less what the heads of segments take.
 const BACKLOG_BLOCKS: u128 = 960;
-/// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() {
@@ -63,94 +63,6 @@ async fn main() {
         let lines: Vec<String> = found.iter().map(Value::to_string).collect();
         fs::write(out, lines.join("\n") + "\n").unwrap();
     }
-}
-
-static OURS: OnceLock<PathBuf> = OnceLock::new();
-
-fn ours() -> &'static Path {
-    OURS.get_or_init(|| env!("CARGO_BIN_EXE_outlast").into())
-}
-
-fn told(row: Value) -> Value {
-    println!("{row}");
-    row
-}
-
-/// `program` in a sandbox, sending to `endpoint`, with its queue in `dir`.
-fn sandbox(program: &Path, endpoint: &str, dir: &Path) -> Builder {
-    Sandbox::builder(program)
-        .freeze(Freeze::Off)
-        .env("OUTLAST_ENDPOINT", endpoint)
-        .env("OUTLAST_QUEUE_DIR", dir.display())
-        .env("LAMBDA_OTEL_EXPORTER_ENDPOINT", endpoint)
-}
-
-fn backend() -> Backend {
-    Backend::builder().keep(Keep::Counts).decode(Decode::AfterAnswer).start().unwrap()
-}
-
-/// An invocation that logs so many lines.
-fn logging(lines: usize) -> Invocation {
-    let mut random = fastrand::Rng::new();
-    let invocation = Invocation::new().runs_for(Duration::from_millis(20));
-    (0..lines).fold(invocation, |invocation, number| invocation.line(said(number, WORDS, &mut random)))
-}
-
-/// The middle of `values`, and the one that 99 % do not exceed.
-fn spread(mut values: Vec<f64>) -> (f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    (values[last / 2], values[last * 99 / 100])
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-// === What /proc says ===
-
-/// A field of `/proc/PID/status`, in kB or as a number.
-fn status(process: i32, field: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap_or_default();
-    line.split_ascii_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_default()
-}
-
-/// CPU nanoseconds so far of all threads that are there.
-fn cpu_nanos(process: i32) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    threads.map(|thread| ran_nanos(&thread.path())).sum()
-}
-
-/// CPU nanoseconds so far of the calling thread.
-fn thread_nanos() -> u64 {
-    ran_nanos(Path::new("/proc/thread-self"))
-}
-
-fn ran_nanos(task: &Path) -> u64 {
-    let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
-    text.split_ascii_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default()
-}
-
-/// Bytes that the process has had written to a disk so far.
-fn written(process: i32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{process}/io")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default()
-}
-
-fn files(process: i32) -> usize {
-    fs::read_dir(format!("/proc/{process}/fd")).map_or(0, Iterator::count)
-}
-
-/// Bytes of the files below `dir`.
-fn bytes_below(dir: &Path) -> u64 {
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
-        Ok(found) => found.len(),
-        Err(_) => 0,
-    };
-    fs::read_dir(dir).into_iter().flatten().flatten().map(size).sum()
 }
 
 // === Parts ===
@@ -290,21 +202,12 @@ async fn outage() -> Value {
     lambda.kill().await;
 
     let dir = TempDir::new().unwrap();
-    let (mut queue, mut deflater, resource) =
-        (open(dir.path()), outlast::queue::Deflater::default(), resource());
-    let (plain, records) = plain_block(&delivery(Form::Node, 900, 20), &Otlp, &resource);
-    let new = block(&plain, records, &Otlp, &mut deflater);
-    let blocks = (60 << 20) / (new.payload.len() as u128 + 96);
-    for number in 0..blocks {
-        queue.append(&batch(number, vec![new.clone()])).unwrap();
-    }
-    drop(queue);
+    let all = leave_backlog(dir.path(), 60 << 20);
     let backend = backend();
     let lambda = sandbox(ours(), &backend.url(), dir.path()).start().await.unwrap();
     let began = Instant::now();
     let (running, drained) =
         tokio::join!(lambda.invoke(Invocation::new().runs_for(Duration::from_secs(8)).logs(1)), async {
-            let all = u64::try_from(blocks).unwrap() * u64::from(records);
             backend.wait_for(|received| received.count(Signal::Logs) as u64 >= all, LONG).await.unwrap();
             began.elapsed()
         });
