@@ -217,6 +217,8 @@ pub(crate) struct Settings {
     pub(crate) shutdown_budget: Duration,
     /// Metrics and spans of every invocation, besides the logs.
     pub(crate) all_signals: bool,
+    /// `OUTLAST_OVERFLOW=shed`, whatever `drop_newest` says.
+    pub(crate) sheds: bool,
 }
 
 impl Settings {
@@ -233,6 +235,16 @@ impl Settings {
             freezes: rng.u8(..4) > 0,
             shutdown_budget: millis(rng, &[1_400, 1_400, 900, 500]),
             all_signals: false,
+            sheds: false,
+        }
+    }
+
+    /// What goes when the queue is full.
+    pub(crate) fn overflow(&self) -> &'static str {
+        match (self.sheds, self.drop_newest) {
+            (true, _) => "shed",
+            (false, true) => "drop-newest",
+            (false, false) => "drop-oldest",
         }
     }
 
@@ -257,7 +269,9 @@ impl Episode {
         let mut rng = Rng::with_seed(seed);
         let mut settings = Settings::draw(&mut rng);
         // Drawn apart, so that the rest of an episode is what it was before there was this.
-        settings.all_signals = Rng::with_seed(!seed).bool();
+        let mut apart = Rng::with_seed(!seed);
+        settings.all_signals = apart.bool();
+        settings.sheds = apart.u8(..3) == 0;
         let count = rng.usize(STEPS);
         let steps = (0..count).map(|_| Step::draw(&mut rng, &settings)).collect();
         Self { seed, settings, steps }

@@ -23,6 +23,9 @@ const DISTURBED_RUN: Duration = Duration::from_millis(60);
 /// After a jump the extension may give up a request that was under way, this long after the jump.
 const AFTER_JUMP: Duration = Duration::from_millis(600);
 
+/// What lines begin with: of differing severity, for a queue that sheds.
+const LEVELS: [&str; 4] = ["", "[ERROR] ", "[DEBUG] ", ""];
+
 /// Lines that no other is like.
 pub(crate) struct Lines {
     label: String,
@@ -41,7 +44,9 @@ impl Lines {
         let poison = if self.rng.u32(..POISONOUS) == 0 { POISON } else { "" };
         let noise: String = std::iter::repeat_with(|| self.rng.alphanumeric()).take(bytes).collect();
         self.next += 1;
-        format!("{} {}{poison} {noise}", self.label, self.next)
+        // Where the queue sheds, it asks for it.
+        let severity = LEVELS[self.next as usize % LEVELS.len()];
+        format!("{severity}{} {}{poison} {noise}", self.label, self.next)
     }
 
     /// An invocation that logs so many lines over its run.
@@ -62,7 +67,7 @@ pub(crate) async fn play(stage: &Stage, episode: &Episode, label: &str, deadline
     let builder = stage
         .builder()
         .env("OUTLAST_QUEUE_MAX_BYTES", settings.queue_max_bytes)
-        .env("OUTLAST_OVERFLOW", if settings.drop_newest { "drop-newest" } else { "drop-oldest" })
+        .env("OUTLAST_OVERFLOW", settings.overflow())
         .env("OUTLAST_BATCH_MAX_BYTES", settings.batch_max_bytes)
         .env("OUTLAST_MAX_DELAY", millis(settings.max_delay))
         .env("OUTLAST_TIMEOUT", millis(settings.timeout))
