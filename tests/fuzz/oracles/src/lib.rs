@@ -21,6 +21,7 @@ mod memory;
 pub mod open_index;
 pub mod open_queue;
 mod otlp;
+pub mod otlp_received;
 pub mod record_mapping;
 pub mod retry_after;
 pub mod settings;
@@ -35,12 +36,13 @@ pub(crate) fn rest<'a>(input: &mut arbitrary::Unstructured<'a>) -> &'a [u8] {
 pub type Oracle = fn(&[u8]);
 
 /// Every target: its name and its oracle.
-pub const TARGETS: [(&str, Oracle); 9] = [
+pub const TARGETS: [(&str, Oracle); 10] = [
     ("answers", answers::check),
     ("block_and_frame", block_and_frame::check),
     ("gzip_assembly", gzip_assembly::check),
     ("open_index", open_index::check),
     ("open_queue", open_queue::check),
+    ("otlp_received", otlp_received::check),
     ("record_mapping", record_mapping::check),
     ("retry_after", retry_after::check),
     ("settings", settings::check),
