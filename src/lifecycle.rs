@@ -20,6 +20,7 @@ use crate::observe::Ending;
 use crate::queue::ReaderId;
 use courier::{Courier, Outlets, Settlement};
 use last_line::last_line;
+use leaving::{Leaving, shutdown_budget};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -27,19 +28,9 @@ use tokio::sync::{mpsc, oneshot};
 
 mod courier;
 mod last_line;
+mod leaving;
 #[cfg(test)]
 mod tests;
-
-/// What SHUTDOWN leaves us if it does not say (Lambda's 2 s less what the runtime may take of them).
-const SHUTDOWN_BUDGET: Duration = Duration::from_millis(1300);
-
-/// Lambda gives external extensions 2,000 ms (AWS developer guide, "Shutdown phase"). A deadline that seems further off
-/// was compared with a wall clock that lags behind, as it may just after a thaw, and says nothing. Nor does one that
-/// is over: Lambda kills at the deadline, so whoever hears of it then has a clock that is ahead.
-const SHUTDOWN_BUDGET_MAX: Duration = Duration::from_secs(2);
-
-/// The last line is worth waiting so long for the keeper.
-const SUMMARY_WAIT: Duration = Duration::from_millis(50);
 
 /// SHUTDOWN begins so much later, at most, for what the keeper held back. It takes a millisecond; longer only if
 /// the keeper is busy, which will be noticed later, or its disk hangs.
@@ -89,6 +80,7 @@ pub async fn run(parts: Parts<'_>) {
         settlements,
         arn: String::new(),
         continuous,
+        leaving: None,
         is_closed: false,
     };
     conductor.begin();
@@ -155,6 +147,8 @@ struct Conductor<'a> {
     settlements: mpsc::UnboundedReceiver<Settlement>,
     arn: String,
     continuous: bool,
+    /// Once SHUTDOWN has come.
+    leaving: Option<Leaving>,
     /// The keepers take in nothing more.
     is_closed: bool,
 }
@@ -225,7 +219,10 @@ impl Conductor<'_> {
     /// told as left.
     async fn close(&mut self) {
         self.is_closed = true;
-        self.settle_keepers(Job::Close).await;
+        let brings_out = self.leaving.is_some_and(|leaving| leaving.for_good);
+        let now = self.clock.now();
+        let wait = self.leaving.map_or(FINISH_WAIT, |leaving| leaving.closing_wait(now));
+        self.settle_keepers(|reply| Job::Close { brings_out, reply }, wait).await;
         let now = self.clock.now();
         self.couriers.iter_mut().for_each(|courier| courier.intake_closed(now));
     }
@@ -284,7 +281,9 @@ impl Conductor<'_> {
                 let deadline = now.saturating_add(shutdown_budget(received.budget(), self.continuous));
                 self.ask_all(|| Job::End(ending(reason)));
                 // After a reset the second half of a cut record may still come; after spindown nothing does.
-                if !matches!(reason, ShutdownReason::Timeout | ShutdownReason::Failure) {
+                let for_good = !matches!(reason, ShutdownReason::Timeout | ShutdownReason::Failure);
+                self.leaving = Some(Leaving { deadline, for_good });
+                if for_good {
                     self.finish().await;
                 }
                 self.tell(Event::Shutdown { deadline });
@@ -299,12 +298,12 @@ impl Conductor<'_> {
     /// Has the keepers bring out what they held back, before the policies judge whether there is anything to wait for:
     /// after spindown nobody else will send it.
     async fn finish(&mut self) {
-        self.settle_keepers(Job::Finish).await;
+        self.settle_keepers(Job::Finish, FINISH_WAIT).await;
     }
 
-    /// Gives every keeper a job, and hears what they say by the time they reply, if they do soon.
-    async fn settle_keepers(&mut self, job: fn(oneshot::Sender<()>) -> Job) {
-        let replies: Vec<_> = self.keepers.iter().map(|keeper| keeper.asked(job)).collect();
+    /// Gives every keeper a job, and hears what they say by the time they reply, if they do within `wait`.
+    async fn settle_keepers(&mut self, job: impl Fn(oneshot::Sender<()>) -> Job, wait: Duration) {
+        let replies: Vec<_> = self.keepers.iter().map(|keeper| keeper.asked(&job)).collect();
         let finished = async {
             for reply in replies {
                 // A keeper that is gone has nothing to bring out.
@@ -314,7 +313,7 @@ impl Conductor<'_> {
         tokio::select! {
             biased;
             () = finished => {}
-            () = clock::sleep(FINISH_WAIT) => {}
+            () = clock::sleep(wait) => {}
         }
         self.hear_notices();
     }
@@ -352,6 +351,8 @@ impl Conductor<'_> {
         self.couriers.iter_mut().for_each(Courier::end);
         let has_fallback = self.couriers.iter().any(Courier::has_fallback);
         let egress_bytes = self.couriers.iter().map(Courier::egress_bytes).sum();
+        let now = self.clock.now();
+        let wait = self.leaving.map_or(FINISH_WAIT, |leaving| leaving.counts_wait(now));
         let replies: Vec<_> = self.keepers.iter().map(|keeper| keeper.asked(Job::Summary)).collect();
         let summaries = async {
             let mut summaries = Vec::with_capacity(replies.len());
@@ -369,7 +370,7 @@ impl Conductor<'_> {
                     logging::say(&last_line(&main, has_fallback, egress_bytes));
                 }
             }
-            () = clock::sleep(SUMMARY_WAIT) => logging::say("shutdown: the counts took too long"),
+            () = clock::sleep(wait) => logging::say("shutdown: the counts took too long"),
         }
         // What the keepers took in before they counted is answered: that goes out when its connection has its turn.
         tokio::task::yield_now().await;
@@ -395,13 +396,6 @@ fn ending(reason: &ShutdownReason) -> Ending {
         ShutdownReason::Failure => Ending::Failure,
         ShutdownReason::Spindown | ShutdownReason::Other(_) => Ending::Other,
     }
-}
-
-/// How long SHUTDOWN lasts, given what its deadline says. What Managed Instances grant is not documented, and as they are
-/// never frozen their clock is right: it is believed.
-fn shutdown_budget(told: Option<Duration>, continuous: bool) -> Duration {
-    told.filter(|told| !told.is_zero() && (continuous || *told <= SHUTDOWN_BUDGET_MAX))
-        .unwrap_or(SHUTDOWN_BUDGET)
 }
 
 /// Waits until `wake`; for ever if there is none.

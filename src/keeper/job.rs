@@ -47,7 +47,12 @@ pub enum Job {
     /// SHUTDOWN has come: what waits for a second half waits no longer, and every drop is reported.
     Finish(oneshot::Sender<()>),
     /// The process leaves: nothing is taken in from here on, and what was is told.
-    Close(oneshot::Sender<()>),
+    Close {
+        /// After spindown nobody sends what is held back.
+        brings_out: bool,
+        /// Once that is done.
+        reply: oneshot::Sender<()>,
+    },
     /// What metrics tell about the extension.
     Vital(Vital),
     /// What an alert about a reader's destination says; asked for once for each.

@@ -412,12 +412,14 @@ impl Worker {
                 self.tell_levels();
                 answer(reply, ());
             }
-            Job::Close(reply) => {
+            Job::Close { brings_out, reply } => {
                 self.leaving = true;
                 self.close();
-                // A half that came since the other jobs of SHUTDOWN, and drops.
-                self.intake.finish();
-                self.intake.report_drops_now();
+                if brings_out {
+                    // A half that came since the other jobs of SHUTDOWN, and drops.
+                    self.intake.finish();
+                    self.intake.report_drops_now();
+                }
                 self.tell_levels();
                 answer(reply, ());
             }

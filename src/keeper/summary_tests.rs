@@ -65,9 +65,13 @@ impl Disk for LateDisk {
 }
 
 fn worker(dir: &Path) -> Worker {
+    worker_on(dir, || Box::new(LateDisk))
+}
+
+fn worker_on(dir: &Path, disk: fn() -> Box<dyn Disk>) -> Worker {
     let setup = Setup {
         dir: dir.to_path_buf(),
-        disk: || Box::new(LateDisk),
+        disk,
         limits: Limits::new(1 << 20, Overflow::DropOldest),
         wire: Box::new(Otlp),
         about: About::default(),
@@ -99,4 +103,32 @@ fn what_only_memory_holds_at_the_end_is_counted_before_what_old_segments_hold() 
     let limits = Limits::new(1 << 20, Overflow::DropOldest);
     let (queue, _) = Queue::open(Box::new(RealDisk), dir.path(), limits, 1);
     assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Unsaved), 2);
+}
+
+/// The first half of a record that Lambda cut.
+const HEAD: &[u8] = br#"[{"time":"2026-01-02T03:04:05.678Z","type":"function","record":"AAAA}]"#;
+
+#[test]
+fn when_it_leaves_for_good_half_a_record_waits_no_longer_and_after_a_reset_it_does() {
+    for (brings_out, waits) in [(true, false), (false, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut worker = worker_on(dir.path(), || Box::new(RealDisk));
+        assert_eq!(worker.intake.take(HEAD, 1).receipt, Receipt::Kept);
+        assert!(worker.intake.queue.fragment().is_some());
+        let (reply, _closed) = oneshot::channel();
+        worker.work(Job::Close { brings_out, reply });
+        assert_eq!(worker.intake.queue.fragment().is_some(), waits);
+    }
+}
+
+#[test]
+fn once_it_leaves_nothing_is_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut worker = worker_on(dir.path(), || Box::new(RealDisk));
+    let (reply, _closed) = oneshot::channel();
+    worker.work(Job::Close { brings_out: true, reply });
+    let (reply, mut receipt) = oneshot::channel();
+    worker.take(Delivery { body: body([line("late")]).into(), received_unix_nanos: 1, reply });
+    assert_eq!(receipt.try_recv(), Ok(Receipt::Full));
+    assert_eq!(worker.intake.queue.waiting(Signal::Logs).blocks, 0);
 }

@@ -23,20 +23,6 @@ fn compression_is_what_the_user_set() {
 }
 
 #[test]
-fn a_deadline_of_shutdown_that_cannot_be_is_not_believed() {
-    let told = |millis| Some(Duration::from_millis(millis));
-    for millis in [1, 160, 1_300, 2_000] {
-        assert_eq!(shutdown_budget(told(millis), false), Duration::from_millis(millis));
-    }
-    assert_eq!(shutdown_budget(told(2_001), false), SHUTDOWN_BUDGET);
-    assert_eq!(shutdown_budget(told(40 * 24 * 3_600_000), false), SHUTDOWN_BUDGET);
-    assert_eq!(shutdown_budget(told(0), false), SHUTDOWN_BUDGET);
-    assert_eq!(shutdown_budget(told(0), true), SHUTDOWN_BUDGET);
-    assert_eq!(shutdown_budget(None, false), SHUTDOWN_BUDGET);
-    assert_eq!(shutdown_budget(told(10_000), true), Duration::from_secs(10), "nothing is frozen there");
-}
-
-#[test]
 fn the_last_line_tells_what_is_left_and_what_was_dropped_by_signal() {
     let main = Fared { delivered: 2, ..Fared::default() };
     let mut summary = Summary { received: 9, main, ..Summary::default() };

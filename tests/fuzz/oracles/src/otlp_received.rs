@@ -132,13 +132,20 @@ fn taken<R: Request>(plain: &[u8], records: u32, theirs: Option<&R>, cut: u8, sm
     }
     if let Some(runs) = runs(plain, 16 + usize::from(small)).expect("runs") {
         let ends: Vec<_> = runs.iter().flat_map(|run| [run.start, run.end]).collect();
-        assert!(ends.first() == Some(&0) && ends.last() == Some(&all) && ends.is_sorted(), "{runs:?} of {all}");
+        assert!(
+            ends.first() == Some(&0) && ends.last() == Some(&all) && ends.is_sorted(),
+            "{runs:?} of {all}"
+        );
         assert!(runs.windows(2).all(|pair| pair[0].end == pair[1].start), "{runs:?}");
     }
     let resource = Resource::build(&ResourceInputs { function_name: Some("f"), ..ResourceInputs::default() });
     let Ok(completed) = complete(plain, &resource) else { return };
     assert_eq!(count::<R>(&completed), all, "completing costs a record");
-    assert_eq!(complete(&completed, &resource).expect("again"), completed, "completing twice changes nothing");
+    assert_eq!(
+        complete(&completed, &resource).expect("again"),
+        completed,
+        "completing twice changes nothing"
+    );
     if let Some(theirs) = theirs {
         let completed = R::decode(&*completed).expect("what is completed is a request");
         assert_eq!(completed.resources(), theirs.resources());
