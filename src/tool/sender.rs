@@ -158,7 +158,7 @@ impl Sender {
             self.totals.requests += 1;
             self.pace(body.len()).await;
             let (told, after) = match verdict {
-                Some(Verdict::Delivered { rejected, .. }) => {
+                Some(Verdict::Delivered { rejected, .. } | Verdict::Sifted { rejected, .. }) => {
                     (self.suspects, self.took) = (0, true);
                     return Ok(Judged::Taken(rejected));
                 }

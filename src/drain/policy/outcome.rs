@@ -54,6 +54,10 @@ impl Policy {
                 self.answered(now, signal);
                 self.lane(signal).refused(now, sent, alibi, random);
             }
+            Outcome::FirstRefused { records } => {
+                self.answered(now, signal);
+                self.lane(signal).first_refused(now, sent, records, random);
+            }
             Outcome::GzipRefused if flight.gzip => {
                 self.answered(now, signal);
                 self.destination.refuse_gzip();
