@@ -2,6 +2,7 @@
 //! carries none of it.
 
 mod content;
+mod convert;
 mod inspect;
 mod options;
 mod progress;

@@ -12,6 +12,7 @@ outlast-tool inspect DIR [--blocks]
 outlast-tool replay DIR | s3://BUCKET/PREFIX [options]
     Sends what waits in a queue's directory, or what the fallback wrote into a bucket, to the
     destination that the variables OUTLAST_ENDPOINT, OUTLAST_PROTOCOL, OUTLAST_HEADERS and so on name.
+    What was kept for otlp or otlp-json is converted, if that is another protocol.
     The source is not changed. Run again, it goes on where it was.
 
     --since TIME, --until TIME   what was received then, as 2026-05-01T12:00:00Z

@@ -1,5 +1,6 @@
 //! Sending what was rescued: a queue's directory, or objects of the fallback.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 
 use super::content::Content;
+use super::convert::{Conversion, Converted};
 use super::options::Options;
 use super::progress::{Bar, Progress};
 use super::sender::{Judged, Sender};
@@ -17,7 +19,7 @@ use crate::encode::Protocol;
 use crate::queue::{
     Encoding, Limits, Mark, Overflow, Queue, ReadOnlyDisk, Reason, Request, Standing, gzip, survey,
 };
-use crate::{Signal, logging};
+use crate::{PerSignal, Signal, logging};
 
 /// A queue that is only read never has to make room.
 const LIMITS_BYTES: u64 = u64::MAX / 2;
@@ -39,6 +41,7 @@ pub(super) async fn run(options: &Options) -> Result<(), String> {
     } else {
         directory(options, &mut sender).await
     };
+    sender.tell_left_out();
     let totals = sender.totals;
     println!(
         "{} records sent in {} requests ({} bytes), {} refused, {} left out",
@@ -68,10 +71,15 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
         .flat_map(|segment| &segment.frames)
         .filter(|frame| frame.standing == Standing::Waits)
         .collect();
-    if let Some(foreign) = waiting.iter().find(|frame| frame.format != sender.protocol().wire().id()) {
-        let name = Protocol::of_id(foreign.format).map_or("an unknown protocol", Protocol::name);
-        return Err(format!("it was stored for {name}: set OUTLAST_PROTOCOL={name}"));
-    }
+    let formats: BTreeSet<u8> = waiting.iter().map(|frame| frame.format).collect();
+    let stored_for = stored_for(&formats, sender.protocol())?;
+    let conversion = Conversion::between(stored_for, sender.protocol())
+        .map_err(|problem| format!("it was stored for another protocol: {problem}"))?;
+    let records_of = |signal| {
+        let of_signal = waiting.iter().filter(|frame| frame.signal == signal);
+        of_signal.map(|frame| u64::from(frame.records)).sum::<u64>()
+    };
+    let waiting_records = PerSignal::from_fn(records_of);
     let identity = options.identity(state.queue_id, sender.destination());
     let mut progress = Progress::open(&options.progress, &identity)?;
     let mut bar = Bar::new(waiting.iter().map(|frame| u64::from(frame.plain_bytes)).sum());
@@ -89,7 +97,12 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
     }
     while queue.count_one() {}
     for signal in Signal::ALL {
-        lane(options, signal, &mut queue, sender, &mut progress, &mut bar).await?;
+        if conversion.as_ref().is_some_and(|conversion| !conversion.takes(signal)) {
+            sender.leaves_out(format!("records of {signal}"), *waiting_records.get(signal));
+            continue;
+        }
+        let way = (signal, stored_for, conversion.as_ref());
+        lane(options, way, &mut queue, sender, &mut progress, &mut bar).await?;
     }
     bar.end();
     let damaged: u64 = Signal::ALL.iter().map(|s| queue.ledger().dropped_for(*s, Reason::Damaged)).sum();
@@ -99,9 +112,22 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
     Ok(())
 }
 
+/// The protocol whose blocks a directory holds.
+fn stored_for(formats: &BTreeSet<u8>, destination: Protocol) -> Result<Protocol, String> {
+    let mut formats = formats.iter();
+    let (first, second) = (formats.next(), formats.next());
+    let Some(first) = first else { return Ok(destination) };
+    if second.is_some() {
+        return Err(
+            "it was stored for several protocols: only the extension itself can sort that out".to_owned()
+        );
+    }
+    Protocol::of_id(*first).ok_or_else(|| "it was stored for a protocol that is not known here".to_owned())
+}
+
 async fn lane(
     options: &Options,
-    signal: Signal,
+    (signal, stored_for, conversion): (Signal, Protocol, Option<&Conversion>),
     queue: &mut Queue,
     sender: &mut Sender,
     progress: &mut Progress,
@@ -113,7 +139,7 @@ async fn lane(
     let mut records_max = u32::MAX;
     // What was left out is noted with what is taken after it.
     let mut unnoted = None;
-    let wire = sender.protocol().wire();
+    let wire = stored_for.wire();
     while let Some(oldest) = queue.oldest(signal) {
         let block = Mark { seq: oldest.seq, records: 0 };
         if !options.is_asked_for(oldest.received) {
@@ -123,7 +149,8 @@ async fn lane(
             continue;
         }
         let done = queue.state().marks.get(signal).records;
-        let encoding = if sender.gzip { Encoding::Gzip } else { Encoding::Identity };
+        let gzip = sender.gzip && conversion.is_none();
+        let encoding = if gzip { Encoding::Gzip } else { Encoding::Identity };
         let request = if records_max < oldest.records {
             queue.assemble_part(signal, wire.as_ref(), encoding, done..done.saturating_add(records_max))
         } else {
@@ -131,7 +158,18 @@ async fn lane(
         };
         // What turned out damaged is given up, and the next is tried.
         let Some(Request { body, to, blocks, records, reports, plain_bytes, .. }) = request else { continue };
-        match sender.send(signal, body, encoding == Encoding::Gzip).await? {
+        if let Some(conversion) = conversion {
+            converted((signal, signal.name()), &body, conversion, sender).await?;
+            unnoted = Some(to);
+            if sender.is_trusted() {
+                progress.note_mark(signal, to)?;
+                unnoted = None;
+            }
+            queue.done(signal, to);
+            bar.advance(plain_bytes, sender.totals.records);
+            continue;
+        }
+        match sender.send(signal, body, gzip).await? {
             Judged::Taken(rejected) => {
                 sender.totals.records += u64::from(records - reports.min(records));
                 sender.totals.refused += rejected;
@@ -157,7 +195,7 @@ async fn lane(
                 queue.keep(signal);
             }
             judged => {
-                sender.leaves_out(signal.name(), &judged)?;
+                sender.gives_up(signal.name(), &judged)?;
                 unnoted = Some(to);
                 if sender.is_trusted() {
                     progress.note_mark(signal, to)?;
@@ -184,12 +222,20 @@ async fn objects(options: &Options, s3: &S3, sender: &mut Sender) -> Result<(), 
     let identity = options.identity(0, sender.destination());
     let mut progress = Progress::open(&options.progress, &identity)?;
     let all = s3.list().await.map_err(|error| format!("{}: {error}", options.source))?;
-    if let Some((key, foreign)) = all.iter().find_map(|Listed { key, .. }| {
-        let other = Parcel::protocol_of(key).filter(|protocol| *protocol != sender.protocol())?;
-        asked_for(key, options).map(|_| (key, other.name()))
-    }) {
-        return Err(format!("{key} was written for {foreign}: set OUTLAST_PROTOCOL={foreign}"));
+    let destination = sender.protocol();
+    let written_for = |key: &str| Parcel::protocol_of(key).unwrap_or(destination);
+    // Before anything is sent. Each is made once, for what it remembers of the records before.
+    let mut conversions: Vec<(Protocol, Option<Conversion>)> = Vec::new();
+    for key in all.iter().map(|object| &object.key).filter(|key| asked_for(key, options).is_some()) {
+        let protocol = written_for(key);
+        if conversions.iter().all(|(known, _)| *known != protocol) {
+            let conversion = Conversion::between(protocol, destination)
+                .map_err(|problem| format!("{key} was written for another protocol: {problem}"))?;
+            conversions.push((protocol, conversion));
+        }
     }
+    let conversion_of =
+        |key: &str| conversions.iter().find(|(known, _)| *known == written_for(key))?.1.as_ref();
     let mut bar = Bar::new(all.iter().map(|object| object.bytes).sum());
     // What had records left out is noted with what is taken after it.
     let mut unnoted = Vec::new();
@@ -200,8 +246,20 @@ async fn objects(options: &Options, s3: &S3, sender: &mut Sender) -> Result<(), 
             continue;
         };
         if !progress.done.contains(&key) {
+            let conversion = conversion_of(&key);
+            if conversion.is_some_and(|conversion| !conversion.takes(signal)) {
+                sender.leaves_out(format!("objects of {signal}"), 1);
+                bar.advance(bytes, sender.totals.records);
+                continue;
+            }
             let body = s3.get(&key).await.map_err(|error| format!("{key}: {error}"))?;
-            object(signal, &key, body, sender).await?;
+            match conversion {
+                Some(conversion) => {
+                    let plain = inflated(&body).map_err(|error| format!("{key}: {error}"))?;
+                    converted((signal, &key), &plain, conversion, sender).await?;
+                }
+                None => object(signal, &key, body, sender).await?,
+            }
             unnoted.push(key);
             if sender.is_trusted() {
                 unnoted.drain(..).try_for_each(|key| progress.note_object(&key))?;
@@ -248,9 +306,46 @@ async fn object(signal: Signal, key: &str, body: Vec<u8>, sender: &mut Sender) -
         }
         judged => narrow(key, all, &judged, &mut ranges, sender)?,
     }
-    // Halves, in order, down to the records that are not taken.
+    pieces((signal, key), &content, ranges, None, sender).await
+}
+
+/// Sends what a body of another protocol becomes.
+async fn converted(
+    (signal, source): (Signal, &str),
+    plain: &[u8],
+    conversion: &Conversion,
+    sender: &mut Sender,
+) -> Result<(), String> {
+    let of_source = |problem: String| format!("{source}: {problem}");
+    let Converted { body, left_out } = conversion.body(signal, plain).map_err(of_source)?;
+    for (kind, records) in left_out {
+        sender.leaves_out(kind.to_owned(), records);
+    }
+    if body.is_empty() {
+        return Ok(());
+    }
+    let content = Content::read(signal, &body, sender.protocol());
+    let content =
+        content.ok_or_else(|| of_source("cannot be taken apart once it is converted".to_owned()))?;
+    let ranges = (content.records() > 0).then(|| 0..content.records()).into_iter().collect();
+    pieces((signal, source), &content, ranges, Some(conversion), sender).await
+}
+
+/// Sends `ranges` of the records, the last one first: halves, in order, down to the records that are not taken. What was
+/// converted may be more than a request may hold.
+async fn pieces(
+    (signal, key): (Signal, &str),
+    content: &Content<'_>,
+    mut ranges: Vec<Range<usize>>,
+    conversion: Option<&Conversion>,
+    sender: &mut Sender,
+) -> Result<(), String> {
     while let Some(range) = ranges.pop() {
         let part = content.part(range.clone());
+        if range.len() > 1 && conversion.is_some_and(|c| c.is_too_much(signal, part.len(), range.len())) {
+            narrow(key, range, &Judged::TooLarge, &mut ranges, sender)?;
+            continue;
+        }
         let body = if sender.gzip { gzip(&part).map_err(|error| error.to_string())? } else { part };
         match sender.send(signal, body, sender.gzip).await? {
             Judged::Taken(rejected) => {
@@ -280,7 +375,7 @@ fn narrow(
         ranges.extend([middle..range.end, range.start..middle]);
         return Ok(());
     }
-    sender.leaves_out(key, judged)
+    sender.gives_up(key, judged)
 }
 
 fn inflated(body: &[u8]) -> Result<Vec<u8>, String> {
