@@ -9,6 +9,7 @@
 
 mod account;
 mod answers;
+mod clients;
 mod clock;
 mod cost;
 mod deliveries;

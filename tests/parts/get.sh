@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Installs software that tests run against and that is not part of this repository, by package name, into
 # ${PARTS_DIR:-$HOME/.cache/outlast-parts}, and prints where it is. What is there already is left alone.
-# usage: get.sh rie | rotel | moto | otel-python | otel-node
+# usage: get.sh rie | rotel | moto | otel-python | otel-node | elasticsearch
 #   rie          AWS Lambda Runtime Interface Emulator, out of the Python package aws-sam-cli
 #   rotel        an OpenTelemetry collector
 #   moto         a stand-in for services of AWS, S3 and IAM among them
 #   otel-python  the OpenTelemetry SDK for Python with its OTLP/HTTP exporters
 #   otel-node    the OpenTelemetry SDK for Node.js with its OTLP/HTTP exporters; needs npm
+#   elasticsearch
+#                Elastic's client for Python
 set -euo pipefail
 parts=${PARTS_DIR:-$HOME/.cache/outlast-parts}
 mkdir -p "$parts"
@@ -62,11 +64,12 @@ PY
 rotel) venv rotel rotel ;;
 moto) venv moto 'moto[server]' boto3 ;;
 otel-python) venv otel-python opentelemetry-sdk opentelemetry-exporter-otlp-proto-http ;;
+elasticsearch) venv elasticsearch elasticsearch ;;
 otel-node)
   node otel-node @opentelemetry/sdk-node @opentelemetry/exporter-trace-otlp-proto @opentelemetry/exporter-trace-otlp-http
   ;;
 *)
-  sed -n '4,9s/^# //p' "$0"
+  sed -n '4,11s/^# //p' "$0"
   exit 2
   ;;
 esac
