@@ -44,6 +44,7 @@ mod sdks;
 mod secrets;
 mod shutdown;
 mod signals;
+mod stores;
 mod support;
 mod tls;
 mod versions;
