@@ -20,6 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::xxh3_128;
 
+/// The status of an answer that takes a request and rejects what is in it.
+const TAKEN: u16 = 200;
+
 /// A request that has ended.
 #[derive(Debug)]
 pub struct Landed {
@@ -222,7 +225,7 @@ impl Flight {
             // are none where bytes are.
             sent.wire_bytes = sent.wire_bytes.max(way.egress_bytes().saturating_sub(before));
         }
-        let verdict = match self.sifted(way, &mut sent, verdict) {
+        let verdict = match self.sifted(way, &mut sent, reports, verdict) {
             Ok((fate, outcome, verdict)) => {
                 return Some((sent, outcome, Some(verdict), self.land(fate).await?));
             }
@@ -247,17 +250,27 @@ impl Flight {
 
     /// What an answer means that names the records it refuses, where these are to go to the fallback. Those before them are
     /// done; then they are the first of the next request, which is all that is said of it. What was taken behind them
-    /// goes again: who names records knows them again too.
+    /// goes again: who names records knows them again too. An answer that rejects as many as were sent names them all.
     fn sifted(
         &self,
         way: &Way,
         sent: &mut Sent,
+        reports: u64,
         verdict: Verdict,
     ) -> Result<(Fate, Outcome, Verdict), Verdict> {
+        if !self.appeals || !matches!(way, Way::Primary(..)) {
+            return Err(verdict);
+        }
+        let all = sent.records;
+        let verdict = match verdict {
+            // Reports of ours alone are no loss.
+            Verdict::Delivered { rejected, message } if rejected >= all && reports < all => {
+                Verdict::Sifted { taken: 0, refused: all, rejected, items: all, status: TAKEN, message }
+            }
+            other => other,
+        };
         match verdict {
-            Verdict::Sifted { taken, refused, items, status, message, .. }
-                if self.appeals && matches!(way, Way::Primary(..)) && items == sent.records =>
-            {
+            Verdict::Sifted { taken, refused, items, status, message, .. } if items == all => {
                 if taken > 0 {
                     sent.records = taken;
                     let fate = Fate::Settled { head: sent.head, refused: 0, delivered: taken };

@@ -488,6 +488,27 @@ async fn items_that_the_backend_refuses_are_handed_over_and_not_reported() {
     world.backend.received(|received| assert_eq!(received.defects(), Vec::<&str>::new()));
 }
 
+/// A partial success that rejects as many as were sent says which they are: all.
+#[tokio::test]
+async fn what_a_partial_success_rejects_as_a_whole_is_handed_over() {
+    let (world, second) = (World::new().await, Backend::start().await.unwrap());
+    world.backend.behave(Behaviour::partial(1_000_000, "too old for us"));
+    let lambda = with_second(world.lambda(), &second).env("OUTLAST_SIGNALS", "logs").start().await.unwrap();
+    for _ in 0..3 {
+        invoke(&lambda, Invocation::new().logs(20)).await;
+    }
+    within("the delivery", lambda.settled()).await;
+    eventually("all of it", || told(&second.records()).len() >= acknowledged(&[&lambda]).len()).await;
+    world.backend.recover().await.unwrap();
+    invoke(&lambda, Invocation::new().line("after")).await;
+    world.wait_for(|received| received.texts().contains(&"after")).await;
+    leave(&lambda).await;
+    let Counts { received, delivered, handed, left, dropped } = counts(&lambda);
+    assert_eq!((delivered + handed, left, dropped), (received, 0, 0), "{:#?}", output(&lambda));
+    assert!(handed >= 60 && delivered >= 1, "{:#?}", output(&lambda));
+    assert_eq!(world.reported(), 0);
+}
+
 /// The same where the fallback takes none of them, and where there is none.
 #[tokio::test]
 async fn items_that_nobody_takes_are_dropped_and_reported() {
