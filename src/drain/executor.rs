@@ -276,8 +276,7 @@ impl Flight {
                     let fate = Fate::Settled { head: sent.head, refused: 0, delivered: taken };
                     return Ok((fate, Outcome::Delivered, Verdict::Delivered { rejected: 0, message: None }));
                 }
-                let outcome =
-                    if items > 1 { Outcome::FirstRefused { records: refused } } else { Outcome::Refused };
+                let outcome = Outcome::FirstRefused { records: refused };
                 Ok((Fate::Kept, outcome, Verdict::Refused { status, message: message.unwrap_or_default() }))
             }
             other => Err(other),
