@@ -4,6 +4,8 @@
 mod content;
 mod convert;
 mod inspect;
+mod lines;
+mod objects;
 mod options;
 mod progress;
 mod replay;

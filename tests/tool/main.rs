@@ -459,6 +459,49 @@ async fn what_was_kept_for_a_protocol_that_leaves_things_out_is_not_converted() 
     }
 }
 
+/// Lines of stdout as CloudWatch Logs gives them back, among others.
+#[tokio::test]
+async fn what_the_fallback_wrote_to_stdout_is_replayed() {
+    for (from, to) in [
+        (Dialect::Otlp, Dialect::Otlp),
+        (Dialect::Loki, Dialect::Loki),
+        (Dialect::Otlp, Dialect::Elasticsearch),
+    ] {
+        let world = if from == Dialect::Otlp { World::new().await } else { World::speaking(from).await };
+        world.backend.set_door(Door::Refused).await.unwrap();
+        let builder = world.lambda().env("OUTLAST_SIGNALS", "logs").env("OUTLAST_FALLBACK", "stdout");
+        let lambda = lost(builder, 3).await;
+        assert_eq!(left_on_disk(&lambda), 0);
+        let lines = lambda.extension_output().into_iter().filter(|line| !line.stderr);
+        let around: Vec<String> = lines.map(|line| format!("2026-05-01T10:15:30Z {}", line.text)).collect();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let file = elsewhere.path().join("lines.txt");
+        std::fs::write(&file, format!("START\n{}\nEND\n", around.join("\t"))).unwrap();
+        let destination = Backend::builder().dialect(to).start().unwrap();
+        let replay = || {
+            let mut command = tool_speaking(to, &destination, elsewhere.path());
+            command.arg("replay").arg(&file);
+            command
+        };
+        let (ok, told, problems) = run(&mut replay()).await;
+        assert!(ok, "{from:?} {to:?}: {told} {problems}");
+        assert_each_once(&destination.records(), &lambda);
+        let requests = destination.requests().len();
+        let (ok, told, problems) = run(&mut replay()).await;
+        assert!(ok && told.starts_with("0 records"), "{told} {problems}");
+        assert_eq!(destination.requests().len(), requests, "nothing goes twice");
+        if from == Dialect::Loki {
+            let mut wrong = tool_speaking(Dialect::Ndjson, &destination, elsewhere.path());
+            let (ok, _, problems) = run(wrong.args(["replay", "--progress", "wrong"]).arg(&file)).await;
+            assert!(!ok && problems.contains("set OUTLAST_PROTOCOL"), "{problems}");
+        }
+        // A body that is not whole is told.
+        std::fs::write(&file, r#"{"outlast.fallback":1,"id":"a""#).unwrap();
+        let (ok, _, problems) = run(replay().args(["--progress", "cut"])).await;
+        assert!(!ok && problems.contains("1 lines or bodies are not whole"), "{problems}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_bucket_got_at_another_time_is_left_out() {
     let bucket = Bucket::start().await.unwrap();
