@@ -79,7 +79,7 @@ impl Health {
     /// Takes note of an answer at `now`, with `blocks` waiting.
     pub fn note(&mut self, now: Time, verdict: &Verdict, blocks: u64) {
         match verdict {
-            Verdict::Delivered { rejected, message } => {
+            Verdict::Delivered { rejected, message } | Verdict::Sifted { rejected, message, .. } => {
                 self.recovered(now);
                 if *rejected > 0 {
                     self.rejected(now, *rejected, message.as_deref());

@@ -2,7 +2,10 @@
 //! carries none of it.
 
 mod content;
+mod convert;
 mod inspect;
+mod lines;
+mod objects;
 mod options;
 mod progress;
 mod replay;

@@ -110,12 +110,10 @@ fn bulk(reply: &Reply<'_>) -> Verdict {
         // Which records it is about is not known. What is there already stays as it is.
         return Verdict::Retry { cause: Cause::Status(reply.status), after: None };
     };
-    let failed: Vec<&Item> = items
-        .iter()
-        .flat_map(BTreeMap::values)
-        // A conflict: the record is there already.
-        .filter(|item| !is_success(item.status) && item.status != 409)
-        .collect();
+    let items: Vec<&Item> = items.iter().flat_map(BTreeMap::values).collect();
+    // A conflict: the record is there already.
+    let is_rejected = |item: &&&Item| !is_success(item.status) && item.status != 409;
+    let failed: Vec<&Item> = items.iter().filter(is_rejected).copied().collect();
     let first = |is: fn(u16) -> bool| failed.iter().map(|item| item.status).find(|status| is(*status));
     if let Some(status) = first(|status| matches!(status, 408 | 429 | 501..)) {
         let after = retry_after(reply.headers, reply.now_unix);
@@ -132,7 +130,15 @@ fn bulk(reply: &Reply<'_>) -> Verdict {
         let told = [text("type"), text("reason")].into_iter().flatten().collect::<Vec<_>>().join(": ");
         answer::one_line(told.as_bytes())
     });
-    Verdict::Delivered { rejected: failed.len() as u64, message }
+    let rejected = failed.len() as u64;
+    let Some(Item { status, .. }) = failed.first() else {
+        return Verdict::Delivered { rejected, message };
+    };
+    // "The result of each operation in the bulk request, in the order they were submitted."
+    let taken = items.iter().take_while(|item| !is_rejected(item)).count();
+    let refused = items.iter().skip(taken).take_while(is_rejected).count();
+    let (taken, refused, items) = (taken as u64, refused as u64, items.len() as u64);
+    Verdict::Sifted { taken, refused, rejected, items, status: *status, message }
 }
 
 /// What Loki says of single lines that it refused, in `pkg/validation/validate.go` and `pkg/chunkenc/interface.go`, in
@@ -226,7 +232,17 @@ mod tests {
         let bulk = |statuses: &[u16]| of(Protocol::Elasticsearch, 200, &items(statuses));
         let taken = r#"{"errors":false,"items":[{"create":{"status":201}}]}"#;
         assert_eq!(of(Protocol::Elasticsearch, 200, taken), delivered(0, ""));
-        assert_eq!(bulk(&[201, 400, 201, 400]), delivered(2, "t: r 400"));
+        let sifted = |taken, refused, rejected, items| Verdict::Sifted {
+            taken,
+            refused,
+            rejected,
+            items,
+            status: 400,
+            message: Some("t: r 400".to_owned()),
+        };
+        assert_eq!(bulk(&[201, 400, 201, 400]), sifted(1, 1, 2, 4));
+        assert_eq!(bulk(&[409, 201, 400]), sifted(2, 1, 1, 3));
+        assert_eq!(bulk(&[400, 400, 409, 400]), sifted(0, 2, 3, 4), "a run, up to what is there");
         assert_eq!(bulk(&[201, 409]), delivered(0, ""), "a conflict is the record itself");
         let retry = Verdict::Retry { cause: Cause::Status(429), after: None };
         assert_eq!(bulk(&[201, 400, 429, 409]), retry, "what is refused is refused again");
@@ -326,7 +342,7 @@ mod tests {
             let reply = Reply { status, headers: &headers, body: &body, end, gzip: true, now_unix: Duration::ZERO };
             match judge(protocol, &reply) {
                 Verdict::Refused { .. } | Verdict::GzipRefused => prop_assert!((400..500).contains(&status)),
-                Verdict::Delivered { .. } => prop_assert!(is_success(status) || (protocol, status) == (Protocol::Loki, 400)),
+                Verdict::Delivered { .. } | Verdict::Sifted { .. } => prop_assert!(is_success(status) || (protocol, status) == (Protocol::Loki, 400)),
                 _ => {}
             }
         }

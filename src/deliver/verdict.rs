@@ -19,6 +19,21 @@ pub enum Verdict {
         /// The backend's words, on one line; also a warning without any rejected record.
         message: Option<String>,
     },
+    /// As [`Verdict::Delivered`], and the answer says which records were rejected, at least one.
+    Sifted {
+        /// Records at the front that the backend has.
+        taken: u64,
+        /// The records after those, up to the next that it has, which it will not keep.
+        refused: u64,
+        /// All records it will not keep.
+        rejected: u64,
+        /// All records the answer speaks of, in the order of the request.
+        items: u64,
+        /// The status of the first rejected one.
+        status: u16,
+        /// The backend's words about it, on one line.
+        message: Option<String>,
+    },
     /// Not now. The data is fine and goes again.
     Retry {
         /// What happened.

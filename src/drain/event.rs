@@ -133,6 +133,11 @@ pub enum Outcome {
     Denied,
     /// 400 and other refusals of the content.
     Refused,
+    /// Of several records, the answer refuses the first so many, and says so of them alone. Nothing was marked.
+    FirstRefused {
+        /// How many; they may be more than the head has.
+        records: u64,
+    },
     /// 415 to a compressed request.
     GzipRefused,
     /// No request was made: the queue had changed, or its content could not be read.
@@ -148,7 +153,7 @@ impl Outcome {
             Self::TooLarge => "too_large",
             Self::ServerError { .. } => "server_error",
             Self::Denied => "denied",
-            Self::Refused => "refused",
+            Self::Refused | Self::FirstRefused { .. } => "refused",
             Self::GzipRefused => "gzip_refused",
             Self::NotSent => "not_sent",
         }

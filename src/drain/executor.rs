@@ -20,6 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::xxh3_128;
 
+/// The status of an answer that takes a request and rejects what is in it.
+const TAKEN: u16 = 200;
+
 /// A request that has ended.
 #[derive(Debug)]
 pub struct Landed {
@@ -118,6 +121,7 @@ impl Executor {
             signal,
             portion,
             encoding: if gzip { Encoding::Gzip } else { Encoding::Identity },
+            appeals: self.fallback.is_some(),
         };
         let landed = self.landed.clone();
         let courier = self.courier;
@@ -188,6 +192,8 @@ struct Flight {
     signal: Signal,
     portion: Portion,
     encoding: Encoding,
+    /// There is a fallback for what the backend refuses.
+    appeals: bool,
 }
 
 impl Flight {
@@ -219,11 +225,17 @@ impl Flight {
             // are none where bytes are.
             sent.wire_bytes = sent.wire_bytes.max(way.egress_bytes().saturating_sub(before));
         }
+        let verdict = match self.sifted(way, &mut sent, reports, verdict) {
+            Ok((fate, outcome, verdict)) => {
+                return Some((sent, outcome, Some(verdict), self.land(fate).await?));
+            }
+            Err(verdict) => verdict,
+        };
         let outcome = outcome(&verdict);
         let fate = match &verdict {
             // Marked by the settlement that follows.
             _ if self.portion == Portion::Alibi => Fate::Kept,
-            Verdict::Delivered { rejected, .. } => {
+            Verdict::Delivered { rejected, .. } | Verdict::Sifted { rejected, .. } => {
                 let rejected = *rejected;
                 match way {
                     Way::Primary(..) => Fate::Delivered { to, records, reports, rejected },
@@ -234,6 +246,41 @@ impl Flight {
         };
         let left = self.land(fate).await?;
         Some((sent, outcome, Some(verdict), left))
+    }
+
+    /// What an answer means that names the records it refuses, where these are to go to the fallback. Those before them are
+    /// done; then they are the first of the next request, which is all that is said of it. What was taken behind them
+    /// goes again: who names records knows them again too. An answer that rejects as many as were sent names them all.
+    fn sifted(
+        &self,
+        way: &Way,
+        sent: &mut Sent,
+        reports: u64,
+        verdict: Verdict,
+    ) -> Result<(Fate, Outcome, Verdict), Verdict> {
+        if !self.appeals || !matches!(way, Way::Primary(..)) {
+            return Err(verdict);
+        }
+        let all = sent.records;
+        let verdict = match verdict {
+            // Reports of ours alone are no loss.
+            Verdict::Delivered { rejected, message } if rejected >= all && reports < all => {
+                Verdict::Sifted { taken: 0, refused: all, rejected, items: all, status: TAKEN, message }
+            }
+            other => other,
+        };
+        match verdict {
+            Verdict::Sifted { taken, refused, items, status, message, .. } if items == all => {
+                if taken > 0 {
+                    sent.records = taken;
+                    let fate = Fate::Settled { head: sent.head, refused: 0, delivered: taken };
+                    return Ok((fate, Outcome::Delivered, Verdict::Delivered { rejected: 0, message: None }));
+                }
+                let outcome = Outcome::FirstRefused { records: refused };
+                Ok((Fate::Kept, outcome, Verdict::Refused { status, message: message.unwrap_or_default() }))
+            }
+            other => Err(other),
+        }
     }
 
     async fn assemble(&self) -> Option<Option<Request>> {
@@ -288,7 +335,7 @@ impl Flight {
 
 fn outcome(verdict: &Verdict) -> Outcome {
     match verdict {
-        Verdict::Delivered { .. } => Outcome::Delivered,
+        Verdict::Delivered { .. } | Verdict::Sifted { .. } => Outcome::Delivered,
         Verdict::Retry { cause, after } => {
             Outcome::Retry { after: *after, fate_unknown: cause.fate_unknown() }
         }

@@ -19,6 +19,10 @@ const LIMIT_MIN_BYTES: u64 = 4 << 10;
 /// takes some 20 (2^8 blocks, 2^12 records): a backend that refuses everything is broken, not the data.
 const REFUSALS_BEFORE_PACING: u32 = 32;
 
+/// After an answer that refuses some records by name the next request is so much smaller. What it takes in between doubles
+/// the request again, so that less than four would leave it as large as it is.
+const SIFTED_SHRINKS_BY: u64 = 4;
+
 /// A request under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flight {
@@ -312,6 +316,24 @@ impl Lane {
     pub(super) fn refused(&mut self, now: Time, sent: &Sent, alibi: bool, random: f64) {
         let settlement = self.isolation.refused(sent, alibi);
         self.want(settlement);
+        self.paced_refusal(now, random);
+    }
+
+    /// The first records of the head are refused for good, and the answer names them: there is nothing to search for. What
+    /// follows goes in smaller pieces, for all of it goes again for each run of such records.
+    pub(super) fn first_refused(&mut self, now: Time, sent: &Sent, records: u64, random: f64) {
+        self.isolation.reset();
+        let head = self.level.head.filter(|head| head.sequence == sent.head);
+        self.want(head.map(|head| Settlement {
+            head: head.sequence,
+            refused: records.min(head.records),
+            delivered: 0,
+        }));
+        if sent.blocks > 1 {
+            self.limit_blocks = Some((sent.blocks / SIFTED_SHRINKS_BY).max(1));
+        } else if records < sent.records {
+            self.limit_records = Some((sent.records / SIFTED_SHRINKS_BY).max(1));
+        }
         self.paced_refusal(now, random);
     }
 

@@ -20,6 +20,8 @@ use crate::Signal;
 use crate::observe::{Metric, Span};
 use crate::record::{Field, LogRecord, Resource, Value};
 
+#[cfg(feature = "tool")]
+pub mod decoded;
 mod metric;
 pub mod received;
 mod span;

@@ -303,8 +303,9 @@ impl Intake {
                 // It judged content, so it works; and what it refused may be all there was to send.
                 patron.takes = true;
                 if queue.oldest(signal).is_some_and(|oldest| oldest.seq.0 == head) {
-                    patron.delivered += delivered;
-                    queue.settle(signal, refused, delivered);
+                    patron.delivered += queue.settle(signal, refused, delivered);
+                } else {
+                    queue.keep(signal);
                 }
             }
         }

@@ -331,8 +331,9 @@ impl Queue {
     }
 
     /// Gives up the first `refused` records of `signal` that are not done, and notes that the `delivered` ones
-    /// after those have arrived, in one step. If an alibi was sent, it is the one that has, and no other in its place.
-    pub fn settle(&mut self, signal: Signal, refused: u64, delivered: u64) {
+    /// after those have arrived, in one step. If an alibi was sent, it is the one that has, and no other in its place. Gives
+    /// the number of the user's records among these.
+    pub fn settle(&mut self, signal: Signal, refused: u64, delivered: u64) -> u64 {
         let refused_to = self.mark_after(signal, refused);
         let alibi = self.lanes.get_mut(signal).alibi.take();
         let delivered =
@@ -345,6 +346,7 @@ impl Queue {
         self.unreport_until(signal, refused_to);
         self.keep(signal);
         self.advance(signal, to);
+        arrived
     }
 
     /// Whether the first record of `signal` after `mark` is record `place` of block `seq`.

@@ -9,9 +9,10 @@ pub const USAGE: &str = "\
 outlast-tool inspect DIR [--blocks]
     What is in a queue's directory, which may be in use. Nothing is changed.
 
-outlast-tool replay DIR | s3://BUCKET/PREFIX [options]
-    Sends what waits in a queue's directory, or what the fallback wrote into a bucket, to the
-    destination that the variables OUTLAST_ENDPOINT, OUTLAST_PROTOCOL, OUTLAST_HEADERS and so on name.
+outlast-tool replay DIR | s3://BUCKET/PREFIX | FILE [options]
+    Sends what waits in a queue's directory, what the fallback wrote into a bucket, or what it wrote to
+    stdout (as CloudWatch Logs gave it back, in a file), to the destination that the variables OUTLAST_ENDPOINT, OUTLAST_PROTOCOL, OUTLAST_HEADERS and so on name.
+    What was kept for otlp or otlp-json is converted, if that is another protocol.
     The source is not changed. Run again, it goes on where it was.
 
     --since TIME, --until TIME   what was received then, as 2026-05-01T12:00:00Z

@@ -1,23 +1,21 @@
-//! Sending what was rescued: a queue's directory, or objects of the fallback.
+//! Sending what was rescued: what there is, and a queue's directory.
 
-use std::io::Read;
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
-
-use super::content::Content;
+use super::convert::Conversion;
+use super::objects::{self, converted};
 use super::options::Options;
 use super::progress::{Bar, Progress};
 use super::sender::{Judged, Sender};
 use crate::config::{self, Fallback};
 use crate::deliver::Aws;
-use crate::deliver::fallback::{ENDPOINT_VARIABLE, Listed, Parcel, S3};
+use crate::deliver::fallback::{ENDPOINT_VARIABLE, S3};
 use crate::encode::Protocol;
 use crate::queue::{
-    Encoding, Limits, Mark, Overflow, Queue, ReadOnlyDisk, Reason, Request, Standing, gzip, survey,
+    Encoding, Limits, Mark, Overflow, Queue, ReadOnlyDisk, Reason, Request, Standing, survey,
 };
-use crate::{Signal, logging};
+use crate::{PerSignal, Signal, logging};
 
 /// A queue that is only read never has to make room.
 const LIMITS_BYTES: u64 = u64::MAX / 2;
@@ -35,10 +33,13 @@ pub(super) async fn run(options: &Options) -> Result<(), String> {
         let aws = aws.map_err(|error| error.to_string())?;
         let ca_file = loaded.config.ca_file.clone();
         let s3 = S3::new(aws, &bucket, &prefix, loaded.config.timeout, ca_file).map_err(|e| e.to_string())?;
-        objects(options, &s3, &mut sender).await
+        objects::of_bucket(options, &s3, &mut sender).await
+    } else if Path::new(&options.source).is_file() {
+        objects::of_lines(options, &mut sender).await
     } else {
         directory(options, &mut sender).await
     };
+    sender.tell_left_out();
     let totals = sender.totals;
     println!(
         "{} records sent in {} requests ({} bytes), {} refused, {} left out",
@@ -68,10 +69,15 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
         .flat_map(|segment| &segment.frames)
         .filter(|frame| frame.standing == Standing::Waits)
         .collect();
-    if let Some(foreign) = waiting.iter().find(|frame| frame.format != sender.protocol().wire().id()) {
-        let name = Protocol::of_id(foreign.format).map_or("an unknown protocol", Protocol::name);
-        return Err(format!("it was stored for {name}: set OUTLAST_PROTOCOL={name}"));
-    }
+    let formats: BTreeSet<u8> = waiting.iter().map(|frame| frame.format).collect();
+    let stored_for = stored_for(&formats, sender.protocol())?;
+    let conversion = Conversion::between(stored_for, sender.protocol())
+        .map_err(|problem| format!("it was stored for another protocol: {problem}"))?;
+    let records_of = |signal| {
+        let of_signal = waiting.iter().filter(|frame| frame.signal == signal);
+        of_signal.map(|frame| u64::from(frame.records)).sum::<u64>()
+    };
+    let waiting_records = PerSignal::from_fn(records_of);
     let identity = options.identity(state.queue_id, sender.destination());
     let mut progress = Progress::open(&options.progress, &identity)?;
     let mut bar = Bar::new(waiting.iter().map(|frame| u64::from(frame.plain_bytes)).sum());
@@ -89,7 +95,12 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
     }
     while queue.count_one() {}
     for signal in Signal::ALL {
-        lane(options, signal, &mut queue, sender, &mut progress, &mut bar).await?;
+        if conversion.as_ref().is_some_and(|conversion| !conversion.takes(signal)) {
+            sender.leaves_out(format!("records of {signal}"), *waiting_records.get(signal));
+            continue;
+        }
+        let way = (signal, stored_for, conversion.as_ref());
+        lane(options, way, &mut queue, sender, &mut progress, &mut bar).await?;
     }
     bar.end();
     let damaged: u64 = Signal::ALL.iter().map(|s| queue.ledger().dropped_for(*s, Reason::Damaged)).sum();
@@ -99,9 +110,22 @@ async fn directory(options: &Options, sender: &mut Sender) -> Result<(), String>
     Ok(())
 }
 
+/// The protocol whose blocks a directory holds.
+fn stored_for(formats: &BTreeSet<u8>, destination: Protocol) -> Result<Protocol, String> {
+    let mut formats = formats.iter();
+    let (first, second) = (formats.next(), formats.next());
+    let Some(first) = first else { return Ok(destination) };
+    if second.is_some() {
+        return Err(
+            "it was stored for several protocols: only the extension itself can sort that out".to_owned()
+        );
+    }
+    Protocol::of_id(*first).ok_or_else(|| "it was stored for a protocol that is not known here".to_owned())
+}
+
 async fn lane(
     options: &Options,
-    signal: Signal,
+    (signal, stored_for, conversion): (Signal, Protocol, Option<&Conversion>),
     queue: &mut Queue,
     sender: &mut Sender,
     progress: &mut Progress,
@@ -113,7 +137,7 @@ async fn lane(
     let mut records_max = u32::MAX;
     // What was left out is noted with what is taken after it.
     let mut unnoted = None;
-    let wire = sender.protocol().wire();
+    let wire = stored_for.wire();
     while let Some(oldest) = queue.oldest(signal) {
         let block = Mark { seq: oldest.seq, records: 0 };
         if !options.is_asked_for(oldest.received) {
@@ -123,7 +147,8 @@ async fn lane(
             continue;
         }
         let done = queue.state().marks.get(signal).records;
-        let encoding = if sender.gzip { Encoding::Gzip } else { Encoding::Identity };
+        let gzip = sender.gzip && conversion.is_none();
+        let encoding = if gzip { Encoding::Gzip } else { Encoding::Identity };
         let request = if records_max < oldest.records {
             queue.assemble_part(signal, wire.as_ref(), encoding, done..done.saturating_add(records_max))
         } else {
@@ -131,7 +156,18 @@ async fn lane(
         };
         // What turned out damaged is given up, and the next is tried.
         let Some(Request { body, to, blocks, records, reports, plain_bytes, .. }) = request else { continue };
-        match sender.send(signal, body, encoding == Encoding::Gzip).await? {
+        if let Some(conversion) = conversion {
+            converted((signal, signal.name()), &body, conversion, sender).await?;
+            unnoted = Some(to);
+            if sender.is_trusted() {
+                progress.note_mark(signal, to)?;
+                unnoted = None;
+            }
+            queue.done(signal, to);
+            bar.advance(plain_bytes, sender.totals.records);
+            continue;
+        }
+        match sender.send(signal, body, gzip).await? {
             Judged::Taken(rejected) => {
                 sender.totals.records += u64::from(records - reports.min(records));
                 sender.totals.refused += rejected;
@@ -157,7 +193,7 @@ async fn lane(
                 queue.keep(signal);
             }
             judged => {
-                sender.leaves_out(signal.name(), &judged)?;
+                sender.gives_up(signal.name(), &judged)?;
                 unnoted = Some(to);
                 if sender.is_trusted() {
                     progress.note_mark(signal, to)?;
@@ -176,115 +212,4 @@ async fn lane(
         return Err(format!("not all of {signal} can be read now"));
     }
     Ok(())
-}
-
-// === Objects
-
-async fn objects(options: &Options, s3: &S3, sender: &mut Sender) -> Result<(), String> {
-    let identity = options.identity(0, sender.destination());
-    let mut progress = Progress::open(&options.progress, &identity)?;
-    let all = s3.list().await.map_err(|error| format!("{}: {error}", options.source))?;
-    if let Some((key, foreign)) = all.iter().find_map(|Listed { key, .. }| {
-        let other = Parcel::protocol_of(key).filter(|protocol| *protocol != sender.protocol())?;
-        asked_for(key, options).map(|_| (key, other.name()))
-    }) {
-        return Err(format!("{key} was written for {foreign}: set OUTLAST_PROTOCOL={foreign}"));
-    }
-    let mut bar = Bar::new(all.iter().map(|object| object.bytes).sum());
-    // What had records left out is noted with what is taken after it.
-    let mut unnoted = Vec::new();
-    for Listed { key, bytes } in all {
-        let Some(signal) = asked_for(&key, options) else {
-            bar.advance(bytes, sender.totals.records);
-            sender.totals.skipped += u64::from(!progress.done.contains(&key));
-            continue;
-        };
-        if !progress.done.contains(&key) {
-            let body = s3.get(&key).await.map_err(|error| format!("{key}: {error}"))?;
-            object(signal, &key, body, sender).await?;
-            unnoted.push(key);
-            if sender.is_trusted() {
-                unnoted.drain(..).try_for_each(|key| progress.note_object(&key))?;
-            }
-        }
-        bar.advance(bytes, sender.totals.records);
-    }
-    if !unnoted.is_empty() {
-        sender.takes_anything()?;
-        unnoted.iter().try_for_each(|key| progress.note_object(key))?;
-    }
-    bar.end();
-    Ok(())
-}
-
-/// The signal of an object that is one of ours and asked for.
-fn asked_for(key: &str, options: &Options) -> Option<Signal> {
-    let mut path = key.rsplit('/');
-    let name = path.next()?;
-    let function = path.nth(4)?;
-    let signal = Signal::ALL.into_iter().find(|signal| name.split('-').next() == Some(signal.name()))?;
-    let received = u64::try_from(Parcel::received_of(key)?.as_nanos()).ok()?;
-    let of_function = options.function.as_deref().is_none_or(|wanted| wanted == function);
-    (of_function && options.is_asked_for(received)).then_some(signal)
-}
-
-async fn object(signal: Signal, key: &str, body: Vec<u8>, sender: &mut Sender) -> Result<(), String> {
-    let plain = inflated(&body).map_err(|error| format!("{key}: {error}"))?;
-    let content = Content::read(signal, &plain, sender.protocol())
-        .ok_or_else(|| format!("{key} is not what OUTLAST_PROTOCOL={} sends", sender.protocol().name()))?;
-    // As it is: the same bytes have the same key.
-    let whole = if sender.gzip { body } else { plain.clone() };
-    let all = 0..content.records();
-    let mut ranges = Vec::new();
-    match sender.send(signal, whole, sender.gzip).await? {
-        Judged::Taken(rejected) => {
-            sender.totals.records += all.len() as u64;
-            sender.totals.refused += rejected;
-            return Ok(());
-        }
-        Judged::NoGzip => {
-            sender.gzip = false;
-            ranges.push(all);
-        }
-        judged => narrow(key, all, &judged, &mut ranges, sender)?,
-    }
-    // Halves, in order, down to the records that are not taken.
-    while let Some(range) = ranges.pop() {
-        let part = content.part(range.clone());
-        let body = if sender.gzip { gzip(&part).map_err(|error| error.to_string())? } else { part };
-        match sender.send(signal, body, sender.gzip).await? {
-            Judged::Taken(rejected) => {
-                sender.totals.records += range.len() as u64;
-                sender.totals.refused += rejected;
-            }
-            Judged::NoGzip => {
-                sender.gzip = false;
-                ranges.push(range);
-            }
-            judged => narrow(key, range, &judged, &mut ranges, sender)?,
-        }
-    }
-    Ok(())
-}
-
-/// Halves what was not taken, and leaves out what cannot be halved.
-fn narrow(
-    key: &str,
-    range: Range<usize>,
-    judged: &Judged,
-    ranges: &mut Vec<Range<usize>>,
-    sender: &mut Sender,
-) -> Result<(), String> {
-    if range.len() > 1 {
-        let middle = range.start + range.len() / 2;
-        ranges.extend([middle..range.end, range.start..middle]);
-        return Ok(());
-    }
-    sender.leaves_out(key, judged)
-}
-
-fn inflated(body: &[u8]) -> Result<Vec<u8>, String> {
-    let mut plain = Vec::new();
-    MultiGzDecoder::new(body).read_to_end(&mut plain).map_err(|error| format!("is not gzip: {error}"))?;
-    Ok(plain)
 }

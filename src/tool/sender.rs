@@ -1,5 +1,6 @@
 //! One destination, and the patience of a replay with it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub(super) struct Sender {
     pub(super) gzip: bool,
     bytes_per_second: Option<u64>,
     pub(super) totals: Totals,
+    /// What the destination has no place for, and how many.
+    left_out: BTreeMap<String, u64>,
     /// Records that were answered 500 since the last request that was taken.
     suspects: u32,
     /// Something was taken.
@@ -78,6 +81,7 @@ impl Sender {
             bytes_per_second: bytes_per_second.or(config.rate_limit),
             config: config.clone(),
             totals: Totals::default(),
+            left_out: BTreeMap::new(),
             suspects: 0,
             took: false,
         }
@@ -91,7 +95,7 @@ impl Sender {
     ///
     /// # Errors
     /// If the destination seems to be at fault.
-    pub(super) fn leaves_out(&mut self, source: &str, judged: &Judged) -> Result<(), String> {
+    pub(super) fn gives_up(&mut self, source: &str, judged: &Judged) -> Result<(), String> {
         if *judged == Judged::Breaks {
             self.suspects += 1;
             if self.suspects >= SUSPECTS_MAX {
@@ -103,6 +107,21 @@ impl Sender {
         eprintln!("a record of {source} is refused: {judged:?}");
         self.totals.refused += 1;
         Ok(())
+    }
+
+    /// The destination has no place for so many of these.
+    pub(super) fn leaves_out(&mut self, what: String, count: u64) {
+        if count > 0 {
+            *self.left_out.entry(what).or_default() += count;
+            self.totals.skipped += count;
+        }
+    }
+
+    /// Says what the destination has no place for.
+    pub(super) fn tell_left_out(&self) {
+        for (what, count) in &self.left_out {
+            eprintln!("{count} {what} left out: {} has no place for them", self.protocol().name());
+        }
     }
 
     /// Whether what was left out was so for good: something else was taken after each 500.
@@ -158,7 +177,7 @@ impl Sender {
             self.totals.requests += 1;
             self.pace(body.len()).await;
             let (told, after) = match verdict {
-                Some(Verdict::Delivered { rejected, .. }) => {
+                Some(Verdict::Delivered { rejected, .. } | Verdict::Sifted { rejected, .. }) => {
                     (self.suspects, self.took) = (0, true);
                     return Ok(Judged::Taken(rejected));
                 }

@@ -454,6 +454,80 @@ async fn a_record_that_the_backend_refuses_is_handed_over_and_not_reported() {
     assert_eq!((world.reported(), lines_with(&lambda, "given up")), (0, 0));
 }
 
+/// Items of a bulk request that the answer refuses: they go there, in order, and nothing else does.
+#[tokio::test]
+async fn items_that_the_backend_refuses_are_handed_over_and_not_reported() {
+    let world = World::speaking(Dialect::Elasticsearch).await;
+    let second = Backend::builder().dialect(Dialect::Elasticsearch).start().unwrap();
+    let builder = with_second(world.lambda(), &second)
+        .env("OUTLAST_FALLBACK_HEADERS", Dialect::Elasticsearch.headers().unwrap());
+    let lambda = builder.start().await.unwrap();
+    world.backend.behave(Behaviour::status(503));
+    for _ in 0..3 {
+        invoke(&lambda, Invocation::new().logs(10).line("poison a").line("poison b").logs(10)).await;
+    }
+    invoke(&lambda, Invocation::new().line("poison c").logs(5).line("poison d")).await;
+    within("the delivery", lambda.settled()).await;
+    world.backend.behave(Behaviour::items(400, |record| record.text.starts_with("poison")));
+    eventually("the last of them", || second.records().len() == 8).await;
+    leave(&lambda).await;
+    let poison = ["a", "b", "a", "b", "a", "b", "c", "d"].map(|which| format!("poison {which}"));
+    assert_eq!(second.texts(), poison);
+    let (got, repeated) = delivered(&world.backend);
+    let mut expected = acknowledged(&[&lambda]);
+    expected.retain(|told| !told.body.as_str().is_some_and(|text| text.starts_with("poison")));
+    assert!(got == expected, "{} records instead of {}", got.len(), expected.len());
+    assert_eq!((repeated, world.reported()), (0, 0));
+    let Counts { delivered, handed, left, dropped, .. } = counts(&lambda);
+    assert_eq!(
+        (delivered, handed, left, dropped),
+        (expected.len() as u64, 8, 0, 0),
+        "{:#?}",
+        output(&lambda)
+    );
+    world.backend.received(|received| assert_eq!(received.defects(), Vec::<&str>::new()));
+}
+
+/// A partial success that rejects as many as were sent says which they are: all.
+#[tokio::test]
+async fn what_a_partial_success_rejects_as_a_whole_is_handed_over() {
+    let (world, second) = (World::new().await, Backend::start().await.unwrap());
+    world.backend.behave(Behaviour::partial(1_000_000, "too old for us"));
+    let lambda = with_second(world.lambda(), &second).env("OUTLAST_SIGNALS", "logs").start().await.unwrap();
+    for _ in 0..3 {
+        invoke(&lambda, Invocation::new().logs(20)).await;
+    }
+    within("the delivery", lambda.settled()).await;
+    eventually("all of it", || told(&second.records()).len() >= acknowledged(&[&lambda]).len()).await;
+    world.backend.recover().await.unwrap();
+    invoke(&lambda, Invocation::new().line("after")).await;
+    world.wait_for(|received| received.texts().contains(&"after")).await;
+    leave(&lambda).await;
+    let Counts { received, delivered, handed, left, dropped } = counts(&lambda);
+    assert_eq!((delivered + handed, left, dropped), (received, 0, 0), "{:#?}", output(&lambda));
+    assert!(handed >= 60 && delivered >= 1, "{:#?}", output(&lambda));
+    assert_eq!(world.reported(), 0);
+}
+
+/// The same where the fallback takes none of them, and where there is none.
+#[tokio::test]
+async fn items_that_nobody_takes_are_dropped_and_reported() {
+    for (with_fallback, reason) in [(true, "refused"), (false, "rejected")] {
+        let world = World::speaking(Dialect::Elasticsearch).await;
+        let second = Backend::builder().dialect(Dialect::Elasticsearch).start().unwrap();
+        second.behave(Behaviour::status(400));
+        let builder = if with_fallback { with_second(world.lambda(), &second) } else { world.lambda() };
+        let lambda = builder.start().await.unwrap();
+        world.backend.behave(Behaviour::items(400, |record| record.text == "poison"));
+        invoke(&lambda, Invocation::new().logs(10).line("poison").line("poison").logs(10)).await;
+        world.wait_for(|received| received.records().iter().any(is_report)).await;
+        leave(&lambda).await;
+        let reported = (world.reported_for(reason), world.reported());
+        assert_eq!(reported, (2, 2), "{:#?}", output(&lambda));
+        assert_eq!(lines_with(&lambda, "0 left on disk, 2 dropped"), 1, "{:#?}", output(&lambda));
+    }
+}
+
 #[tokio::test]
 async fn a_record_that_the_fallback_refuses_too_is_dropped_and_reported() {
     let (world, second) = (World::new().await, Backend::start().await.unwrap());

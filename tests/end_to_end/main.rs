@@ -9,6 +9,7 @@
 
 mod account;
 mod answers;
+mod clients;
 mod clock;
 mod cost;
 mod deliveries;
@@ -43,6 +44,7 @@ mod sdks;
 mod secrets;
 mod shutdown;
 mod signals;
+mod stores;
 mod support;
 mod tls;
 mod versions;

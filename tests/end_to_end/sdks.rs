@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// The directory of a part that `tests/parts/get.sh` installs, once it is complete.
-fn part(name: &str, directory: &str, test: &str) -> Option<PathBuf> {
+pub(crate) fn part(name: &str, directory: &str, test: &str) -> Option<PathBuf> {
     let parts = env::var_os("PARTS_DIR").map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache/outlast-parts"),
         PathBuf::from,

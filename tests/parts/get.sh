@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Installs software that tests run against and that is not part of this repository, by package name, into
 # ${PARTS_DIR:-$HOME/.cache/outlast-parts}, and prints where it is. What is there already is left alone.
-# usage: get.sh rie | rotel | moto | otel-python | otel-node
+# usage: get.sh rie | rotel | moto | otel-python | otel-node | elasticsearch | victoria-metrics
 #   rie          AWS Lambda Runtime Interface Emulator, out of the Python package aws-sam-cli
 #   rotel        an OpenTelemetry collector
 #   moto         a stand-in for services of AWS, S3 and IAM among them
 #   otel-python  the OpenTelemetry SDK for Python with its OTLP/HTTP exporters
 #   otel-node    the OpenTelemetry SDK for Node.js with its OTLP/HTTP exporters; needs npm
+#   elasticsearch
+#                Elastic's client for Python
+#   victoria-metrics
+#                a store of metrics, out of Debian's unstable distribution; needs Debian
 set -euo pipefail
 parts=${PARTS_DIR:-$HOME/.cache/outlast-parts}
 mkdir -p "$parts"
@@ -62,11 +66,38 @@ PY
 rotel) venv rotel rotel ;;
 moto) venv moto 'moto[server]' boto3 ;;
 otel-python) venv otel-python opentelemetry-sdk opentelemetry-exporter-otlp-proto-http ;;
+elasticsearch) venv elasticsearch elasticsearch ;;
+victoria-metrics)
+  program=$parts/victoria-metrics/usr/bin/victoria-metrics
+  if [ ! -x "$program" ]; then
+    # Lists and archives of their own: the machine's packages are not touched.
+    apt=$(mktemp -d)
+    trap 'rm -rf "$apt"' EXIT
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+    # From where this machine has its packages; the variable is apt's.
+    # shellcheck disable=SC2016
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | awk '/\/debian\/$/ && !found++')
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$apt/sources.list"
+    cd "$apt"
+    options=(-qq -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
+      -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none
+      -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
+    apt-get "${options[@]}" update >&2
+    apt-get "${options[@]}" download victoria-metrics >&2
+    dpkg -x victoria-metrics_*.deb unpacked
+    # It is built for another distribution's libraries: it must run here.
+    unpacked/usr/bin/victoria-metrics -version >&2
+    mkdir -p "$parts/victoria-metrics/usr/bin"
+    mv unpacked/usr/bin/victoria-metrics "$program.part"
+    mv "$program.part" "$program" # a name that exists is a file that is whole
+  fi
+  echo "$parts/victoria-metrics"
+  ;;
 otel-node)
   node otel-node @opentelemetry/sdk-node @opentelemetry/exporter-trace-otlp-proto @opentelemetry/exporter-trace-otlp-http
   ;;
 *)
-  sed -n '4,9s/^# //p' "$0"
+  sed -n '4,13s/^# //p' "$0"
   exit 2
   ;;
 esac

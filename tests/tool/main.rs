@@ -322,6 +322,186 @@ async fn what_a_bucket_holds_for_another_protocol_is_named_and_nothing_is_sent()
     assert_eq!(destination.requests().len(), 0);
 }
 
+// === Another protocol than it was kept for
+
+/// A replay of a directory, or of a bucket, to a destination that speaks `dialect`.
+async fn replayed_to(
+    dialect: Dialect,
+    source: &Source,
+    behaviour: Behaviour,
+) -> (Backend, bool, String, String) {
+    let destination = Backend::builder().dialect(dialect).start().unwrap();
+    destination.behave(behaviour);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut command = tool_speaking(dialect, &destination, elsewhere.path());
+    command.arg("replay");
+    match source {
+        Source::Bucket(bucket) => reading(&mut command, bucket).arg(BUCKET),
+        Source::Directory(world) => command.arg(world.queue()),
+    };
+    let (ok, told, problems) = run(&mut command).await;
+    destination.received(|received| assert_eq!(received.defects(), Vec::<&str>::new(), "{dialect:?}"));
+    (destination, ok, told, problems)
+}
+
+/// Where something was kept.
+enum Source {
+    Bucket(Bucket),
+    Directory(World),
+}
+
+/// What an environment left in a directory, and what one handed to a bucket.
+async fn kept_for(
+    dialect: Dialect,
+    signals: &str,
+    invocations: usize,
+    lines: usize,
+) -> Vec<(Source, Sandbox)> {
+    let mut kept = Vec::new();
+    for is_bucket in [false, true] {
+        let world =
+            if dialect == Dialect::Otlp { World::new().await } else { World::speaking(dialect).await };
+        let bucket = Bucket::start().await.unwrap();
+        world.backend.set_door(Door::Refused).await.unwrap();
+        let mut builder = world.lambda().env("OUTLAST_SIGNALS", signals).env("OUTLAST_SELF_METRICS", "off");
+        if is_bucket {
+            builder = with_bucket(builder, &bucket);
+        }
+        let lambda = builder.start().await.unwrap();
+        for _ in 0..invocations {
+            invoke(&lambda, Invocation::new().logs(lines)).await;
+        }
+        within("deliveries", lambda.settled()).await;
+        if is_bucket {
+            leave(&lambda).await;
+            kept.push((Source::Bucket(bucket), lambda));
+        } else {
+            lambda.kill().await;
+            kept.push((Source::Directory(world), lambda));
+        }
+    }
+    kept
+}
+
+#[tokio::test]
+async fn what_was_kept_for_otlp_is_replayed_to_every_other_destination() {
+    for from in [Dialect::Otlp, Dialect::OtlpJson] {
+        for (source, lambda) in kept_for(from, "logs", 4, 40).await {
+            for to in Dialect::ALL.into_iter().filter(|to| *to != from) {
+                for limit in [usize::MAX, 6_000] {
+                    let behaviour = Behaviour::too_large_above_plain(limit);
+                    let (destination, ok, told, problems) = replayed_to(to, &source, behaviour).await;
+                    assert!(ok, "{from:?} {to:?}: {told} {problems}");
+                    assert_each_once(&destination.records(), &lambda);
+                    let lines = lambda.acknowledged_lines();
+                    assert_eq!(destination.missing(&lines), Vec::<String>::new());
+                    assert_eq!(destination.misordered(&lines), Vec::<String>::new());
+                }
+            }
+        }
+    }
+}
+
+/// Limits of a destination that no 413 would teach, metrics beside logs, and a record that is not wanted.
+#[tokio::test]
+async fn what_is_converted_keeps_to_the_limits_of_its_destination() {
+    for (source, lambda) in kept_for(Dialect::Otlp, "logs,metrics", 3, 700).await {
+        let (destination, ok, told, problems) =
+            replayed_to(Dialect::Datadog, &source, Behaviour::healthy()).await;
+        assert!(ok, "{told} {problems}");
+        assert_each_once(&destination.records(), &lambda);
+        let logs = destination.requests().into_iter().filter(|request| request.path == "/api/v2/logs");
+        assert!(logs.map(|request| request.records).max().unwrap() <= 1_000);
+        let count = |records: &[Record], name: &str| {
+            let of_name =
+                records.iter().filter(|record| record.signal == Signal::Metrics && record.text == name);
+            of_name.map(|record| record.body["value"].as_f64().unwrap()).sum::<f64>()
+        };
+        assert!(count(&destination.records(), "faas.invocations") >= 1.0);
+        let poisoned = |record: &Record| record.uid.as_deref().is_some_and(|uid| uid.ends_with("-5"));
+        let (destination, ok, told, problems) =
+            replayed_to(Dialect::NewRelic, &source, Behaviour::poisoned_by(poisoned)).await;
+        let refused = problems.matches("is refused").count();
+        assert!(!ok && refused > 0 && told.contains(&format!("{refused} refused")), "{told} {problems}");
+        assert_eq!(uids(&destination.records()).len() + refused, lambda.acknowledged_count());
+        assert!((count(&destination.records(), "faas.invocations") - 3.0).abs() < 1e-9);
+    }
+}
+
+#[tokio::test]
+async fn signals_that_a_destination_does_not_take_are_told_and_the_others_go() {
+    for (source, lambda) in kept_for(Dialect::Otlp, "logs,metrics,traces", 2, 10).await {
+        let (destination, ok, told, problems) =
+            replayed_to(Dialect::Loki, &source, Behaviour::healthy()).await;
+        assert!(ok, "{told} {problems}");
+        assert_each_once(&destination.records(), &lambda);
+        for signal in ["metrics", "traces"] {
+            let line = format!("of {signal} left out: loki has no place for them");
+            assert!(problems.contains(&line), "{problems}");
+        }
+        assert!(!told.contains(" 0 left out"), "{told}");
+        let (destination, ok, told, problems) =
+            replayed_to(Dialect::OtlpJson, &source, Behaviour::healthy()).await;
+        assert!(ok && told.contains(" 0 left out"), "{told} {problems}");
+        for signal in Signal::ALL {
+            assert!(destination.received(|received| received.count(signal)) > 0, "{signal:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_kept_for_a_protocol_that_leaves_things_out_is_not_converted() {
+    for (source, _) in kept_for(Dialect::Loki, "logs", 1, 5).await {
+        let (destination, ok, _, problems) =
+            replayed_to(Dialect::Elasticsearch, &source, Behaviour::healthy()).await;
+        assert!(!ok && problems.contains("set OUTLAST_PROTOCOL=loki"), "{problems}");
+        assert_eq!(destination.requests().len(), 0);
+    }
+}
+
+/// Lines of stdout as CloudWatch Logs gives them back, among others.
+#[tokio::test]
+async fn what_the_fallback_wrote_to_stdout_is_replayed() {
+    for (from, to) in [
+        (Dialect::Otlp, Dialect::Otlp),
+        (Dialect::Loki, Dialect::Loki),
+        (Dialect::Otlp, Dialect::Elasticsearch),
+    ] {
+        let world = if from == Dialect::Otlp { World::new().await } else { World::speaking(from).await };
+        world.backend.set_door(Door::Refused).await.unwrap();
+        let builder = world.lambda().env("OUTLAST_SIGNALS", "logs").env("OUTLAST_FALLBACK", "stdout");
+        let lambda = lost(builder, 3).await;
+        assert_eq!(left_on_disk(&lambda), 0);
+        let lines = lambda.extension_output().into_iter().filter(|line| !line.stderr);
+        let around: Vec<String> = lines.map(|line| format!("2026-05-01T10:15:30Z {}", line.text)).collect();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let file = elsewhere.path().join("lines.txt");
+        std::fs::write(&file, format!("START\n{}\nEND\n", around.join("\t"))).unwrap();
+        let destination = Backend::builder().dialect(to).start().unwrap();
+        let replay = || {
+            let mut command = tool_speaking(to, &destination, elsewhere.path());
+            command.arg("replay").arg(&file);
+            command
+        };
+        let (ok, told, problems) = run(&mut replay()).await;
+        assert!(ok, "{from:?} {to:?}: {told} {problems}");
+        assert_each_once(&destination.records(), &lambda);
+        let requests = destination.requests().len();
+        let (ok, told, problems) = run(&mut replay()).await;
+        assert!(ok && told.starts_with("0 records"), "{told} {problems}");
+        assert_eq!(destination.requests().len(), requests, "nothing goes twice");
+        if from == Dialect::Loki {
+            let mut wrong = tool_speaking(Dialect::Ndjson, &destination, elsewhere.path());
+            let (ok, _, problems) = run(wrong.args(["replay", "--progress", "wrong"]).arg(&file)).await;
+            assert!(!ok && problems.contains("set OUTLAST_PROTOCOL"), "{problems}");
+        }
+        // A body that is not whole is told.
+        std::fs::write(&file, r#"{"outlast.fallback":1,"id":"a""#).unwrap();
+        let (ok, _, problems) = run(replay().args(["--progress", "cut"])).await;
+        assert!(!ok && problems.contains("1 lines or bodies are not whole"), "{problems}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_bucket_got_at_another_time_is_left_out() {
     let bucket = Bucket::start().await.unwrap();

@@ -180,7 +180,11 @@ impl Policy {
                 None
             }
             // What it refuses now it refuses again.
-            Outcome::TooLarge | Outcome::Denied | Outcome::Refused | Outcome::GzipRefused => Some(denied),
+            Outcome::TooLarge
+            | Outcome::Denied
+            | Outcome::Refused
+            | Outcome::FirstRefused { .. }
+            | Outcome::GzipRefused => Some(denied),
         };
         if let Some(bounds) = failure {
             standby.failed(now, flight.started, bounds, random);

@@ -50,7 +50,12 @@ impl Policy {
                 self.answered(now, signal);
                 self.lane(signal).too_large(now, sent, alibi, random);
             }
-            Outcome::Refused => {
+            // The case against a single record goes on, however it is named.
+            Outcome::FirstRefused { records } if !alibi && sent.records > 1 => {
+                self.answered(now, signal);
+                self.lane(signal).first_refused(now, sent, records, random);
+            }
+            Outcome::Refused | Outcome::FirstRefused { .. } => {
                 self.answered(now, signal);
                 self.lane(signal).refused(now, sent, alibi, random);
             }

@@ -21,9 +21,13 @@ use crate::record::Resource;
 mod answer;
 mod json;
 mod schema;
+#[cfg(feature = "tool")]
+mod to_json;
 
 pub use answer::Code;
 pub use json::JsonError;
+#[cfg(feature = "tool")]
+pub use to_json::to_json;
 
 /// A request is at most this long, in bytes of protobuf. It is what gRPC receivers take unless told otherwise, and 8
 /// times what an SDK's full batch of 512 spans takes at a kilobyte each. Some copies of it are in memory at a time.
@@ -107,6 +111,15 @@ pub fn read(signal: Signal, media: Media, body: &[u8]) -> Result<Received<'_>, R
         return Err(RequestError::TooMany);
     }
     Ok(Received { plain, records, times, distinct, severity })
+}
+
+/// A request in JSON, in protobuf, however long.
+///
+/// # Errors
+/// [`JsonError`].
+#[cfg(feature = "tool")]
+pub fn from_json(signal: Signal, body: &[u8]) -> Result<Vec<u8>, JsonError> {
+    json::to_protobuf(signal, body, usize::MAX)
 }
 
 /// Whether the request names any resource.

@@ -484,12 +484,13 @@ fn route(head: &Head, dialect: Dialect, signal: Option<Signal>) -> Result<Signal
     let Some(signal) = signal else {
         return Err(Answer::explained(404, format!("no such path: {}", head.path)));
     };
-    if head.method != "POST" {
+    if !dialect.takes_method(&head.method) {
         return Err(Answer::explained(405, format!("method {} is not POST", head.method)));
     }
     let content_type = head.header("content-type").unwrap_or("none");
     let expected = dialect.content_type();
-    if !content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
+    let bare = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if bare != expected && Some(&*bare) != dialect.vendor_type() {
         return Err(Answer::explained(415, format!("content type {content_type} is not {expected}")));
     }
     if let Some((name, scheme)) = dialect.credentials()

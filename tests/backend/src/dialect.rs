@@ -96,6 +96,16 @@ impl Dialect {
         }
     }
 
+    /// Another name for the same content type, which the vendor's own clients use.
+    pub(crate) fn vendor_type(self) -> Option<&'static str> {
+        (self == Self::Elasticsearch).then_some("application/vnd.elasticsearch+x-ndjson")
+    }
+
+    /// Whether a request may have this method. The bulk API takes two, of which Elastic's clients use PUT.
+    pub(crate) fn takes_method(self, method: &str) -> bool {
+        method == "POST" || self == Self::Elasticsearch && method == "PUT"
+    }
+
     /// The header with which the destination tells its users apart, and how its value begins.
     pub fn credentials(self) -> Option<(&'static str, &'static str)> {
         match self {
@@ -159,7 +169,9 @@ impl Dialect {
             Self::Elasticsearch => {
                 let items = records.iter().zip(fates).map(|(record, status)| item(record, *status));
                 let failed = fates.iter().any(|status| *status >= 300);
-                answer(200, json!({"errors": failed, "took": 1, "items": items.collect::<Value>()}))
+                let told = json!({"errors": failed, "took": 1, "items": items.collect::<Value>()});
+                // Without it Elastic's clients do not believe that it is Elasticsearch.
+                answer(200, told).header("x-elastic-product", "Elasticsearch")
             }
         }
     }

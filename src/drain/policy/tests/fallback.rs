@@ -404,6 +404,57 @@ fn a_record_that_the_backend_refuses_goes_to_the_fallback() {
     assert_eq!(portions.collect::<Vec<_>>(), [Portion::Records { count: 1 }]);
 }
 
+/// An answer that names what it refuses: the run of such records at the front, the first twelve.
+fn names(refused: u64) -> impl FnMut(&Request<'_>) -> Reply {
+    move |request| {
+        let run = request.records.iter().take_while(|record| record.id <= refused).count() as u64;
+        let outcome = match (run, request.records.len()) {
+            (0, _) => Outcome::Delivered,
+            (_, 1) => Outcome::Refused,
+            _ => Outcome::FirstRefused { records: run },
+        };
+        reply(ms(5), outcome)
+    }
+}
+
+#[test]
+fn records_that_an_answer_names_go_to_the_fallback_together() {
+    let mut world = World::started(with_fallback(), two(names(12), takes));
+    for _ in 0..3 {
+        world.append(Signal::Logs, 10, 100);
+    }
+    world.run_until_empty(100);
+    assert_eq!(world.handed, (1..=12).map(|id| (Signal::Logs, id)).collect::<Vec<_>>());
+    assert_eq!(world.delivered, (13..=30).map(|id| (Signal::Logs, id)).collect::<Vec<_>>());
+    assert_eq!(world.refused, []);
+    let to_fallback = sends_to(&world, Target::Fallback).len();
+    assert_eq!(to_fallback, 2, "one request for each block");
+}
+
+#[test]
+fn records_that_an_answer_names_and_the_fallback_does_not_take_are_given_up() {
+    let mut world = World::started(with_fallback(), two(names(12), away));
+    for _ in 0..3 {
+        world.append(Signal::Logs, 10, 100);
+    }
+    world.run_until_empty(200);
+    assert_eq!(world.refused, (1..=12).map(|id| (Signal::Logs, id)).collect::<Vec<_>>());
+    assert_eq!((world.delivered.len(), world.handed.len()), (18, 0));
+}
+
+#[test]
+fn a_backend_that_names_everything_is_not_hammered() {
+    let mut world = World::started(with_fallback(), two(names(u64::MAX), takes));
+    for _ in 0..200 {
+        world.append(Signal::Logs, 2, 100);
+    }
+    world.run_for(ms(20_000));
+    let asked = sends_to(&world, Target::Primary).len();
+    assert!(asked < 60, "{asked} requests in 20 s");
+    world.run_until_empty(2_000);
+    assert_eq!(world.handed.len(), 400, "nothing is lost");
+}
+
 #[test]
 fn a_record_that_neither_takes_is_given_up() {
     for down in [away as fn(&Request<'_>) -> Reply, |_| hang(), |_| reply(ms(5), Outcome::TooLarge)] {

@@ -55,6 +55,7 @@ fn outcome() -> impl Strategy<Value = Option<Outcome>> {
         3 => prop::option::of(0_u64..20).prop_map(|s| Some(Outcome::ServerError { after: s.map(Duration::from_secs) })),
         1 => Just(Some(Outcome::Denied)),
         2 => Just(Some(Outcome::Refused)),
+        2 => (1..40_u64).prop_map(|records| Some(Outcome::FirstRefused { records })),
         1 => Just(Some(Outcome::GzipRefused)),
         1 => Just(Some(Outcome::NotSent)),
         1 => Just(None),
@@ -124,7 +125,8 @@ proptest! {
         steps in prop::collection::vec(step(), 1..30),
     ) {
         let gives_up = script.iter().any(|(outcome, _)| {
-            matches!(outcome, Some(Outcome::Refused | Outcome::TooLarge | Outcome::ServerError { .. }))
+            use Outcome::{FirstRefused, Refused, ServerError, TooLarge};
+            matches!(outcome, Some(Refused | FirstRefused { .. } | TooLarge | ServerError { .. }))
         });
         let mut world = World::new(settings(), scripted(script)).seeded(settings(), seed);
         world.tell(Event::Started);

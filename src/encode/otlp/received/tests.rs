@@ -554,3 +554,29 @@ proptest! {
         }
     }
 }
+
+/// Everything that there is goes to JSON and back.
+#[cfg(feature = "tool")]
+#[test]
+fn a_request_becomes_json_and_is_the_same_again() {
+    fn check<M: Message + Default + PartialEq + serde::de::DeserializeOwned + std::fmt::Debug>(
+        signal: Signal,
+        all: &M,
+    ) {
+        let plain = all.encode_to_vec();
+        let json = to_json(signal, &plain).unwrap();
+        let json = std::str::from_utf8(&json).unwrap();
+        assert!(M::decode(&protobuf_of(signal, json)[..]).unwrap() == *all, "{json}");
+        let theirs: M = serde_json::from_str(json).unwrap();
+        assert_eq!(theirs, *all, "another reader's view of {json}");
+        // As the tool takes it apart.
+        let wire = crate::encode::OtlpJson;
+        let framing = crate::encode::WireFormat::framing(&wire, signal);
+        let inner = json.strip_prefix(std::str::from_utf8(framing.prefix).unwrap()).unwrap();
+        let inner = inner.strip_suffix(std::str::from_utf8(framing.suffix).unwrap()).unwrap();
+        assert!(crate::encode::WireFormat::parts(&wire, inner.as_bytes()).is_ok(), "{inner}");
+    }
+    check(Signal::Logs, &every_log());
+    check(Signal::Metrics, &every_metric());
+    check(Signal::Traces, &every_span());
+}
