@@ -3,6 +3,7 @@
 use super::frame::{Header, Kind, Seq};
 use super::lane::{Item, Stored};
 use super::ledger::{Ledger, Reason, Tally};
+use super::reader::ReaderId;
 use super::scan::walk;
 use super::shed::{Going, Room};
 use super::state::{FRAMES_START, Mark};
@@ -71,9 +72,7 @@ impl Queue {
             drop(self.save_all());
             return Err(AppendError::NoRoom);
         }
-        if dropped > 0 {
-            log::warn!("queue full: {dropped} new records dropped");
-        }
+        self.own.overflowed.new += dropped;
         Ok(())
     }
 
@@ -125,12 +124,11 @@ impl Queue {
         }
         let moves_reports = number < begun_since;
         let (mut total, reports) = self.drop_here(number, moves_reports);
-        let mut others = Vec::new();
-        for reader in self.readers().skip(1) {
-            let mut queue = self.at(reader);
-            let (records, _) = queue.drop_here(number, false);
-            others.push((records, queue.own.for_whom()));
-        }
+        let others: Vec<(ReaderId, u64)> = self
+            .readers()
+            .skip(1)
+            .map(|reader| (reader, self.at(reader).drop_here(number, false).0))
+            .collect();
         if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
             let reason = Reason::Overflow;
             self.state.ledger.drop(Tally { signal: Signal::Logs, reason, records: 1 });
@@ -148,9 +146,9 @@ impl Queue {
             Err(error) => self.degrade(error),
         }
         self.report_again(reports);
-        for (records, for_whom) in std::iter::once((total, String::new())).chain(others) {
-            if saved.is_ok() && records > 0 {
-                log::warn!("queue full: the oldest {records} records dropped{for_whom}");
+        if saved.is_ok() {
+            for (reader, records) in std::iter::once((ReaderId::FIRST, total)).chain(others) {
+                self.at(reader).own.overflowed.oldest += records;
             }
         }
         saved.is_ok()

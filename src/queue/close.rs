@@ -12,6 +12,7 @@ impl Queue {
     /// in place at the head of a segment file if there is one, which takes no room: the next process reports it. From
     /// here on nothing is kept in memory any more. Returns the records given up.
     pub fn close(&mut self) -> u64 {
+        self.tell_overflow();
         for reader in self.readers() {
             let mut queue = self.at(reader);
             for signal in Signal::ALL {

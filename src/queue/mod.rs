@@ -53,6 +53,7 @@ mod lane;
 mod ledger;
 mod notes;
 mod open;
+mod overflowed;
 mod reader;
 mod reading;
 mod reports;

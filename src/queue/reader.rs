@@ -17,6 +17,7 @@ use super::frame::Seq;
 use super::lane::Lane;
 use super::ledger::{Ledger, Tally};
 use super::open::new_lanes;
+use super::overflowed::Overflowed;
 use super::segments::StoreError;
 use super::state::{Mark, SLOT_BYTES, SLOTS, Shedding, State};
 use super::store::{Queue, Remaining};
@@ -92,12 +93,14 @@ pub(super) struct Own {
     /// `None`: the first, whose state is the queue's.
     pub(super) file: Option<ReaderFile>,
     pub(super) wants: PerSignal<bool>,
+    /// What was given up for it and not told.
+    pub(super) overflowed: Overflowed,
 }
 
 impl Own {
     /// The first reader, which gets everything.
     pub(super) fn first() -> Self {
-        Self { file: None, wants: PerSignal::from_fn(|_| true) }
+        Self { file: None, wants: PerSignal::from_fn(|_| true), overflowed: Overflowed::default() }
     }
 
     /// To be said behind a line about it.
@@ -220,7 +223,7 @@ impl Queue {
                 unverified: BTreeSet::new(),
                 passed_over: BTreeMap::new(),
                 unsaved: false,
-                own: Own { file: Some(file), wants: spec.wants },
+                own: Own { file: Some(file), wants: spec.wants, overflowed: Overflowed::default() },
             });
         }
         if self.store.is_listed() {

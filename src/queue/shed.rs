@@ -112,9 +112,8 @@ impl Queue {
                         passed_over.insert(number, lowest);
                     }
                     Err(error) => {
-                        log::warn!(
-                            "queue: segment {number} cannot be written anew, the oldest go instead: {error}"
-                        );
+                        self.own.overflowed.not_rewritten += 1;
+                        self.own.overflowed.why_not = error.to_string();
                         passed_over.insert(number, NOTHING);
                         if !self.drop_oldest(begun_since) {
                             break;
@@ -243,16 +242,8 @@ impl Queue {
             self.lanes.get_mut(signal).rewritten(number, &made.waiting);
         }
         let total: u64 = shedding.records.iter().map(|(_, records)| records).sum();
-        if total > 0 {
-            let for_whom = self.own.for_whom();
-            if shedding.oldest {
-                log::warn!("queue full: the oldest {total} records that can be read dropped{for_whom}");
-            } else {
-                log::warn!(
-                    "queue full: the {total} least severe records of segment {number} dropped{for_whom}"
-                );
-            }
-        }
+        let overflowed = &mut self.own.overflowed;
+        *(if shedding.oldest { &mut overflowed.readable } else { &mut overflowed.least_severe }) += total;
     }
 
     /// Segment `number` without its records that are `going`; `None` if it cannot be read now.

@@ -5,6 +5,7 @@ use crate::support::{
 };
 use outlast_backend::Behaviour;
 use outlast_simulator::{Invocation, Sandbox};
+use std::time::Duration;
 
 /// An invocation of lines that do not compress: some 200 KB on disk.
 pub(crate) fn heavy(number: u64) -> Invocation {
@@ -84,6 +85,39 @@ async fn the_newest_are_turned_away() {
     let (expected, got) = assert_accounted(&world, &lambda);
     assert_eq!(expected.first(), got.first(), "the oldest are there");
     assert_eq!(world.reported_for("overflow_newest"), world.reported());
+}
+
+/// The numbers that lines with `text` speak of, in order.
+fn told_of(lambda: &Sandbox, text: &str) -> Vec<u64> {
+    let lines = output(lambda).into_iter().filter(|line| line.contains(text));
+    lines.map(|line| line.split(' ').find_map(|word| word.parse().ok()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_full_queue_that_hears_its_own_lines_does_not_feed_itself() {
+    let world = World::new().await;
+    world.backend.behave(Behaviour::status(503));
+    let lambda = world
+        .lambda()
+        .env("OUTLAST_QUEUE_MAX_BYTES", "1MiB")
+        .env("OUTLAST_OVERFLOW", "drop-newest")
+        .env("OUTLAST_TELEMETRY", "platform,function,extension")
+        .start()
+        .await
+        .unwrap();
+    for number in 0..12 {
+        invoke(&lambda, heavy(number)).await;
+        within("deliveries", lambda.settled()).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    invoke(&lambda, heavy(12)).await;
+    within("deliveries", lambda.settled()).await;
+    let lines = told_of(&lambda, "new records dropped").len();
+    assert!((1..=2).contains(&lines), "{:?}", output(&lambda));
+    leave(&lambda).await;
+    let told: u64 = told_of(&lambda, "new records dropped").iter().sum();
+    let last = output(&lambda).into_iter().find(|line| line.contains("shutdown: ")).unwrap();
+    assert!(last.contains(&format!(" {told} dropped")), "{told} were told: {last}");
 }
 
 #[tokio::test]
