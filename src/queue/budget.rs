@@ -5,7 +5,7 @@ use super::lane::{Item, Stored};
 use super::ledger::{Ledger, Reason, Tally};
 use super::reader::ReaderId;
 use super::scan::walk;
-use super::shed::{Going, Room};
+use super::shed::Room;
 use super::state::{FRAMES_START, Mark};
 use super::store::{Queue, headers_of};
 use super::types::{AppendError, Batch, Overflow};
@@ -161,7 +161,7 @@ impl Queue {
             self.store.all().map(|(number, _)| number).filter(|number| *number > unreadable).collect();
         behind.into_iter().any(|number| {
             let holds = self.store.len(number).is_some_and(|len| len > FRAMES_START);
-            holds && self.shed_segment(number, Going::Everything).is_ok_and(|kept| kept.is_none())
+            holds && self.shed_all_of(number)
         })
     }
 

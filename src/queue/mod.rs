@@ -38,6 +38,7 @@ mod block;
 mod budget;
 mod bytes;
 mod catch_up;
+mod classes;
 mod close;
 mod damage;
 mod deliveries;
@@ -65,10 +66,12 @@ mod state;
 mod store;
 #[cfg(feature = "tool")]
 mod survey;
+mod thin;
 mod totals;
 mod types;
 
 pub use block::{BlockError, Deflater, GzipAssembler, gzip, inflate};
+pub use classes::severity_class;
 pub use deliveries::{Progress, REMEMBERED_DELIVERIES_MAX};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use frame::{HEADER_BYTES, Kind, Seq};
@@ -77,7 +80,6 @@ pub use ledger::{Ledger, Reason, Tally};
 pub use notes::{Entry, Found, Index, SegmentRow};
 pub use reader::{At, ReaderId, ReaderSpec, Readers};
 pub use segments::StoreError;
-pub use shed::severity_class;
 pub use state::{Mark, Shedding, State};
 pub use store::Queue;
 #[cfg(feature = "tool")]

@@ -338,7 +338,7 @@ impl Queue {
             match header.kind {
                 Kind::Report(_) => self.state.reported = header.seq,
                 Kind::Carry => self.state.carry = header.seq,
-                Kind::Block { .. } | Kind::Fragment | Kind::Shed => {}
+                Kind::Block { .. } | Kind::Fragment | Kind::Shed | Kind::Classes => {}
             }
         }
     }

@@ -11,7 +11,7 @@ use super::ledger::Ledger;
 use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::reader::{Own, Reader};
 use super::segments::{Segments, StoreError};
-use super::shed::{Room, count_shed};
+use super::shed::{Lowest, Room, count_shed};
 use super::state::{FRAMES_START, Mark, State};
 use super::types::{AppendError, Appended, Batch, Limits, Oldest, Waiting};
 use crate::{PerSignal, Signal};
@@ -41,7 +41,7 @@ pub struct Queue {
     /// Deliveries that the index does not know of yet.
     pub(super) unnoted: Vec<u128>,
     /// By segment: no record in it that waits is of a lower class. What is missing is not known yet.
-    pub(super) lowest: BTreeMap<u32, u8>,
+    pub(super) lowest: BTreeMap<u32, Lowest>,
     /// How often the index was asked what it found.
     pub(super) index_asked: u32,
     /// The first segment number that this process may have given out.
@@ -290,7 +290,8 @@ impl Queue {
                 Kind::Block { joins: Some(seq) } if seq == self.state.fragment => {
                     self.state.fragment = Seq::default();
                 }
-                Kind::Block { .. } | Kind::Shed => {}
+                Kind::Shed | Kind::Classes => continue,
+                Kind::Block { .. } => {}
             }
             self.waits(header);
         }

@@ -38,9 +38,18 @@ async fn overflow_of(world: &World, policy: &str, invocation: fn(u64) -> Invocat
 
 /// As [`heavy`], in words of a logger: nearly all of it is INFO, and two lines are errors.
 fn heavy_with_errors(number: u64) -> Invocation {
+    heavy_with(number, |line| if line % 125 == 60 { "ERROR" } else { "INFO" })
+}
+
+/// As [`heavy`], and lines of all levels take turns.
+fn heavy_of_all_levels(number: u64) -> Invocation {
+    heavy_with(number, |line| ["ERROR", "INFO", "DEBUG", "WARN", "INFO", "DEBUG", "INFO"][line % 7])
+}
+
+fn heavy_with(number: u64, level: impl Fn(usize) -> &'static str) -> Invocation {
     let mut random = fastrand::Rng::with_seed(number);
     (0..250).fold(Invocation::new(), |invocation, line| {
-        let level = if line % 125 == 60 { "ERROR" } else { "INFO" };
+        let level = level(line);
         let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(1_000).collect();
         invocation.line(format!("[{level}] {number} {line} {noise}"))
     })
@@ -122,10 +131,19 @@ async fn a_full_queue_that_hears_its_own_lines_does_not_feed_itself() {
 
 #[tokio::test]
 async fn the_least_severe_make_room() {
+    least_severe_make_room(heavy_with_errors, 26).await;
+}
+
+#[tokio::test]
+async fn the_least_severe_make_room_where_levels_mix() {
+    least_severe_make_room(heavy_of_all_levels, 13 * 36).await;
+}
+
+async fn least_severe_make_room(heavy: fn(u64) -> Invocation, errors_sent: usize) {
     let world = World::new().await;
-    let lambda = overflow_of(&world, "shed", heavy_with_errors).await;
+    let lambda = overflow_of(&world, "shed", heavy).await;
     lambda.kill().await;
-    invoke(&lambda, heavy_with_errors(100)).await;
+    invoke(&lambda, heavy(100)).await;
     within("deliveries", lambda.settled()).await;
     world.backend.recover().await.unwrap();
     world.wait_for(|received| received.records().iter().any(is_report)).await;
@@ -135,7 +153,7 @@ async fn the_least_severe_make_room() {
         let texts = told.iter().filter_map(|told| told.body.as_str());
         texts.filter(|text| text.starts_with("[ERROR]")).map(str::to_owned).collect()
     };
-    assert_eq!(errors(&expected).len(), 26);
+    assert_eq!(errors(&expected).len(), errors_sent);
     assert_eq!(errors(&expected), errors(&got), "no error goes while anything else is left");
     assert_eq!(world.reported_for("overflow_shed"), world.reported());
     assert!(lines_with(&lambda, "least severe") > 0);
