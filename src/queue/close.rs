@@ -24,6 +24,7 @@ impl Queue {
         let is_on_disk = !self.degraded || self.try_disk();
         self.store.keep_nothing_in_memory();
         if is_on_disk {
+            self.save_for_the_next();
             return 0;
         }
         let Some(number) = self.store.active() else { return 0 };

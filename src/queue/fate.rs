@@ -6,7 +6,7 @@ use super::ledger::{Reason, Tally};
 use super::notes::Entry;
 use super::scan::{Position, Step, step};
 use super::segments::StoreError;
-use super::state::Mark;
+use super::state::{Mark, Outstanding};
 use super::store::Queue;
 use super::totals::Totals;
 use crate::{PerSignal, Signal};
@@ -237,7 +237,13 @@ impl Queue {
             self.note_state();
             return Ok(());
         }
+        let next = self.next_seq();
+        self.state.outstanding =
+            if next == Seq::default() { Outstanding::default() } else { self.outstanding(next) };
         let written = self.store.write_state(&self.state);
+        if written.is_ok() {
+            self.appended_since_saved = 0;
+        }
         if let (Err(error), false) = (&written, self.unsaved) {
             log::warn!("queue: cannot save the state: {error}");
         }

@@ -215,7 +215,7 @@ impl Lane {
         if !self.stalled {
             log::error!("queue: segment {number} cannot be read; {} in it are given up", self.signal);
             self.scan_tries = 0;
-            self.scanned = Position::start_of(number.saturating_add(1));
+            self.scanned = Position::end_of(number);
         }
     }
 
@@ -254,7 +254,8 @@ impl Lane {
     pub(super) fn leave(&mut self, number: u32) {
         self.window.retain(|item| item.header.seq.segment() != number);
         if self.scanned.segment == number {
-            self.scanned = Position::start_of(number.saturating_add(1));
+            // Not in the next one, which is to be counted before.
+            self.scanned = Position::end_of(number);
         }
     }
 }

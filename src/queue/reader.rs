@@ -13,6 +13,7 @@
 
 use super::bytes::crc32;
 use super::disk::{Disk, DiskFile};
+use super::expected::Expected;
 use super::frame::Seq;
 use super::lane::Lane;
 use super::ledger::{Ledger, Tally};
@@ -95,12 +96,19 @@ pub(super) struct Own {
     pub(super) wants: PerSignal<bool>,
     /// What was given up for it and not told.
     pub(super) overflowed: Overflowed,
+    /// What an earlier process had waiting for it, until it is known whether that is there.
+    pub(super) expected: Option<Box<Expected>>,
 }
 
 impl Own {
     /// The first reader, which gets everything.
     pub(super) fn first() -> Self {
-        Self { file: None, wants: PerSignal::from_fn(|_| true), overflowed: Overflowed::default() }
+        Self {
+            file: None,
+            wants: PerSignal::from_fn(|_| true),
+            overflowed: Overflowed::default(),
+            expected: None,
+        }
     }
 
     /// To be said behind a line about it.
@@ -223,7 +231,12 @@ impl Queue {
                 unverified: BTreeSet::new(),
                 passed_over: BTreeMap::new(),
                 unsaved: false,
-                own: Own { file: Some(file), wants: spec.wants, overflowed: Overflowed::default() },
+                own: Own {
+                    file: Some(file),
+                    wants: spec.wants,
+                    overflowed: Overflowed::default(),
+                    expected: None,
+                },
             });
         }
         if self.store.is_listed() {
@@ -324,10 +337,11 @@ impl Queue {
 
     /// Puts the state of the reader at the desk, which has a file of its own, into that.
     pub(super) fn save_reader(&mut self) -> Result<(), StoreError> {
+        let outstanding = self.outstanding(self.next_seq());
         let Some(own) = &mut self.own.file else { return Ok(()) };
         let saved = if self.store.is_listed() {
             let State { queue_id, marks, ledger, shedding, .. } = self.state;
-            let state = State { queue_id, marks, ledger, shedding, ..State::default() };
+            let state = State { queue_id, marks, ledger, shedding, outstanding, ..State::default() };
             own.save(self.store.disk.as_ref(), &state)
         } else {
             // Nothing it speaks of is on disk either.
@@ -372,11 +386,9 @@ impl Queue {
             let Some(file) = &mut reader.own.file else { continue };
             let found = file.load(self.store.disk.as_ref());
             let mut state = found.filter(|state| state.queue_id == self.state.queue_id).unwrap_or_default();
-            let shedding = std::mem::take(&mut state.shedding);
-            if self.store.len(shedding.segment).unwrap_or_default() == shedding.len {
-                shedding.count_in(&mut state.ledger);
-            }
+            state.decide_shedding(|number| self.store.len(number));
             state.ledger.add(&reader.ledger);
+            reader.own.expected = Expected::of(&state, &self.store);
             reader.marks = state.marks;
             reader.ledger = state.ledger;
             reader.lanes = new_lanes();

@@ -5,6 +5,7 @@
 use super::catch_up::AtOpen;
 use super::damage::Damage;
 use super::deliveries::{Deliveries, Progress};
+use super::expected::SAVED_EVERY_BYTES;
 use super::frame::{Header, Kind, Seq};
 use super::lane::{Filled, Item, Lane};
 use super::ledger::Ledger;
@@ -63,6 +64,8 @@ pub struct Queue {
     pub(super) others: Vec<Reader>,
     /// A further reader came further: what all are past may go.
     pub(super) retire_owed: bool,
+    /// Bytes that the latest state on disk does not know of.
+    pub(super) appended_since_saved: u64,
 }
 
 impl Queue {
@@ -186,6 +189,7 @@ impl Queue {
                         lane.stall_at(number);
                         if !lane.is_stalled() && !self.remaining.contains_key(&number) {
                             self.passed_over.entry(number).or_insert(self.state.marks);
+                            self.own.expected = None;
                         }
                     }
                 }
@@ -298,6 +302,10 @@ impl Queue {
         for header in &headers {
             self.note_severity(header);
         }
+        self.appended_since_saved += size;
+        if !self.degraded && self.appended_since_saved >= SAVED_EVERY_BYTES {
+            drop(self.save_state());
+        }
         Ok(())
     }
 
@@ -321,11 +329,18 @@ impl Queue {
     pub(super) fn begin_segment(&mut self) -> Result<(), StoreError> {
         let closed = self.store.active().and_then(|number| Some((number, self.store.len(number)?)));
         self.state.generation += 1;
+        self.state.outstanding = self.outstanding(Seq::new(self.store.next_number(), 0));
         if self.degraded {
             self.store.begin_in_memory(&self.state);
         } else {
+            let before = self.store.carrier;
             self.store.begin(&self.state)?;
             self.unsaved = false;
+            self.appended_since_saved = 0;
+            if let Some(number) = before {
+                // Should the new one be removed by somebody else, this one knows that there was one.
+                self.store.note_state(number, &self.state);
+            }
         }
         let written = std::mem::take(&mut self.written);
         if let Some((number, len)) = closed {
