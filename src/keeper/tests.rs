@@ -256,6 +256,9 @@ fn what_a_refused_report_said_is_said_again() {
     take(&mut intake, &body([line("poison")]), 0);
     let refuse_the_oldest = |intake: &mut Intake| {
         let head = intake.queue.oldest(Signal::Logs).unwrap().seq.0;
+        let run = Portion::Run { max_blocks: 1, max_bytes: 1 << 20 };
+        intake.assemble(ReaderId::FIRST, Signal::Logs, run, Encoding::Gzip).unwrap();
+        intake.land(ReaderId::FIRST, Signal::Logs, Fate::Kept);
         intake.land(ReaderId::FIRST, Signal::Logs, Fate::Settled { head, refused: 1, delivered: 0 });
     };
     refuse_the_oldest(&mut intake);
