@@ -150,8 +150,10 @@ fn what_is_given_up_unread_is_counted_once_it_can_be() {
         queue.try_disk();
     }
     assert!(delivered > 0 && delivered < 40, "{delivered}");
-    unreadable.store(false, Ordering::Relaxed);
-    queue.try_disk();
+    // Nor does it matter which process can.
+    drop(queue);
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::DropOldest);
+    while queue.count_one() {}
     delivered += drain(&mut queue)[0].len();
     assert_eq!(delivered as u64 + queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 40);
     drop(queue);

@@ -12,10 +12,10 @@
 use super::frame::Seq;
 use super::ledger::{Ledger, Reason, Tally};
 use super::segments::Segments;
-use super::state::{FRAMES_START, Mark, Outstanding, State};
+use super::state::{FRAMES_START, Mark, Outstanding, State, Unread};
 use super::store::{Queue, Remaining};
 use crate::{PerSignal, Signal};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A state is saved at the latest when so many bytes were appended since the last: what is cut off at the end by somebody else
 /// is known but for so much. A state takes a thirtieth of it.
@@ -83,6 +83,12 @@ impl Expected {
     }
 }
 
+/// What was given up unread by an earlier process, as long as it is there.
+pub(super) fn passed_over(unread: &Unread, store: &Segments) -> BTreeMap<u32, PerSignal<Mark>> {
+    let marks = PerSignal::from_fn(|signal| Mark { seq: *unread.marks.get(signal), records: 0 });
+    store.len(unread.segment).map(|_| (unread.segment, marks)).into_iter().collect()
+}
+
 impl Queue {
     /// What the state says of the first reader is expected from now on, if it is the latest there was.
     pub(super) fn expect(&mut self) {
@@ -98,7 +104,16 @@ impl Queue {
         }
         let newer = |(number, len): (u32, u64)| number > carrier && len >= FRAMES_START;
         let is_latest = (newest <= carrier || is_last_word) && !self.store.all().any(newer);
+        self.passed_over = passed_over(&self.state.unread, &self.store);
         self.own.expected = if is_latest { Expected::of(&self.state, &self.store) } else { None };
+    }
+
+    /// What was given up unread for the reader at the desk, as a state has it: the oldest of it.
+    pub(super) fn unread(&self) -> Unread {
+        self.passed_over.first_key_value().map_or_else(Unread::default, |(segment, marks)| Unread {
+            segment: *segment,
+            marks: PerSignal::from_fn(|signal| marks.get(signal).seq),
+        })
     }
 
     /// The process ends: what waits is known to the record then, even if the newest segment goes.

@@ -244,6 +244,7 @@ impl Queue {
         let next = self.next_seq();
         self.state.outstanding =
             if next == Seq::default() { Outstanding::default() } else { self.outstanding(next) };
+        self.state.unread = self.unread();
         let written = self.store.write_state(&self.state);
         if written.is_ok() {
             self.appended_since_saved = 0;

@@ -81,7 +81,7 @@ pub use ledger::{Ledger, Reason, Tally};
 pub use notes::{Entry, Found, Index, SegmentRow};
 pub use reader::{At, ReaderId, ReaderSpec, Readers};
 pub use segments::StoreError;
-pub use state::{Mark, Outstanding, Shedding, State};
+pub use state::{Mark, Outstanding, Shedding, State, Unread};
 pub use store::Queue;
 #[cfg(feature = "tool")]
 pub use survey::{ReadOnlyDisk, SegmentSurvey, Standing, Surveyed, survey};

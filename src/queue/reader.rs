@@ -13,7 +13,7 @@
 
 use super::bytes::crc32;
 use super::disk::{Disk, DiskFile};
-use super::expected::Expected;
+use super::expected::{Expected, passed_over};
 use super::frame::Seq;
 use super::lane::Lane;
 use super::ledger::{Ledger, Tally};
@@ -337,11 +337,11 @@ impl Queue {
 
     /// Puts the state of the reader at the desk, which has a file of its own, into that.
     pub(super) fn save_reader(&mut self) -> Result<(), StoreError> {
-        let outstanding = self.outstanding(self.next_seq());
+        let (outstanding, unread) = (self.outstanding(self.next_seq()), self.unread());
         let Some(own) = &mut self.own.file else { return Ok(()) };
         let saved = if self.store.is_listed() {
             let State { queue_id, marks, ledger, shedding, .. } = self.state;
-            let state = State { queue_id, marks, ledger, shedding, outstanding, ..State::default() };
+            let state = State { queue_id, marks, ledger, shedding, outstanding, unread, ..State::default() };
             own.save(self.store.disk.as_ref(), &state)
         } else {
             // Nothing it speaks of is on disk either.
@@ -389,6 +389,7 @@ impl Queue {
             state.decide_shedding(|number| self.store.len(number));
             state.ledger.add(&reader.ledger);
             reader.own.expected = Expected::of(&state, &self.store);
+            reader.passed_over = passed_over(&state.unread, &self.store);
             reader.marks = state.marks;
             reader.ledger = state.ledger;
             reader.lanes = new_lanes();

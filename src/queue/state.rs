@@ -10,7 +10,7 @@ use super::frame::Seq;
 use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
-/// Length of one slot in bytes: the state takes 901, the rest is zero and room for later versions.
+/// Length of one slot in bytes: the state takes 929, the rest is zero and room for later versions.
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
 pub(super) const SLOTS: u64 = 2;
@@ -65,6 +65,15 @@ impl Outstanding {
     }
 }
 
+/// A segment that could not be read when it was due, and that nobody had counted before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Its number; 0 if there is none.
+    pub segment: u32,
+    /// How far each signal was then: what lies behind that was given up.
+    pub marks: PerSignal<Seq>,
+}
+
 /// Everything about the queue that its frames do not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -93,6 +102,8 @@ pub struct State {
     pub turned_away: u128,
     /// What waits, as far as it is known.
     pub outstanding: Outstanding,
+    /// What was given up unread, the oldest of it.
+    pub unread: Unread,
 }
 
 impl State {
@@ -127,6 +138,10 @@ impl State {
         slot.extend_from_slice(&self.outstanding.upto.0.to_le_bytes());
         for (_, records) in self.outstanding.records.iter() {
             slot.extend_from_slice(&records.to_le_bytes());
+        }
+        slot.extend_from_slice(&self.unread.segment.to_le_bytes());
+        for (_, seq) in self.unread.marks.iter() {
+            slot.extend_from_slice(&seq.0.to_le_bytes());
         }
         slot.resize(SLOT_BYTES - 4, 0);
         let crc = crc32(&slot);
@@ -177,6 +192,10 @@ impl State {
         for signal in Signal::ALL {
             *state.outstanding.records.get_mut(signal) = fields.u64()?;
         }
+        state.unread.segment = fields.u32()?;
+        for signal in Signal::ALL {
+            *state.unread.marks.get_mut(signal) = Seq(fields.u64()?);
+        }
         let own = [state.reported, state.fragment, state.carry, state.told, state.outstanding.upto];
         let mut named = state.marks.iter().map(|(_, mark)| mark.seq).chain(own);
         let plausible = named.all(|seq| seq.segment() <= SEGMENT_MAX) && state.generation <= GENERATION_MAX;
@@ -206,6 +225,7 @@ const _: () = assert!(
         + 37
         + 16
         + 32
+        + 28
         + 4
         <= SLOT_BYTES
 );
@@ -226,6 +246,7 @@ mod tests {
             told_at: 12,
             turned_away: 13,
             outstanding: Outstanding { upto: Seq::new(7, 2), records: PerSignal::from_fn(|_| 14) },
+            unread: Unread { segment: 4, marks: PerSignal::from_fn(|_| Seq::new(4, 1)) },
             ..State::default()
         };
         *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };

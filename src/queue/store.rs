@@ -330,6 +330,7 @@ impl Queue {
         let closed = self.store.active().and_then(|number| Some((number, self.store.len(number)?)));
         self.state.generation += 1;
         self.state.outstanding = self.outstanding(Seq::new(self.store.next_number(), 0));
+        self.state.unread = self.unread();
         if self.degraded {
             self.store.begin_in_memory(&self.state);
         } else {
