@@ -175,8 +175,9 @@ impl ReaderFile {
         self.generation += 1;
         let state = State { generation: self.generation, ..*state };
         let written = file.write_all_at(&state.encode(self.tie()), self.next_slot * SLOT_BYTES as u64);
-        self.file = Some(file);
+        // One that was opened while nothing could be written is opened anew.
         written?;
+        self.file = Some(file);
         self.next_slot ^= 1;
         Ok(())
     }
