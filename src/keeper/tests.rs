@@ -112,7 +112,7 @@ fn what_a_full_queue_turns_away_is_told_at_once_and_then_together() {
     let mut intake = open_limited(dir.path(), Limits::new(16 << 10, Overflow::DropNewest));
     let mut told = Vec::new();
     for number in 0..9 {
-        let noise: String = std::iter::repeat_with(|| fastrand::alphanumeric()).take(5_000).collect();
+        let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(5_000).collect();
         take(&mut intake, &body([line(&format!("{number} {noise}"))]), 1);
         if intake.queue.owes_overflow() {
             intake.report_drops();

@@ -19,6 +19,10 @@ impl Queue {
     pub(super) fn make_room(&mut self, batch: &Batch) -> Result<Room, AppendError> {
         let size = batch.size();
         let mut fits = size + FRAMES_START <= self.limits.max_bytes;
+        if self.has_unknown() && !self.has_room_for(size) {
+            // What is given up has to be counted for all.
+            self.load_unknown(0);
+        }
         if fits && self.limits.overflow == Overflow::Shed {
             return self.shed_for(batch);
         }

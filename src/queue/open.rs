@@ -210,6 +210,9 @@ impl Queue {
     }
 
     fn count_one_here(&mut self) -> bool {
+        if self.own.looks.is_some() {
+            return false;
+        }
         self.settle_expected();
         let uncounted =
             |number: &u32| !self.remaining.contains_key(number) && !self.unreadable.contains(number);

@@ -158,7 +158,7 @@ impl Queue {
 
     /// Brings the blocks of `signal` into sight, counting at most `counts_max` segments for it.
     pub(super) fn fill(&mut self, signal: Signal, counts_max: u32) {
-        if !self.wants(signal) {
+        if !self.wants(signal) || self.own.looks.is_some() {
             return;
         }
         let mut counts = 0;
@@ -199,7 +199,7 @@ impl Queue {
 
     /// Whether something cannot be read just now. [`Queue::try_disk`] tries again.
     pub fn is_stalled(&self) -> bool {
-        !self.unreadable.is_empty() || self.all_lanes().any(Lane::is_stalled)
+        !self.unreadable.is_empty() || self.has_unknown() || self.all_lanes().any(Lane::is_stalled)
     }
 
     // === Appending ===
@@ -383,6 +383,7 @@ impl Queue {
     pub fn try_disk(&mut self) -> bool {
         self.unreadable.clear();
         self.lowest.clear();
+        self.load_unknown(super::reader::LOOKS_MAX);
         for reader in self.readers() {
             let mut queue = self.at(reader);
             for signal in Signal::ALL {
