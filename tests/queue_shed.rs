@@ -12,6 +12,7 @@ use outlast::queue::{
     Appended, Batch, Deflater, Disk, Encoding, Limits, NewBlock, Overflow, Queue, RealDisk, Reason,
     severity_class,
 };
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -168,7 +169,7 @@ fn mixed(delivery: u64, records: u64, padding: usize) -> Batch {
     let mut plain = String::new();
     for id in ids.clone() {
         let noise: String = (0..padding).map(|_| random.alphanumeric()).collect();
-        plain.push_str(&format!("{{\"id\":{id},\"noise\":\"{noise}\"}}\n"));
+        writeln!(plain, "{{\"id\":{id},\"noise\":\"{noise}\"}}").unwrap();
     }
     let severities: Vec<u8> = ids.map(level).collect();
     let mut made = NewBlock {

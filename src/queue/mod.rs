@@ -59,6 +59,7 @@ mod overflowed;
 mod reader;
 mod reading;
 mod reports;
+mod rewritten;
 mod scan;
 mod segments;
 mod send;
