@@ -44,6 +44,12 @@ pub struct Health {
     /// Records rejected and not told, and what was said of the last.
     rejected: u64,
     rejected_why: String,
+    /// When requests that were too large may be told again, and how many were not told.
+    too_large_from: Time,
+    too_large: u64,
+    /// When what a backend says of a request that it took may be told again, and what was said and not told.
+    message_from: Time,
+    message: Option<String>,
 }
 
 impl Default for Health {
@@ -73,6 +79,10 @@ impl Health {
             rejected_from: Time::ZERO,
             rejected: 0,
             rejected_why: String::new(),
+            too_large_from: Time::ZERO,
+            too_large: 0,
+            message_from: Time::ZERO,
+            message: None,
         }
     }
 
@@ -84,7 +94,11 @@ impl Health {
                 if *rejected > 0 {
                     self.rejected(now, *rejected, message.as_deref());
                 } else if let Some(message) = message {
-                    log::info!("{}: {message}", self.name);
+                    self.message = Some(message.clone());
+                    if now >= self.message_from {
+                        self.message_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+                        self.tell_message();
+                    }
                 }
             }
             Verdict::Retry { cause: cause @ Cause::NoSecret(_), .. } => {
@@ -109,7 +123,11 @@ impl Health {
                 format!("refuses content with {status} ({message}); looking for the records at fault")
             }),
             Verdict::TooLarge => {
-                log::info!("{}: a request was too large; smaller ones follow", self.name);
+                self.too_large = self.too_large.saturating_add(1);
+                if now >= self.too_large_from {
+                    self.too_large_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+                    self.tell_too_large();
+                }
             }
             Verdict::GzipRefused => {
                 log::warn!("{}: takes no gzip; sending uncompressed", self.name);
@@ -146,6 +164,22 @@ impl Health {
     pub fn end(&mut self) {
         self.tell_given_up();
         self.tell_rejected();
+        self.tell_too_large();
+        self.tell_message();
+    }
+
+    fn tell_too_large(&mut self) {
+        match std::mem::take(&mut self.too_large) {
+            0 => {}
+            1 => log::info!("{}: a request was too large; smaller ones follow", self.name),
+            requests => log::info!("{}: {requests} requests were too large; smaller ones follow", self.name),
+        }
+    }
+
+    fn tell_message(&mut self) {
+        if let Some(message) = self.message.take() {
+            log::info!("{}: {message}", self.name);
+        }
     }
 
     /// Of a request that was taken some records were not.
@@ -275,6 +309,19 @@ mod tests {
         health.note(Duration::from_secs(12), &some, 1);
         health.end();
         assert_eq!(health.rejected, 0);
+    }
+
+    #[test]
+    fn requests_that_are_too_large_are_told_at_once_and_then_together() {
+        let mut health = Health::default();
+        let warned = Verdict::Delivered { rejected: 0, message: Some("old client".to_owned()) };
+        for (second, untold) in [(1, 0), (2, 1), (3, 2), (11, 0), (12, 1)] {
+            health.note(Duration::from_secs(second), &Verdict::TooLarge, 1);
+            health.note(Duration::from_secs(second), &warned, 1);
+            assert_eq!((health.too_large, health.message.is_some()), (untold, untold > 0), "{second}");
+        }
+        health.end();
+        assert_eq!((health.too_large, &health.message), (0, &None));
     }
 
     #[test]

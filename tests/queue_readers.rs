@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::disk::{LawfulDisk, Op, broken};
 use common::{Lines, batch, block, numbers};
 use outlast::queue::{
     Appended, Deflater, Encoding, Kind, Limits, Overflow, Queue, ReaderId, ReaderSpec, Readers, RealDisk,
@@ -14,6 +15,8 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const A: ReaderId = ReaderId::FIRST;
 
@@ -476,6 +479,66 @@ impl Account {
             std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(bytes <= 128 << 10, "{bytes} bytes left of an empty queue");
     }
+}
+
+#[test]
+fn a_reader_whose_file_cannot_be_read_just_now_waits_and_gets_nothing_twice() {
+    for kind in [Op::Open, Op::Read] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut queue = open(dir.path(), Overflow::DropOldest, &two());
+        for id in 1..=9 {
+            append(&mut queue, &[id], 1_000);
+        }
+        for _ in 0..6 {
+            deliver(&mut queue, b(), 1);
+        }
+        drop(queue);
+        let unreadable = Arc::new(AtomicBool::new(true));
+        let law = Arc::clone(&unreadable);
+        let disk = LawfulDisk::new(move |op, path| {
+            let refused = op == kind && path.ends_with("b.reader") && law.load(Ordering::Relaxed);
+            if refused { Err(broken()) } else { Ok(()) }
+        });
+        let (mut queue, _) = Queue::open(disk, dir.path(), limits(Overflow::DropOldest), 77);
+        queue.serve(&two());
+        append(&mut queue, &[10], 1_000);
+        while queue.count_one() {}
+        assert_eq!(drain(&mut queue, A), (1..=10).collect::<Vec<u64>>());
+        queue.try_disk();
+        assert_eq!((drain(&mut queue, b()), queue.is_stalled()), (vec![], true), "{kind:?}");
+        unreadable.store(false, Ordering::Relaxed);
+        queue.try_disk();
+        assert!(!queue.is_stalled());
+        while queue.count_one() {}
+        assert_eq!(drain(&mut queue, b()), [7, 8, 9, 10]);
+        assert_eq!(queue.at(b()).ledger().dropped(Signal::Logs), 0);
+        queue.count_one();
+        assert!(segments(dir.path()) <= 2, "what all have is removed");
+    }
+}
+
+#[test]
+fn a_reader_whose_file_stays_unreadable_begins_with_what_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path(), Overflow::DropOldest, &two());
+    append(&mut queue, &[1], 10);
+    append(&mut queue, &[2], 10);
+    deliver(&mut queue, b(), 1);
+    drop(queue);
+    let disk =
+        LawfulDisk::new(
+            move |op, path| {
+                if op == Op::Read && path.ends_with("b.reader") { Err(broken()) } else { Ok(()) }
+            },
+        );
+    let (mut queue, _) = Queue::open(disk, dir.path(), limits(Overflow::DropOldest), 77);
+    queue.serve(&two());
+    for _ in 0..19 {
+        assert_eq!((drain(&mut queue, b()), queue.is_stalled()), (vec![], true));
+        queue.try_disk();
+    }
+    while queue.count_one() {}
+    assert_eq!((drain(&mut queue, b()), queue.is_stalled()), (vec![1, 2], false));
 }
 
 proptest! {

@@ -7,10 +7,15 @@ mod common;
 use common::disk::{LawfulDisk, Op, broken};
 use common::{Lines, batch, block, drain, numbers};
 use outlast::Signal;
-use outlast::queue::{Deflater, Disk, Encoding, Limits, Overflow, Queue, RealDisk, Reason};
+use outlast::encode::{Ndjson, WireFormat};
+use outlast::queue::{
+    Appended, Batch, Deflater, Disk, Encoding, Limits, NewBlock, Overflow, Queue, RealDisk, Reason,
+    severity_class,
+};
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 const MAX_BYTES: u64 = 48 << 10;
 const DEBUG: u8 = 5;
@@ -146,11 +151,141 @@ fn what_is_given_up_unread_is_counted_once_it_can_be() {
         queue.try_disk();
     }
     assert!(delivered > 0 && delivered < 40, "{delivered}");
-    unreadable.store(false, Ordering::Relaxed);
-    queue.try_disk();
+    // Nor does it matter which process can.
+    drop(queue);
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::DropOldest);
+    while queue.count_one() {}
     delivered += drain(&mut queue)[0].len();
     assert_eq!(delivered as u64 + queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 40);
     drop(queue);
     let queue = open(Box::new(RealDisk), dir.path(), Overflow::DropOldest);
     assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged) as usize, 40 - delivered, "once");
+}
+
+/// A delivery of lines of JSON, whose severities are those of `levels` in no order: which of them is known by its number.
+fn mixed(delivery: u64, records: u64, padding: usize) -> Batch {
+    let mut random = fastrand::Rng::with_seed(delivery);
+    let ids = delivery * 1000..delivery * 1000 + records;
+    let mut plain = String::new();
+    for id in ids.clone() {
+        let noise: String = (0..padding).map(|_| random.alphanumeric()).collect();
+        writeln!(plain, "{{\"id\":{id},\"noise\":\"{noise}\"}}").unwrap();
+    }
+    let severities: Vec<u8> = ids.map(level).collect();
+    let mut made = NewBlock {
+        format: Ndjson.id(),
+        severity: severities.iter().copied().max().unwrap(),
+        records: records as u32,
+        plain_len: plain.len() as u32,
+        plain_crc: crc32fast::hash(plain.as_bytes()),
+        payload: Deflater::default().deflate(plain.as_bytes()).unwrap(),
+        ..block(&mut Deflater::default(), Signal::Logs, &[1], 0)
+    };
+    let classes: Vec<u8> = severities.into_iter().map(severity_class).collect();
+    let behind = made.classify(&classes).expect("several classes");
+    batch(u128::from(delivery), vec![made, behind])
+}
+
+/// DEBUG, INFO, WARN or ERROR, in no order.
+fn level(id: u64) -> u8 {
+    [DEBUG, 9, 13, ERROR][(id.wrapping_mul(2_654_435_761) >> 9) as usize % 4]
+}
+
+fn drain_lines(queue: &mut Queue) -> Vec<u64> {
+    let mut all = Vec::new();
+    while queue.count_one() {}
+    while let Some(request) = queue.assemble(Signal::Logs, &Ndjson, Encoding::Identity, 32 << 10, 64) {
+        let body = String::from_utf8(request.body).unwrap();
+        let lines: Vec<serde_json::Value> =
+            body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), request.records as usize);
+        all.extend(lines.iter().map(|line| line["id"].as_u64().unwrap()));
+        queue.done(Signal::Logs, request.to);
+    }
+    all
+}
+
+#[test]
+fn of_blocks_that_mix_severities_the_least_severe_records_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+    // Some 60 KB in 48 KiB, 16 of which are heads of segments: a quarter of it is ERROR, and fits.
+    let deliveries = 16;
+    for delivery in 1..=deliveries {
+        queue.append(&mixed(delivery, 9, 500)).unwrap();
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        assert!(bytes <= MAX_BYTES + (6 << 10), "{bytes} bytes on disk after {delivery}");
+        if delivery % 7 == 0 {
+            drop(queue);
+            queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+        }
+    }
+    let all: Vec<u64> = (1..=deliveries).flat_map(|n| n * 1000..n * 1000 + 9).collect();
+    let (shed, drained) = (queue.ledger().dropped_for(Signal::Logs, Reason::Shed), drain_lines(&mut queue));
+    assert!(drained.is_sorted_by(|a, b| a < b), "in order, once: {drained:?}");
+    assert_eq!(drained.len() as u64 + shed, all.len() as u64);
+    assert_eq!(shed, queue.ledger().dropped(Signal::Logs));
+    let of = |ids: &[u64], number: u8| ids.iter().filter(|id| level(**id) == number).count();
+    let kept = [DEBUG, 9, 13, ERROR].map(|number| of(&drained, number) * 100 / of(&all, number));
+    assert!(kept[3] >= 98, "percent of each level: {kept:?}");
+    assert!(kept[0] <= 15, "percent of each level: {kept:?}");
+}
+
+#[test]
+fn a_block_that_is_searched_for_a_record_at_fault_stays_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+    for delivery in 1..=8 {
+        queue.append(&mixed(delivery, 9, 500)).unwrap();
+    }
+    let before = queue.oldest(Signal::Logs).unwrap();
+    for delivery in 9..=12 {
+        queue.append(&mixed(delivery, 9, 500)).unwrap();
+    }
+    assert!(queue.ledger().dropped_for(Signal::Logs, Reason::Shed) > 9);
+    assert_eq!(queue.oldest(Signal::Logs), Some(before));
+}
+
+#[test]
+fn a_process_that_dies_while_records_are_taken_out_of_blocks_counts_each_or_has_it() {
+    let mut died = 0;
+    for at in 0..200 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+        for delivery in 1..=9 {
+            queue.append(&mixed(delivery, 9, 500)).unwrap();
+        }
+        drop(queue);
+        let left = Arc::new(AtomicI64::new(i64::MAX));
+        let law = Arc::clone(&left);
+        let disk = LawfulDisk::new(move |op, _| {
+            let reads = matches!(op, Op::Read | Op::Open);
+            let is_over =
+                if reads { law.load(Ordering::Relaxed) } else { law.fetch_sub(1, Ordering::Relaxed) };
+            if is_over > 0 { Ok(()) } else { Err(broken()) }
+        });
+        let mut queue = open(disk, dir.path(), Overflow::Shed);
+        left.store(at, Ordering::Relaxed);
+        let mut kept = 9;
+        for delivery in 10..=16 {
+            if !matches!(queue.append(&mixed(delivery, 9, 500)), Ok(Appended::OnDisk)) {
+                break;
+            }
+            kept = delivery;
+        }
+        let is_dead = left.load(Ordering::Relaxed) <= 0;
+        died += u64::from(is_dead);
+        drop(queue);
+        let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+        let (dropped, drained) = (queue.ledger().dropped(Signal::Logs), drain_lines(&mut queue));
+        assert!(drained.is_sorted_by(|a, b| a < b), "{at}: {drained:?}");
+        let got = drained.iter().filter(|id| **id < (kept + 1) * 1000).count() as u64 + dropped;
+        // Of the delivery that was not acknowledged, something may have been turned away or kept.
+        assert!(got >= kept * 9 && got <= kept * 9 + 9, "{at}: {got} of {}", kept * 9);
+        if !is_dead {
+            break;
+        }
+    }
+    assert!(died > 30, "{died}");
 }

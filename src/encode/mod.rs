@@ -149,6 +149,22 @@ pub trait WireFormat: Send + Sync {
     /// A block made of some records of another, valid on its own. `parts` is what [`WireFormat::parts`] said
     /// of `plain`; `records` counts records, and what lies beyond the last is ignored.
     fn subset(&self, plain: &[u8], parts: &Parts, records: Range<usize>) -> Vec<u8>;
+
+    /// The same with the records whose places `stays` says, wherever they stand.
+    fn pick(&self, plain: &[u8], parts: &Parts, stays: &dyn Fn(usize) -> bool) -> Vec<u8> {
+        let mut out = plain.get(parts.head.clone()).unwrap_or_default().to_vec();
+        let mut separator: &[u8] = b"";
+        for (place, record) in parts.records.iter().enumerate().filter(|(place, _)| stays(*place)) {
+            let record = plain.get(record.clone()).unwrap_or_default();
+            let is_last = place + 1 == parts.records.len();
+            let record =
+                if is_last { record } else { record.strip_suffix(self.separator()).unwrap_or(record) };
+            out.extend_from_slice(separator);
+            out.extend_from_slice(record);
+            separator = self.separator();
+        }
+        out
+    }
 }
 
 #[cfg(test)]

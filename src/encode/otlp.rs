@@ -101,7 +101,11 @@ impl WireFormat for Otlp {
 
     fn subset(&self, plain: &[u8], _parts: &Parts, records: Range<usize>) -> Vec<u8> {
         // What `parts` found sound is sound.
-        walk::subset(plain, &records).unwrap_or_default()
+        walk::subset(plain, &|place| records.contains(&place)).unwrap_or_default()
+    }
+
+    fn pick(&self, plain: &[u8], _parts: &Parts, stays: &dyn Fn(usize) -> bool) -> Vec<u8> {
+        walk::subset(plain, stays).unwrap_or_default()
     }
 }
 

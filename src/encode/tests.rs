@@ -527,6 +527,11 @@ proptest! {
             prop_assert_eq!(&some, &block(wire.as_ref(), &records[range.clone()]), "{:?}", protocol);
             let beyond = wire.subset(&plain, &parts, 0..records.len() + 3);
             prop_assert_eq!(&beyond, &plain, "{:?}", protocol);
+            let picked = wire.pick(&plain, &parts, &|place| place % 2 == range.start % 2);
+            let every_other: Vec<_> = records.iter().skip(range.start % 2).step_by(2).cloned().collect();
+            if !every_other.is_empty() {
+                prop_assert_eq!(&picked, &block(wire.as_ref(), &every_other), "{:?}", protocol);
+            }
         }
     }
 

@@ -100,7 +100,7 @@ impl Packer {
 }
 
 /// Where the least severe records go first, a delivery's blocks are ended so many times because the next record is of
-/// another class; then they mix. Each costs a header (96 bytes), what the format says around records, and compression.
+/// another class; then they mix, and a frame says which is which. Each costs a header (96 bytes), what the format says around records, and compression.
 pub(super) const CLASS_CUTS_MAX: u32 = 8;
 
 /// The blocks of one delivery.
@@ -108,6 +108,8 @@ pub(super) struct Blocks<'p> {
     packer: &'p mut Packer,
     kind: Kind,
     cuts_left: u32,
+    /// It is to be said of which class of severity each log record is.
+    classifies: bool,
     open: PerSignal<OpenBlock>,
     /// Those that are complete, in the order in which they go to disk.
     done: Vec<NewBlock>,
@@ -130,7 +132,8 @@ pub(super) struct Encoded<'e> {
 impl<'p> Blocks<'p> {
     /// `cuts_max`: how often a block may be ended for the sake of one class of severity in it.
     pub(super) fn new(packer: &'p mut Packer, kind: Kind, cuts_max: u32) -> Self {
-        Self { packer, kind, cuts_left: cuts_max, open: PerSignal::default(), done: Vec::new(), records: 0 }
+        let (open, classifies) = (PerSignal::default(), cuts_max > 0);
+        Self { packer, kind, cuts_left: cuts_max, classifies, open, done: Vec::new(), records: 0 }
     }
 
     pub(super) fn wire(&self) -> &dyn WireFormat {
@@ -168,6 +171,9 @@ impl<'p> Blocks<'p> {
         let open = self.open.get_mut(signal);
         open.events_end = encoded.events.1;
         open.push(encoded, separator);
+        if self.classifies {
+            open.classes.resize(open.count as usize, severity_class(encoded.severity));
+        }
         Ok(())
     }
 
@@ -178,7 +184,10 @@ impl<'p> Blocks<'p> {
         open.events_end = block.events_end;
         if block.count > 0 {
             self.records += u64::from(block.count);
-            self.done.push(self.packer.block(signal, self.kind, resource, &block)?);
+            let mut made = self.packer.block(signal, self.kind, resource, &block)?;
+            let classes = if self.classifies { made.classify(&block.classes) } else { None };
+            self.done.push(made);
+            self.done.extend(classes);
         }
         Ok(())
     }
@@ -204,6 +213,8 @@ struct OpenBlock {
     first: u64,
     last: u64,
     severity: u8,
+    /// Of each record, if that is to be said.
+    classes: Vec<u8>,
 }
 
 impl OpenBlock {

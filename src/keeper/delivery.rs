@@ -386,7 +386,6 @@ impl<'p> Delivery<'p> {
             Fact::LogsDropped { records, bytes } => {
                 let (records, bytes) = (records.unwrap_or_default(), bytes.unwrap_or_default());
                 self.lost = (self.lost.0.saturating_add(records), self.lost.1.saturating_add(bytes));
-                log::warn!("Lambda dropped {records} records ({bytes} bytes) before we got them");
             }
             _ => {}
         }

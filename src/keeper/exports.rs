@@ -16,7 +16,7 @@ use super::intake::{Intake, Lost};
 use crate::Signal;
 use crate::encode::otlp::received::{self, Media, REQUEST_MAX_BYTES, RequestError};
 use crate::listen::{Export, Outcome};
-use crate::queue::{Batch, BlockError, Kind, NewBlock};
+use crate::queue::{Batch, Kind, NewBlock, severity_class};
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use std::borrow::Cow;
@@ -87,33 +87,41 @@ impl Intake {
         // It was walked before, so it has no fault now.
         let runs = received::runs(plain, BLOCK_MAX_PLAIN_BYTES).unwrap_or_default();
         let Some(runs) = runs else {
-            return Ok(vec![self.export_block(plain, rest, rest.records, rest.records)?]);
+            return self.export_block(plain, rest, rest.records, rest.records);
         };
         let mut blocks = Vec::with_capacity(runs.len());
         for run in runs {
             let part = received::part(plain, &run).map_err(|_| Lost::Broken)?;
-            blocks.push(self.export_block(&part, rest, run.len() as u32, run.end as u32)?);
+            blocks.extend(self.export_block(&part, rest, run.len() as u32, run.end as u32)?);
         }
         Ok(blocks)
     }
 
-    /// A block of `count` records, the last of which is number `end` of the rest.
+    /// A block of `count` records, the last of which is number `end` of the rest; where it is to be said, with what says of
+    /// which class of severity each is.
     fn export_block(
         &mut self,
         plain: &[u8],
         rest: &Rest,
         count: u32,
         end: u32,
-    ) -> Result<NewBlock, BlockError> {
-        self.pipeline.packer.pack(&Content {
+    ) -> Result<Vec<NewBlock>, Lost> {
+        let classifies = self.pipeline.making.sorts && rest.signal == Signal::Logs;
+        let severities = if classifies { received::severities(plain) } else { Ok(Vec::new()) };
+        let severities = severities.map_err(|_| Lost::Broken)?;
+        let gravest = severities.iter().copied().max_by_key(|number| severity_class(*number));
+        let mut block = self.pipeline.packer.pack(&Content {
             kind: Kind::Block { joins: None },
             signal: rest.signal,
             events_end: rest.kept.saturating_add(end),
             records: count,
-            severity: rest.severity,
+            severity: gravest.unwrap_or(rest.severity),
             times: rest.times,
             plain,
-        })
+        })?;
+        let classes: Vec<u8> = severities.into_iter().map(severity_class).collect();
+        let behind = block.classify(&classes);
+        Ok([block].into_iter().chain(behind).collect())
     }
 }
 

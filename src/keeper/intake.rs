@@ -3,7 +3,7 @@
 use super::Fate;
 use super::own::Own;
 use super::pipeline::{About, Made, Making, Noted, Origin, Pipeline};
-use super::telling::Patron;
+use super::telling::{Patron, Untold};
 use crate::drain::policy::Portion;
 use crate::encode::WireFormat;
 use crate::listen::Receipt;
@@ -42,6 +42,7 @@ pub(super) struct Intake {
     pub(super) indistinct: u64,
     pub(super) received: u64,
     pub(super) own: Own,
+    pub(super) untold: Untold,
 }
 
 /// What became of a delivery.
@@ -92,6 +93,7 @@ impl Intake {
             completes_resources: false,
             indistinct: 0,
             received: 0,
+            untold: Untold::default(),
         }
     }
 
@@ -156,6 +158,8 @@ impl Intake {
         self.append_completing(&Batch { delivery, received, parts_before, blocks }, records, joins)?;
         self.pipeline.commit(remembered);
         self.own.lost(lost);
+        self.untold.lost.0 = self.untold.lost.0.saturating_add(lost.0);
+        self.untold.lost.1 = self.untold.lost.1.saturating_add(lost.1);
         Ok(Taken { receipt: Receipt::Kept, noted })
     }
 
@@ -215,7 +219,8 @@ impl Intake {
     }
 
     fn unreadable(&mut self, body: &[u8], delivery: u128) -> Taken {
-        log::warn!("a delivery of {} bytes is not telemetry; counted and left", body.len());
+        self.untold.unreadable.0 += 1;
+        self.untold.unreadable.1 += body.len() as u64;
         self.queue.note_whole(delivery);
         self.queue.count_drop(Tally { signal: Signal::Logs, reason: Reason::Unreadable, records: 1 });
         Receipt::Unreadable.into()

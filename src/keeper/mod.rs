@@ -430,6 +430,7 @@ impl Worker {
                 self.leaving = true;
                 self.close();
                 // First what would be lost: whoever asks waits for little, and counting may take long.
+                self.intake.tell_losses_now();
                 self.intake.queue.close();
                 while self.intake.queue.count_one() {}
                 answer(reply, self.intake.summary());

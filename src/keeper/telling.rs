@@ -38,10 +38,52 @@ impl Patron {
     }
 }
 
+/// What is told on stderr, of which there may be more with every delivery: at once, then together at most this often. Where
+/// our lines are telemetry too, each would beget the next.
+const LINES_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Lines that wait to be told.
+#[derive(Default)]
+pub(super) struct Untold {
+    /// When they may be told.
+    from: Duration,
+    /// Bodies that are no telemetry, and their bytes.
+    pub(super) unreadable: (u64, u64),
+    /// What Lambda says it dropped: records and bytes.
+    pub(super) lost: (u64, u64),
+}
+
 impl Intake {
+    /// Says on stderr what was given up and not told yet, if the last lines are not fresh.
+    pub(super) fn tell_losses(&mut self) {
+        let now = self.clock.now();
+        let Untold { unreadable, lost, from } = &self.untold;
+        let is_told = !self.queue.owes_overflow() && [*unreadable, *lost] == [(0, 0); 2];
+        if !is_told && now >= *from {
+            self.untold.from = now.saturating_add(LINES_INTERVAL);
+            self.tell_losses_now();
+        }
+    }
+
+    /// Says so, whenever the last lines were.
+    pub(super) fn tell_losses_now(&mut self) {
+        self.queue.tell_overflow();
+        let (bodies, bytes) = std::mem::take(&mut self.untold.unreadable);
+        if bodies == 1 {
+            log::warn!("a delivery of {bytes} bytes is not telemetry; counted and left");
+        } else if bodies > 0 {
+            log::warn!("{bodies} deliveries of {bytes} bytes are not telemetry; counted and left");
+        }
+        let (records, bytes) = std::mem::take(&mut self.untold.lost);
+        if (records, bytes) != (0, 0) {
+            log::warn!("Lambda dropped {records} records ({bytes} bytes) before we got them");
+        }
+    }
+
     /// Queues reports of what was dropped, if the destination that did not get it takes anything and the last ones are
     /// not fresh.
     pub(super) fn report_drops(&mut self) {
+        self.tell_losses();
         let (now, at_end) = (self.clock.now(), self.last_reports > 0);
         for reader in self.queue.readers() {
             let is_due = |patron: &Patron| patron.takes && (at_end || now >= patron.report_from);

@@ -93,6 +93,37 @@ pub(super) fn body(lines: impl IntoIterator<Item = String>) -> Vec<u8> {
     format!("[{}]", lines.into_iter().collect::<Vec<_>>().join(",")).into_bytes()
 }
 
+#[test]
+fn bodies_that_are_no_telemetry_are_told_at_once_and_then_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    for (number, untold) in [(0, 0), (1, 1), (2, 2)] {
+        assert_eq!(take(&mut intake, format!("rubbish {number}").as_bytes(), 1), Receipt::Unreadable);
+        intake.report_drops();
+        assert_eq!(intake.untold.unreadable.0, untold);
+    }
+    intake.tell_losses_now();
+    assert_eq!(intake.untold.unreadable, (0, 0));
+}
+
+#[test]
+fn what_a_full_queue_turns_away_is_told_at_once_and_then_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open_limited(dir.path(), Limits::new(16 << 10, Overflow::DropNewest));
+    let mut told = Vec::new();
+    for number in 0..9 {
+        let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(5_000).collect();
+        take(&mut intake, &body([line(&format!("{number} {noise}"))]), 1);
+        if intake.queue.owes_overflow() {
+            intake.report_drops();
+            told.push(!intake.queue.owes_overflow());
+        }
+    }
+    assert!(told.len() > 2 && told[0] && !told[1..].contains(&true), "{told:?}");
+    intake.queue.close();
+    assert!(!intake.queue.owes_overflow());
+}
+
 /// The two halves of a cut record.
 const HEAD: &[u8] = br#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":{"message":"AAAA}]"#;
 const TAIL: &[u8] = br#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":BBBB"}}]"#;
@@ -225,6 +256,9 @@ fn what_a_refused_report_said_is_said_again() {
     take(&mut intake, &body([line("poison")]), 0);
     let refuse_the_oldest = |intake: &mut Intake| {
         let head = intake.queue.oldest(Signal::Logs).unwrap().seq.0;
+        let run = Portion::Run { max_blocks: 1, max_bytes: 1 << 20 };
+        intake.assemble(ReaderId::FIRST, Signal::Logs, run, Encoding::Gzip).unwrap();
+        intake.land(ReaderId::FIRST, Signal::Logs, Fate::Kept);
         intake.land(ReaderId::FIRST, Signal::Logs, Fate::Settled { head, refused: 1, delivered: 0 });
     };
     refuse_the_oldest(&mut intake);

@@ -3,8 +3,9 @@
 use super::frame::{Header, Kind, Seq};
 use super::lane::{Item, Stored};
 use super::ledger::{Ledger, Reason, Tally};
+use super::reader::ReaderId;
 use super::scan::walk;
-use super::shed::{Going, Room};
+use super::shed::Room;
 use super::state::{FRAMES_START, Mark};
 use super::store::{Queue, headers_of};
 use super::types::{AppendError, Batch, Overflow};
@@ -18,6 +19,10 @@ impl Queue {
     pub(super) fn make_room(&mut self, batch: &Batch) -> Result<Room, AppendError> {
         let size = batch.size();
         let mut fits = size + FRAMES_START <= self.limits.max_bytes;
+        if self.has_unknown() && !self.has_room_for(size) {
+            // What is given up has to be counted for all.
+            self.load_unknown(0);
+        }
         if fits && self.limits.overflow == Overflow::Shed {
             return self.shed_for(batch);
         }
@@ -71,9 +76,7 @@ impl Queue {
             drop(self.save_all());
             return Err(AppendError::NoRoom);
         }
-        if dropped > 0 {
-            log::warn!("queue full: {dropped} new records dropped");
-        }
+        self.own.overflowed.new += dropped;
         Ok(())
     }
 
@@ -125,12 +128,11 @@ impl Queue {
         }
         let moves_reports = number < begun_since;
         let (mut total, reports) = self.drop_here(number, moves_reports);
-        let mut others = Vec::new();
-        for reader in self.readers().skip(1) {
-            let mut queue = self.at(reader);
-            let (records, _) = queue.drop_here(number, false);
-            others.push((records, queue.own.for_whom()));
-        }
+        let others: Vec<(ReaderId, u64)> = self
+            .readers()
+            .skip(1)
+            .map(|reader| (reader, self.at(reader).drop_here(number, false).0))
+            .collect();
         if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
             let reason = Reason::Overflow;
             self.state.ledger.drop(Tally { signal: Signal::Logs, reason, records: 1 });
@@ -148,9 +150,9 @@ impl Queue {
             Err(error) => self.degrade(error),
         }
         self.report_again(reports);
-        for (records, for_whom) in std::iter::once((total, String::new())).chain(others) {
-            if saved.is_ok() && records > 0 {
-                log::warn!("queue full: the oldest {records} records dropped{for_whom}");
+        if saved.is_ok() {
+            for (reader, records) in std::iter::once((ReaderId::FIRST, total)).chain(others) {
+                self.at(reader).own.overflowed.oldest += records;
             }
         }
         saved.is_ok()
@@ -163,7 +165,7 @@ impl Queue {
             self.store.all().map(|(number, _)| number).filter(|number| *number > unreadable).collect();
         behind.into_iter().any(|number| {
             let holds = self.store.len(number).is_some_and(|len| len > FRAMES_START);
-            holds && self.shed_segment(number, Going::Everything).is_ok_and(|kept| kept.is_none())
+            holds && self.shed_all_of(number)
         })
     }
 

@@ -53,6 +53,7 @@ impl Queue {
                 let first_own = self.first_own;
                 self.remaining.retain(|number, _| *number >= first_own);
                 self.unverified.clear();
+                self.own.expected = None;
             }
         }
         drop(self.save_state());

@@ -1,6 +1,7 @@
 //! The end of the process: what only memory holds does not outlive it.
 
 use super::frame::{Kind, Seq};
+use super::lane::Flight;
 use super::ledger::{Reason, Tally};
 use super::scan::walk;
 use super::state::Mark;
@@ -12,17 +13,25 @@ impl Queue {
     /// in place at the head of a segment file if there is one, which takes no room: the next process reports it. From
     /// here on nothing is kept in memory any more. Returns the records given up.
     pub fn close(&mut self) -> u64 {
+        self.tell_overflow();
         for reader in self.readers() {
             let mut queue = self.at(reader);
             for signal in Signal::ALL {
-                // Nobody will learn what becomes of a request now.
+                // Hardly anybody will learn what becomes of a request now. If it is told all the same, and its blocks are
+                // where they were, it is noted.
+                let flight = queue.lanes.get(signal).flight.as_ref();
+                let is_whole = |flight: &&Flight| flight.orphaned == 0 && flight.reports.is_empty();
+                let left = flight.filter(is_whole).map(|flight| flight.to);
                 queue.keep(signal);
+                let lane = queue.lanes.get_mut(signal);
+                lane.left = left.or(lane.left);
             }
         }
         // What memory holds needs it until then.
         let is_on_disk = !self.degraded || self.try_disk();
         self.store.keep_nothing_in_memory();
         if is_on_disk {
+            self.save_for_the_next();
             return 0;
         }
         let Some(number) = self.store.active() else { return 0 };
@@ -62,6 +71,9 @@ impl Queue {
             for tally in reports {
                 self.state.ledger.unreport(tally);
             }
+        }
+        for signal in Signal::ALL {
+            self.lanes.get_mut(signal).left.take_if(|left| left.seq.segment() >= number);
         }
         // Counted, and nothing waits in it any more: not to be counted again.
         let held = self.remaining.insert(number, Remaining::default()).unwrap_or_default();

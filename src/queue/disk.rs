@@ -34,7 +34,7 @@ pub trait Disk: Send {
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
     /// Makes a file (mode 0600) that must not exist yet.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file for reading and writing; symbolic links are not followed.
+    /// Opens a file for reading and writing, or for reading alone where it cannot be written; symbolic links are not followed.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -79,7 +79,17 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NOFOLLOW);
+        let file = match options.clone().write(true).open(path) {
+            // What waits in it can be sent.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+            {
+                options.open(path)?
+            }
+            opened => opened?,
+        };
         Ok(Box::new(file))
     }
 

@@ -6,7 +6,7 @@ use super::ledger::{Reason, Tally};
 use super::notes::Entry;
 use super::scan::{Position, Step, step};
 use super::segments::StoreError;
-use super::state::Mark;
+use super::state::{Mark, Outstanding};
 use super::store::Queue;
 use super::totals::Totals;
 use crate::{PerSignal, Signal};
@@ -28,7 +28,10 @@ impl Queue {
     fn is_of_this_queue(&self, signal: Signal, to: Mark) -> bool {
         match &self.lanes.get(signal).flight {
             Some(flight) => flight.to.seq == to.seq,
-            None => to.records == 0 && to.seq.segment() < self.first_own,
+            None => {
+                to.records == 0 && to.seq.segment() < self.first_own
+                    || self.lanes.get(signal).left == Some(to)
+            }
         }
     }
 
@@ -79,6 +82,7 @@ impl Queue {
     fn land(&mut self, signal: Signal) {
         let lane = self.lanes.get_mut(signal);
         lane.asked_for = Seq::default();
+        lane.left = None;
         if let Some(flight) = lane.flight.take() {
             flight.arrive(signal, &mut self.state.ledger);
         }
@@ -237,7 +241,14 @@ impl Queue {
             self.note_state();
             return Ok(());
         }
+        let next = self.next_seq();
+        self.state.outstanding =
+            if next == Seq::default() { Outstanding::default() } else { self.outstanding(next) };
+        self.state.unread = self.unread();
         let written = self.store.write_state(&self.state);
+        if written.is_ok() {
+            self.appended_since_saved = 0;
+        }
         if let (Err(error), false) = (&written, self.unsaved) {
             log::warn!("queue: cannot save the state: {error}");
         }
@@ -334,6 +345,13 @@ impl Queue {
     /// after those have arrived, in one step. If an alibi was sent, it is the one that has, and no other in its place. Gives
     /// the number of the user's records among these.
     pub fn settle(&mut self, signal: Signal, refused: u64, delivered: u64) -> u64 {
+        self.fill(signal, u32::MAX);
+        // As with what a request was made of: only what this queue has sent, or an earlier process kept, was judged.
+        let lane = self.lanes.get(signal);
+        let judged = |seq: Seq| seq <= lane.sent_to || seq.segment() < self.first_own;
+        if !lane.head().is_some_and(|head| judged(head.header.seq)) {
+            return 0;
+        }
         let refused_to = self.mark_after(signal, refused);
         let alibi = self.lanes.get_mut(signal).alibi.take();
         let delivered =
@@ -427,19 +445,7 @@ mod tests {
 
     /// Keeps a block, sends it, and has it acknowledged.
     fn cycle(queue: &mut Queue, number: u128) {
-        let block = NewBlock {
-            kind: Kind::Block { joins: None },
-            signal: Signal::Logs,
-            format: Otlp.id(),
-            events_end: 1,
-            records: 1,
-            plain_len: 1,
-            plain_crc: crc32fast::hash(b"x"),
-            times: (1, 1),
-            severity: 0,
-            payload: Deflater::default().deflate(b"x").unwrap(),
-        };
-        queue.append(&Batch { delivery: number, received: 1, parts_before: 0, blocks: vec![block] }).unwrap();
+        append(queue, number);
         let request = queue.assemble(Signal::Logs, &Otlp, Encoding::Gzip, 1 << 20, 9).unwrap();
         queue.delivered(Signal::Logs, request.to, 1, 0);
     }
@@ -456,6 +462,58 @@ mod tests {
         assert_eq!(states(&noted), 1, "what an earlier process left there does not outlive this one");
         (1..20).for_each(|number| cycle(&mut queue, number));
         assert_eq!(noted.try_iter().count(), 0);
+    }
+
+    fn append(queue: &mut Queue, number: u128) {
+        let block = NewBlock {
+            kind: Kind::Block { joins: None },
+            signal: Signal::Logs,
+            format: Otlp.id(),
+            events_end: 1,
+            records: 1,
+            plain_len: 1,
+            plain_crc: crc32fast::hash(b"x"),
+            times: (1, 1),
+            severity: 0,
+            payload: Deflater::default().deflate(b"x").unwrap(),
+        };
+        queue.append(&Batch { delivery: number, received: 1, parts_before: 0, blocks: vec![block] }).unwrap();
+    }
+
+    #[test]
+    fn what_was_judged_before_the_queue_was_opened_anew_condemns_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, _) = open(dir.path());
+        queue.stand_in();
+        append(&mut queue, 1);
+        let judged = queue.assemble(Signal::Logs, &Otlp, Encoding::Gzip, 1 << 20, 9).unwrap().head;
+        queue.keep(Signal::Logs);
+        // As after a panic: what memory held is gone.
+        let (mut queue, _) = open(dir.path());
+        append(&mut queue, 2);
+        assert_eq!(queue.oldest(Signal::Logs).map(|oldest| oldest.seq), Some(judged), "the same number");
+        queue.settle(Signal::Logs, 1, 0);
+        assert_eq!((queue.ledger().dropped(Signal::Logs), queue.waiting(Signal::Logs).records), (0, 1));
+        queue.assemble(Signal::Logs, &Otlp, Encoding::Gzip, 1 << 20, 9).unwrap();
+        queue.settle(Signal::Logs, 1, 0);
+        assert_eq!(queue.ledger().dropped(Signal::Logs), 1);
+    }
+
+    #[test]
+    fn a_delivery_that_is_told_after_the_end_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, _) = open(dir.path());
+        append(&mut queue, 1);
+        let request = queue.assemble(Signal::Logs, &Otlp, Encoding::Gzip, 1 << 20, 9).unwrap();
+        queue.close();
+        // The summary may be asked for more than once.
+        queue.close();
+        queue.delivered(Signal::Logs, request.to, 1, 0);
+        queue.delivered(Signal::Logs, request.to, 1, 0);
+        drop(queue);
+        let (mut queue, _) = open(dir.path());
+        while queue.count_one() {}
+        assert_eq!((queue.waiting(Signal::Logs).records, queue.ledger().delivered(Signal::Logs)), (0, 1));
     }
 
     #[test]

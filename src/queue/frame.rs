@@ -3,10 +3,11 @@
 //! ```text
 //!  offset  bytes  field
 //!       0      4  magic "oLf1"
-//!       4      1  kind: 1 block, 2 fragment, 3 report, 4 carry, 5 shed
+//!       4      1  kind: 1 block, 2 fragment, 3 report, 4 carry, 5 shed or classes
 //!       5      1  signal
 //!       6      1  wire format of the payload
-//!       7      1  severity of the gravest record (OpenTelemetry's number); 0 if unknown
+//!       7      1  severity of the gravest record (OpenTelemetry's number); 0 if unknown. In the upper three bits the
+//!                 lowest class of severity plus one, where there are several (`classes.rs`)
 //!       8      8  sequence number: segment number << 32 | ordinal in the segment
 //!      16     16  hash of the delivery the records came in
 //!      32      2  this frame's place among the frames of its delivery
@@ -21,7 +22,7 @@
 //!      68      8  latest record time, Unix ns
 //!      76      8  time of receipt, Unix ns
 //!      84      8  fragment: 0; block: sequence number of the fragment that its delivery completes, or 0;
-//!                 report: signal, reason, and how many records it speaks of
+//!                 report: signal, reason, and how many records it speaks of; shed: 0; classes: 1
 //!      92      4  CRC-32 of the 92 bytes before
 //! ```
 //! All numbers are little-endian. The payload follows: deflate without a final block, ended on a byte. That of a
@@ -37,6 +38,9 @@ pub const HEADER_BYTES: usize = 96;
 const CRC_OFFSET_BYTES: usize = HEADER_BYTES - 4;
 /// The first bytes of every frame. The last one is the version of the frame format.
 pub(super) const MAGIC: [u8; 4] = *b"oLf1";
+
+/// The word for the kind that tells classes from what was shed: an earlier version takes them for that, and steps over them.
+const CLASSES: u64 = 1;
 
 /// Whether `bytes` begin a frame of a later version of the format.
 pub(super) fn is_newer(bytes: &[u8]) -> bool {
@@ -88,6 +92,8 @@ pub enum Kind {
     Carry,
     /// What is left of a frame of a segment that was written anew by `shed`: it says which delivery it came in.
     Shed,
+    /// Of which class of severity each record of the block before it is. It is never sent.
+    Classes,
 }
 
 impl Kind {
@@ -106,7 +112,7 @@ pub(super) struct Header {
     pub signal: Signal,
     /// The wire format of the payload (`WireFormat::id`).
     pub format: u8,
-    /// Severity of the gravest record, 0 if unknown.
+    /// Severity of the gravest record, 0 if unknown, and the lowest class of all.
     pub severity: u8,
     /// Place in the queue.
     pub seq: Seq,
@@ -143,6 +149,7 @@ impl Header {
             Kind::Report(tally) => (3, tally.pack()),
             Kind::Carry => (4, 0),
             Kind::Shed => (5, 0),
+            Kind::Classes => (5, CLASSES),
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
@@ -194,6 +201,7 @@ impl Header {
             2 => Kind::Fragment,
             3 => Kind::Report(Tally::unpack(extra)?),
             4 => Kind::Carry,
+            5 if extra == CLASSES => Kind::Classes,
             5 => Kind::Shed,
             _ => return None,
         };
@@ -227,7 +235,7 @@ impl Header {
         match self.kind {
             Kind::Block { .. } => u64::from(self.records),
             Kind::Fragment => 1,
-            Kind::Report(_) | Kind::Carry | Kind::Shed => 0,
+            Kind::Report(_) | Kind::Carry | Kind::Shed | Kind::Classes => 0,
         }
     }
 }
@@ -264,12 +272,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_header_survives_the_disk(seq: u64, delivery: u128, part: u16, words: [u32; 6], longs: [u64; 3],
-                                      kind in 0u8..5, signal in 0u8..3, count in 0u64..1 << 40) {
+                                      kind in 0u8..6, signal in 0u8..3, count in 0u64..1 << 40) {
             let kind = match kind {
                 0 => Kind::Block { joins: (longs[0] != 0).then_some(Seq(longs[0])) },
                 1 => Kind::Fragment,
                 2 => Kind::Carry,
                 3 => Kind::Shed,
+                4 => Kind::Classes,
                 _ => Kind::Report(Tally { signal: Signal::Traces, reason: Reason::Overflow, records: count }),
             };
             let header = Header {

@@ -92,6 +92,20 @@ impl Segments {
         if written { Ok(()) } else { Err(StoreError::Missing(0)) }
     }
 
+    /// Writes `state`, which stands in the newest segment, into the head of segment `number` as well. No harm is done if that
+    /// fails.
+    pub(super) fn note_state(&mut self, number: u32, state: &State) {
+        let path = self.path(number);
+        let Some(segment) = self.by_number.get_mut(&number).filter(|segment| segment.is_file()) else {
+            return;
+        };
+        let offset = segment.next_slot * SLOT_BYTES as u64;
+        let written = self.disk.open(&path).and_then(|file| file.write_all_at(&state.encode(number), offset));
+        if written.is_ok() {
+            segment.next_slot ^= 1;
+        }
+    }
+
     /// Writes `state` into both slots of segment `number`: what was there is void.
     ///
     /// # Errors

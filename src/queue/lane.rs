@@ -85,6 +85,10 @@ pub(super) struct Lane {
     /// The record that was sent last as an alibi, by its block and its place in that, until there is no more to be
     /// settled of it: it may have arrived, which no mark says.
     pub alibi: Option<(Seq, u32)>,
+    /// The last block that was put into any request.
+    pub sent_to: Seq,
+    /// The request that was in flight when the queue was closed, while its blocks are where they were.
+    pub left: Option<Mark>,
 }
 
 impl Lane {
@@ -102,7 +106,16 @@ impl Lane {
             flight: None,
             asked_for: Seq::default(),
             alibi: None,
+            sent_to: Seq::default(),
+            left: None,
         }
+    }
+
+    /// A request is put together, whose last block is `seq`.
+    pub(super) fn sends(&mut self, seq: Seq) {
+        self.asked_for = seq;
+        self.sent_to = self.sent_to.max(seq);
+        self.left = None;
     }
 
     /// Blocks in sight, oldest first.
@@ -215,7 +228,7 @@ impl Lane {
         if !self.stalled {
             log::error!("queue: segment {number} cannot be read; {} in it are given up", self.signal);
             self.scan_tries = 0;
-            self.scanned = Position::start_of(number.saturating_add(1));
+            self.scanned = Position::end_of(number);
         }
     }
 
@@ -236,6 +249,7 @@ impl Lane {
 
     /// Segment `number` was written anew: of the blocks in sight those in `waiting` are left, in another place.
     pub(super) fn rewritten(&mut self, number: u32, waiting: &[Item]) {
+        self.left = None;
         self.window.retain_mut(|item| {
             if item.header.seq.segment() != number {
                 return true;
@@ -252,9 +266,11 @@ impl Lane {
 
     /// Forgets what lies in segment `number` and looks on behind it.
     pub(super) fn leave(&mut self, number: u32) {
+        self.left = None;
         self.window.retain(|item| item.header.seq.segment() != number);
         if self.scanned.segment == number {
-            self.scanned = Position::start_of(number.saturating_add(1));
+            // Not in the next one, which is to be counted before.
+            self.scanned = Position::end_of(number);
         }
     }
 }

@@ -38,10 +38,12 @@ mod block;
 mod budget;
 mod bytes;
 mod catch_up;
+mod classes;
 mod close;
 mod damage;
 mod deliveries;
 mod disk;
+mod expected;
 mod fate;
 mod frame;
 #[cfg(feature = "fuzzing")]
@@ -53,9 +55,11 @@ mod lane;
 mod ledger;
 mod notes;
 mod open;
+mod overflowed;
 mod reader;
 mod reading;
 mod reports;
+mod rewritten;
 mod scan;
 mod segments;
 mod send;
@@ -64,10 +68,12 @@ mod state;
 mod store;
 #[cfg(feature = "tool")]
 mod survey;
+mod thin;
 mod totals;
 mod types;
 
 pub use block::{BlockError, Deflater, GzipAssembler, gzip, inflate};
+pub use classes::severity_class;
 pub use deliveries::{Progress, REMEMBERED_DELIVERIES_MAX};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use frame::{HEADER_BYTES, Kind, Seq};
@@ -76,8 +82,7 @@ pub use ledger::{Ledger, Reason, Tally};
 pub use notes::{Entry, Found, Index, SegmentRow};
 pub use reader::{At, ReaderId, ReaderSpec, Readers};
 pub use segments::StoreError;
-pub use shed::severity_class;
-pub use state::{Mark, Shedding, State};
+pub use state::{Mark, Outstanding, Shedding, State, Unread};
 pub use store::Queue;
 #[cfg(feature = "tool")]
 pub use survey::{ReadOnlyDisk, SegmentSurvey, Standing, Surveyed, survey};

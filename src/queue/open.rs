@@ -65,8 +65,10 @@ impl Queue {
             own: Own::first(),
             others: Vec::new(),
             retire_owed: false,
+            appended_since_saved: 0,
         };
         queue.read_newest();
+        queue.expect();
         (queue, opened)
     }
 
@@ -131,6 +133,8 @@ impl Queue {
         let mut given_up = PerSignal::<u64>::default();
         let mut last = None;
         let mut missing = 0;
+        let upto = self.own.expected.as_ref().map_or(Seq::default(), |expected| expected.upto());
+        let mut expected = PerSignal::<u64>::default();
         let Self { store, state, deliveries, own, .. } = self;
         let visit = |header: &Header, _| {
             deliveries.note_older(header);
@@ -152,6 +156,9 @@ impl Queue {
                 let missing = std::mem::take(&mut missing);
                 waiting.blocks += missing;
                 waiting.records += missing;
+                if header.seq < upto {
+                    *expected.get_mut(header.signal) += header.user_records() + missing;
+                }
             }
         };
         let whole = walk_past(store, number, visit, |bytes| skipped += bytes);
@@ -181,6 +188,10 @@ impl Queue {
             }
             self.unverified.remove(&number);
             self.remaining.insert(number, remaining);
+            if let Some(known) = &mut self.own.expected {
+                known.count(number, &expected);
+            }
+            self.settle_expected();
         } else {
             self.unreadable.insert(number);
         }
@@ -199,6 +210,10 @@ impl Queue {
     }
 
     fn count_one_here(&mut self) -> bool {
+        if self.own.looks.is_some() {
+            return false;
+        }
+        self.settle_expected();
         let uncounted =
             |number: &u32| !self.remaining.contains_key(number) && !self.unreadable.contains(number);
         let Some(number) = self.store.all().map(|(number, _)| number).find(uncounted) else {
@@ -247,8 +262,11 @@ impl Queue {
                 let wants = self.own.wants;
                 let wanted =
                     |signal| if *wants.get(signal) { *row.written.get(signal) } else { Waiting::default() };
-                self.remaining.insert(number, PerSignal::from_fn(wanted));
-                self.unverified.insert(number);
+                let held = PerSignal::from_fn(wanted);
+                if self.own.expected.as_mut().is_none_or(|expected| expected.count_row(number, &held)) {
+                    self.remaining.insert(number, held);
+                    self.unverified.insert(number);
+                }
             }
         }
         true
@@ -289,6 +307,7 @@ impl Queue {
         self.first_own = self.store.next_number();
         self.load_readers();
         self.read_newest();
+        self.expect();
         self.degraded = false;
         if let Err(error) = self.begin_segment() {
             self.degrade(&error);
@@ -338,7 +357,7 @@ impl Queue {
             match header.kind {
                 Kind::Report(_) => self.state.reported = header.seq,
                 Kind::Carry => self.state.carry = header.seq,
-                Kind::Block { .. } | Kind::Fragment | Kind::Shed => {}
+                Kind::Block { .. } | Kind::Fragment | Kind::Shed | Kind::Classes => {}
             }
         }
     }
@@ -395,17 +414,14 @@ pub(super) fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) 
     }
     let Some((carrier, mut state)) = newest else { return Ok(State { queue_id, ..State::default() }) };
     store.carried_by(carrier);
-    let shedding = std::mem::take(&mut state.shedding);
-    if store.len(shedding.segment).unwrap_or_default() == shedding.len {
-        shedding.count_in(&mut state.ledger);
-    }
+    state.decide_shedding(|number| store.len(number));
     if strange {
         log::warn!("queue: segments of several queues lie together: all of them will be sent");
         state = State { queue_id, ledger: state.ledger, generation: state.generation, ..State::default() };
         adopt(store, &state);
     }
     // What lay in memory only is gone, and its numbers must not come to mean something else.
-    let own = [state.reported, state.fragment, state.carry, state.told];
+    let own = [state.reported, state.fragment, state.carry, state.told, state.outstanding.upto];
     for seq in state.marks.iter().map(|(_, mark)| mark.seq).chain(own) {
         store.number_at_least(seq.segment().saturating_add(1));
     }

@@ -13,10 +13,12 @@
 
 use super::bytes::crc32;
 use super::disk::{Disk, DiskFile};
+use super::expected::{Expected, passed_over};
 use super::frame::Seq;
 use super::lane::Lane;
 use super::ledger::{Ledger, Tally};
 use super::open::new_lanes;
+use super::overflowed::Overflowed;
 use super::segments::StoreError;
 use super::state::{Mark, SLOT_BYTES, SLOTS, Shedding, State};
 use super::store::{Queue, Remaining};
@@ -28,6 +30,9 @@ use std::path::PathBuf;
 
 /// What the names of their files end in.
 const SUFFIX: &str = ".reader";
+
+/// How often a file is looked at that cannot be read, each time after a pause, before the reader begins with what is stored.
+pub(super) const LOOKS_MAX: u32 = 20;
 
 /// A reader of a queue, by its place among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,12 +97,24 @@ pub(super) struct Own {
     /// `None`: the first, whose state is the queue's.
     pub(super) file: Option<ReaderFile>,
     pub(super) wants: PerSignal<bool>,
+    /// What was given up for it and not told.
+    pub(super) overflowed: Overflowed,
+    /// What an earlier process had waiting for it, until it is known whether that is there.
+    pub(super) expected: Option<Box<Expected>>,
+    /// How often its file was looked at in vain, until it is known how far it is: nothing is sent to it before.
+    pub(super) looks: Option<u32>,
 }
 
 impl Own {
     /// The first reader, which gets everything.
     pub(super) fn first() -> Self {
-        Self { file: None, wants: PerSignal::from_fn(|_| true) }
+        Self {
+            file: None,
+            wants: PerSignal::from_fn(|_| true),
+            overflowed: Overflowed::default(),
+            expected: None,
+            looks: None,
+        }
     }
 
     /// To be said behind a line about it.
@@ -123,14 +140,21 @@ impl ReaderFile {
     }
 
     /// The newest state in the file, if there is any.
-    fn load(&mut self, disk: &dyn Disk) -> Option<State> {
+    ///
+    /// # Errors
+    /// If the file cannot be read just now. One that is not there, cut off or no file is no error.
+    fn load(&mut self, disk: &dyn Disk) -> io::Result<Option<State>> {
         self.file = None;
-        let file = disk.open(&self.path).ok()?;
+        let file = match disk.open(&self.path) {
+            Err(error) if is_no_file(&error) => return Ok(None),
+            opened => opened?,
+        };
         let mut newest: Option<State> = None;
         for slot in 0..SLOTS {
             let mut bytes = vec![0; SLOT_BYTES];
-            if file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64).is_err() {
-                continue;
+            match file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+                read => read?,
             }
             let Some(state) = State::decode(&bytes, self.tie()) else { continue };
             if newest.is_none_or(|newest| state.generation > newest.generation) {
@@ -140,7 +164,7 @@ impl ReaderFile {
             }
         }
         self.file = Some(file);
-        newest
+        Ok(newest)
     }
 
     fn save(&mut self, disk: &dyn Disk, state: &State) -> io::Result<()> {
@@ -164,11 +188,18 @@ impl ReaderFile {
         self.generation += 1;
         let state = State { generation: self.generation, ..*state };
         let written = file.write_all_at(&state.encode(self.tie()), self.next_slot * SLOT_BYTES as u64);
-        self.file = Some(file);
+        // One that was opened while nothing could be written is opened anew.
         written?;
+        self.file = Some(file);
         self.next_slot ^= 1;
         Ok(())
     }
+}
+
+/// Whether it is no use to try again: nothing of ours is there.
+fn is_no_file(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR | libc::ENOTDIR | libc::ENXIO))
 }
 
 /// A queue with one of its readers at the desk; the one before it returns when this goes.
@@ -220,7 +251,13 @@ impl Queue {
                 unverified: BTreeSet::new(),
                 passed_over: BTreeMap::new(),
                 unsaved: false,
-                own: Own { file: Some(file), wants: spec.wants },
+                own: Own {
+                    file: Some(file),
+                    wants: spec.wants,
+                    overflowed: Overflowed::default(),
+                    expected: None,
+                    looks: None,
+                },
             });
         }
         if self.store.is_listed() {
@@ -321,10 +358,15 @@ impl Queue {
 
     /// Puts the state of the reader at the desk, which has a file of its own, into that.
     pub(super) fn save_reader(&mut self) -> Result<(), StoreError> {
+        if self.own.looks.is_some() {
+            // What its file says is not known, and must not be lost.
+            return Err(StoreError::Missing(0));
+        }
+        let (outstanding, unread) = (self.outstanding(self.next_seq()), self.unread());
         let Some(own) = &mut self.own.file else { return Ok(()) };
         let saved = if self.store.is_listed() {
             let State { queue_id, marks, ledger, shedding, .. } = self.state;
-            let state = State { queue_id, marks, ledger, shedding, ..State::default() };
+            let state = State { queue_id, marks, ledger, shedding, outstanding, unread, ..State::default() };
             own.save(self.store.disk.as_ref(), &state)
         } else {
             // Nothing it speaks of is on disk either.
@@ -364,27 +406,54 @@ impl Queue {
 
     /// Reads how far the further readers are. What memory knows of them counts no longer, but for what was given up.
     pub(super) fn load_readers(&mut self) {
+        (0..self.others.len()).for_each(|place| self.load_reader(place, LOOKS_MAX));
+    }
+
+    /// Looks again at the files of readers that could not be read, `looks_max` times before each is taken for lost.
+    pub(super) fn load_unknown(&mut self, looks_max: u32) {
         for place in 0..self.others.len() {
-            let Some(reader) = self.others.get_mut(place) else { continue };
-            let Some(file) = &mut reader.own.file else { continue };
-            let found = file.load(self.store.disk.as_ref());
-            let mut state = found.filter(|state| state.queue_id == self.state.queue_id).unwrap_or_default();
-            let shedding = std::mem::take(&mut state.shedding);
-            if self.store.len(shedding.segment).unwrap_or_default() == shedding.len {
-                shedding.count_in(&mut state.ledger);
+            if self.others.get(place).is_some_and(|reader| reader.own.looks.is_some()) {
+                self.load_reader(place, looks_max);
             }
-            state.ledger.add(&reader.ledger);
-            reader.marks = state.marks;
-            reader.ledger = state.ledger;
-            reader.lanes = new_lanes();
-            reader.remaining.clear();
-            reader.unsaved = true;
-            for (_, mark) in state.marks.iter() {
-                self.store.number_at_least(mark.seq.segment().saturating_add(1));
-            }
-            // Its room on disk is taken now, while there is some.
-            drop(self.at(ReaderId(place + 1)).save_state());
         }
+    }
+
+    /// Whether it is not known of any reader how far it is.
+    pub(super) fn has_unknown(&self) -> bool {
+        self.own.looks.is_some() || self.others.iter().any(|reader| reader.own.looks.is_some())
+    }
+
+    fn load_reader(&mut self, place: usize, looks_max: u32) {
+        let Some(reader) = self.others.get_mut(place) else { return };
+        let Some(file) = &mut reader.own.file else { return };
+        let looks = reader.own.looks.unwrap_or_default().saturating_add(1);
+        let found = file.load(self.store.disk.as_ref());
+        reader.lanes = new_lanes();
+        reader.remaining.clear();
+        reader.unsaved = true;
+        reader.own.looks = found.is_err().then_some(looks).filter(|looks| *looks < looks_max);
+        if reader.own.looks.is_some() {
+            return;
+        }
+        let found = found.unwrap_or_else(|error| {
+            log::error!(
+                "queue: how far {} is cannot be read, it gets all that is stored: {error}",
+                file.name
+            );
+            None
+        });
+        let mut state = found.filter(|state| state.queue_id == self.state.queue_id).unwrap_or_default();
+        state.decide_shedding(|number| self.store.len(number));
+        state.ledger.add(&reader.ledger);
+        reader.own.expected = Expected::of(&state, &self.store);
+        reader.passed_over = passed_over(&state.unread, &self.store);
+        reader.marks = state.marks;
+        reader.ledger = state.ledger;
+        for (_, mark) in state.marks.iter() {
+            self.store.number_at_least(mark.seq.segment().saturating_add(1));
+        }
+        // Its room on disk is taken now, while there is some.
+        drop(self.at(ReaderId(place + 1)).save_state());
     }
 
     /// Removes what earlier processes noted of readers that there are none of now.

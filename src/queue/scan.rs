@@ -7,6 +7,9 @@ use super::state::FRAMES_START;
 /// How much is read at a time while looking for the next intact frame.
 const SEARCH_STEP_BYTES: usize = 64 << 10;
 
+/// No segment is so long.
+const BEYOND_ANY_SEGMENT: u64 = 1 << 48;
+
 /// A place between frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
@@ -20,6 +23,11 @@ impl Position {
     /// Before the first frame of a segment.
     pub(super) fn start_of(segment: u32) -> Self {
         Self { segment, offset: FRAMES_START }
+    }
+
+    /// Behind all that a segment may hold: the one after it is next.
+    pub(super) fn end_of(segment: u32) -> Self {
+        Self { segment, offset: BEYOND_ANY_SEGMENT }
     }
 }
 

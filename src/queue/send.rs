@@ -74,7 +74,7 @@ impl Queue {
             let to = Mark { seq: last.header.seq, records: 0 };
             let lane = self.lanes.get_mut(signal);
             lane.flight = Some(Flight::new(to));
-            lane.asked_for = to.seq;
+            lane.sends(to.seq);
             // Whoever sends everything again has nothing to settle.
             lane.alibi = None;
             return Some(Request {
@@ -224,7 +224,7 @@ impl Queue {
         }
         let lane = self.lanes.get_mut(signal);
         lane.flight = Some(Flight::new(request.to));
-        lane.asked_for = head.header.seq;
+        lane.sends(head.header.seq);
         Some(request)
     }
 
@@ -246,7 +246,7 @@ impl Queue {
         };
         drop(items);
         let lane = self.lanes.get_mut(signal);
-        lane.asked_for = item.header.seq;
+        lane.sends(item.header.seq);
         lane.alibi = Some((item.header.seq, place));
         self.subset(signal, &item, wire, encoding, place..place + 1).ok()
     }

@@ -10,7 +10,7 @@ use super::frame::Seq;
 use super::ledger::Ledger;
 use crate::{PerSignal, Signal};
 
-/// Length of one slot in bytes: the state takes 865, the rest is zero and room for later versions.
+/// Length of one slot in bytes: the state takes 929, the rest is zero and room for later versions.
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Slots at the head of a segment.
 pub(super) const SLOTS: u64 = 2;
@@ -46,6 +46,34 @@ pub struct Shedding {
     pub oldest: bool,
 }
 
+/// What waited when a state was saved, for the comparison with what is found later. See `expected.rs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outstanding {
+    /// In the frames before this one; zero if it was not known.
+    pub upto: Seq,
+    /// Records of the user's.
+    pub records: PerSignal<u64>,
+}
+
+impl Outstanding {
+    /// So many of them went.
+    fn less(&mut self, gone: &PerSignal<u64>) {
+        for (signal, gone) in gone.iter() {
+            let records = self.records.get_mut(signal);
+            *records = records.saturating_sub(*gone);
+        }
+    }
+}
+
+/// A segment that could not be read when it was due, and that nobody had counted before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Its number; 0 if there is none.
+    pub segment: u32,
+    /// How far each signal was then: what lies behind that was given up.
+    pub marks: PerSignal<Seq>,
+}
+
 /// Everything about the queue that its frames do not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -72,6 +100,10 @@ pub struct State {
     /// Hash of the last delivery that was counted as given up instead of being kept; zero if none was. It has no frames to be
     /// known by when Lambda repeats it.
     pub turned_away: u128,
+    /// What waits, as far as it is known.
+    pub outstanding: Outstanding,
+    /// What was given up unread, the oldest of it.
+    pub unread: Unread,
 }
 
 impl State {
@@ -103,10 +135,27 @@ impl State {
         }
         slot.push(u8::from(self.shedding.oldest));
         slot.extend_from_slice(&self.turned_away.to_le_bytes());
+        slot.extend_from_slice(&self.outstanding.upto.0.to_le_bytes());
+        for (_, records) in self.outstanding.records.iter() {
+            slot.extend_from_slice(&records.to_le_bytes());
+        }
+        slot.extend_from_slice(&self.unread.segment.to_le_bytes());
+        for (_, seq) in self.unread.marks.iter() {
+            slot.extend_from_slice(&seq.0.to_le_bytes());
+        }
         slot.resize(SLOT_BYTES - 4, 0);
         let crc = crc32(&slot);
         slot.extend_from_slice(&crc.to_le_bytes());
         slot
+    }
+
+    /// Takes what was being shed for gone, if the segment has the length that it was to have then.
+    pub(super) fn decide_shedding(&mut self, len: impl Fn(u32) -> Option<u64>) {
+        let shedding = std::mem::take(&mut self.shedding);
+        if len(shedding.segment).unwrap_or_default() == shedding.len {
+            shedding.count_in(&mut self.ledger);
+            self.outstanding.less(&shedding.records);
+        }
     }
 
     /// Reads a slot of segment `segment`; `None` if it is not whole.
@@ -139,7 +188,15 @@ impl State {
         }
         state.shedding.oldest = fields.u8()? != 0;
         state.turned_away = fields.u128()?;
-        let own = [state.reported, state.fragment, state.carry, state.told];
+        state.outstanding.upto = Seq(fields.u64()?);
+        for signal in Signal::ALL {
+            *state.outstanding.records.get_mut(signal) = fields.u64()?;
+        }
+        state.unread.segment = fields.u32()?;
+        for signal in Signal::ALL {
+            *state.unread.marks.get_mut(signal) = Seq(fields.u64()?);
+        }
+        let own = [state.reported, state.fragment, state.carry, state.told, state.outstanding.upto];
         let mut named = state.marks.iter().map(|(_, mark)| mark.seq).chain(own);
         let plausible = named.all(|seq| seq.segment() <= SEGMENT_MAX) && state.generation <= GENERATION_MAX;
         plausible.then_some(state)
@@ -167,6 +224,8 @@ const _: () = assert!(
         + Ledger::LATER_BYTES
         + 37
         + 16
+        + 32
+        + 28
         + 4
         <= SLOT_BYTES
 );
@@ -186,6 +245,8 @@ mod tests {
             told: Seq(11),
             told_at: 12,
             turned_away: 13,
+            outstanding: Outstanding { upto: Seq::new(7, 2), records: PerSignal::from_fn(|_| 14) },
+            unread: Unread { segment: 4, marks: PerSignal::from_fn(|_| Seq::new(4, 1)) },
             ..State::default()
         };
         *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };
@@ -211,6 +272,7 @@ mod tests {
         let read = State::decode(&slot, 12).unwrap();
         assert_eq!(read.ledger.handed(Signal::Traces), 0);
         assert_eq!(read.shedding, Shedding::default());
+        assert_eq!(read.outstanding, Outstanding::default());
         assert_eq!(read.ledger.dropped(Signal::Logs), 3);
         assert_eq!((read.carry, read.marks), (state().carry, state().marks));
         assert_eq!((read.told, read.ledger.delivered(Signal::Metrics)), (Seq::default(), 0));

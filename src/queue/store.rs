@@ -5,11 +5,13 @@
 use super::catch_up::AtOpen;
 use super::damage::Damage;
 use super::deliveries::{Deliveries, Progress};
+use super::expected::SAVED_EVERY_BYTES;
 use super::frame::{Header, Kind, Seq};
 use super::lane::{Filled, Item, Lane};
 use super::ledger::Ledger;
 use super::notes::{DELIVERIES_PER_ROW_MAX, Entry, Index, SegmentRow};
 use super::reader::{Own, Reader};
+use super::rewritten::Lowest;
 use super::segments::{Segments, StoreError};
 use super::shed::{Room, count_shed};
 use super::state::{FRAMES_START, Mark, State};
@@ -41,7 +43,7 @@ pub struct Queue {
     /// Deliveries that the index does not know of yet.
     pub(super) unnoted: Vec<u128>,
     /// By segment: no record in it that waits is of a lower class. What is missing is not known yet.
-    pub(super) lowest: BTreeMap<u32, u8>,
+    pub(super) lowest: BTreeMap<u32, Lowest>,
     /// How often the index was asked what it found.
     pub(super) index_asked: u32,
     /// The first segment number that this process may have given out.
@@ -63,6 +65,8 @@ pub struct Queue {
     pub(super) others: Vec<Reader>,
     /// A further reader came further: what all are past may go.
     pub(super) retire_owed: bool,
+    /// Bytes that the latest state on disk does not know of.
+    pub(super) appended_since_saved: u64,
 }
 
 impl Queue {
@@ -155,7 +159,7 @@ impl Queue {
 
     /// Brings the blocks of `signal` into sight, counting at most `counts_max` segments for it.
     pub(super) fn fill(&mut self, signal: Signal, counts_max: u32) {
-        if !self.wants(signal) {
+        if !self.wants(signal) || self.own.looks.is_some() {
             return;
         }
         let mut counts = 0;
@@ -186,6 +190,7 @@ impl Queue {
                         lane.stall_at(number);
                         if !lane.is_stalled() && !self.remaining.contains_key(&number) {
                             self.passed_over.entry(number).or_insert(self.state.marks);
+                            self.own.expected = None;
                         }
                     }
                 }
@@ -195,7 +200,7 @@ impl Queue {
 
     /// Whether something cannot be read just now. [`Queue::try_disk`] tries again.
     pub fn is_stalled(&self) -> bool {
-        !self.unreadable.is_empty() || self.all_lanes().any(Lane::is_stalled)
+        !self.unreadable.is_empty() || self.has_unknown() || self.all_lanes().any(Lane::is_stalled)
     }
 
     // === Appending ===
@@ -290,12 +295,17 @@ impl Queue {
                 Kind::Block { joins: Some(seq) } if seq == self.state.fragment => {
                     self.state.fragment = Seq::default();
                 }
-                Kind::Block { .. } | Kind::Shed => {}
+                Kind::Shed | Kind::Classes => continue,
+                Kind::Block { .. } => {}
             }
             self.waits(header);
         }
         for header in &headers {
             self.note_severity(header);
+        }
+        self.appended_since_saved += size;
+        if !self.degraded && self.appended_since_saved >= SAVED_EVERY_BYTES {
+            drop(self.save_state());
         }
         Ok(())
     }
@@ -320,11 +330,19 @@ impl Queue {
     pub(super) fn begin_segment(&mut self) -> Result<(), StoreError> {
         let closed = self.store.active().and_then(|number| Some((number, self.store.len(number)?)));
         self.state.generation += 1;
+        self.state.outstanding = self.outstanding(Seq::new(self.store.next_number(), 0));
+        self.state.unread = self.unread();
         if self.degraded {
             self.store.begin_in_memory(&self.state);
         } else {
+            let before = self.store.carrier;
             self.store.begin(&self.state)?;
             self.unsaved = false;
+            self.appended_since_saved = 0;
+            if let Some(number) = before {
+                // Should the new one be removed by somebody else, this one knows that there was one.
+                self.store.note_state(number, &self.state);
+            }
         }
         let written = std::mem::take(&mut self.written);
         if let Some((number, len)) = closed {
@@ -366,6 +384,7 @@ impl Queue {
     pub fn try_disk(&mut self) -> bool {
         self.unreadable.clear();
         self.lowest.clear();
+        self.load_unknown(super::reader::LOOKS_MAX);
         for reader in self.readers() {
             let mut queue = self.at(reader);
             for signal in Signal::ALL {

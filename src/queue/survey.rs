@@ -1,6 +1,7 @@
 //! A queue's directory seen from outside: what is in it, without changing anything. It may be in use.
 
 use super::bytes::crc32;
+use super::classes::number_of;
 use super::disk::{Disk, DiskFile, RealDisk};
 use super::frame::{Kind, Seq};
 use super::open::newest_state;
@@ -131,14 +132,14 @@ fn segment(store: &mut Segments, state: &State, number: u32, bytes: u64) -> Segm
                     kind: header.kind,
                     signal: header.signal,
                     format: header.format,
-                    severity: header.severity,
+                    severity: number_of(header.severity),
                     records: header.records,
                     plain_bytes: header.plain_len,
                     stored_bytes: header.stored_len,
                     times: header.times,
                     received: header.received,
                     standing: match header.kind {
-                        Kind::Shed => Standing::Done,
+                        Kind::Shed | Kind::Classes => Standing::Done,
                         kind if !kind.is_sent() => Standing::Kept,
                         _ if is_done => Standing::Done,
                         _ => Standing::Waits,

@@ -2,7 +2,6 @@
 
 use super::frame::{HEADER_BYTES, Header, Kind, Seq};
 use super::segments::StoreError;
-use super::shed::severity_class;
 use super::state::Mark;
 use crate::Signal;
 use std::ops::Range;
@@ -86,7 +85,7 @@ pub struct NewBlock {
     pub signal: Signal,
     /// Wire format of the payload.
     pub format: u8,
-    /// Severity of the gravest record (OpenTelemetry's number), 0 if unknown.
+    /// Severity of the gravest record (OpenTelemetry's number), 0 if unknown; see [`NewBlock::classify`].
     pub severity: u8,
     /// How many of the delivery's events this signal's blocks cover, up to and with this one.
     pub events_end: u32,
@@ -113,16 +112,6 @@ pub struct Batch {
     pub parts_before: u16,
     /// In the order they are to be sent.
     pub blocks: Vec<NewBlock>,
-}
-
-impl NewBlock {
-    /// The class that it is shed with.
-    pub(super) fn class(&self) -> u8 {
-        match self.kind {
-            Kind::Block { .. } => severity_class(self.severity),
-            _ => u8::MAX,
-        }
-    }
 }
 
 impl Batch {

@@ -75,6 +75,7 @@ fn block(frame: &Surveyed, now: u64) -> String {
         Kind::Report(_) => "report",
         Kind::Carry => "carry",
         Kind::Shed => "header",
+        Kind::Classes => "classes",
     };
     let standing = match frame.standing {
         Standing::Waits => "waits",

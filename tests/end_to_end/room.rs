@@ -6,7 +6,7 @@ use crate::engine::play::{Lines, is_degraded};
 use crate::engine::room::{self, Room};
 use crate::engine::stage::{Environment, Stage};
 use crate::random::assert_well;
-use crate::support::{OUTLAST, lines_with, ms};
+use crate::support::{OUTLAST, left_on_disk, lines_with, ms, output};
 use outlast_simulator::{Freeze, Invocation, ShutdownReason};
 use std::path::Path;
 use std::time::Duration;
@@ -204,7 +204,7 @@ fn a_disk_that_is_read_only_for_one_process_costs_nothing() {
         for _ in 0..5 {
             stage.invoke(&environment, lines.invocation(RUN, 50, 100)).await;
         }
-        assert_eq!(lines_with(&environment.lambda, "cannot be used"), 1);
+        assert_eq!(lines_with(&environment.lambda, "the disk takes nothing"), 1);
         room.remount("rw").unwrap();
         let on_disk = environment
             .lambda
@@ -214,5 +214,35 @@ fn a_disk_that_is_read_only_for_one_process_costs_nothing() {
         let balance = stage.settle(&environment, "room", false).await;
         assert_well(&stage);
         assert_eq!((balance.missing, balance.dropped), (0, 0), "{balance:?}");
+    });
+}
+
+#[test]
+fn what_waits_on_a_disk_that_is_read_only_is_sent() {
+    in_a_room("what_waits_on_a_disk_that_is_read_only_is_sent", 8 << 20, |room| async move {
+        let stage = stage(&room);
+        let environment = start(&stage, 4 << 20).await;
+        stage.weather(Weather::Status(503), 0).await;
+        let mut lines = Lines::new("room", 1);
+        stage.invoke(&environment, lines.invocation(RUN, 50, 100)).await;
+        crate::support::within("deliveries", environment.lambda.settled()).await;
+        stage.kill(&environment).await;
+        room.remount("ro").unwrap();
+        stage.invoke(&environment, Invocation::new().line("in between")).await;
+        crate::support::within("SHUTDOWN", environment.lambda.shutdown(ShutdownReason::Failure)).await;
+        assert!(left_on_disk(&environment.lambda) >= 50, "{:?}", output(&environment.lambda));
+        stage.weather(Weather::Healthy, 0).await;
+        let lambda = &environment.lambda;
+        crate::support::within("an invocation", lambda.invoke(Invocation::new().line("after")))
+            .await
+            .unwrap();
+        let expected: Vec<String> = lambda.acknowledged_lines();
+        let here = lambda.until(|_| {
+            let missing = stage.backend.missing(&expected);
+            // What only memory held at the first end is gone, and said to be.
+            missing.iter().all(|line| line == "in between").then_some(())
+        });
+        crate::support::within("the backlog", here).await;
+        room.remount("rw").unwrap();
     });
 }

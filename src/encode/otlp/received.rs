@@ -122,6 +122,32 @@ pub fn from_json(signal: Signal, body: &[u8]) -> Result<Vec<u8>, JsonError> {
     json::to_protobuf(signal, body, usize::MAX)
 }
 
+/// The severity number of each log record, 0 where it has none.
+///
+/// # Errors
+/// As [`read`].
+pub fn severities(plain: &[u8]) -> Result<Vec<u8>, SplitError> {
+    let mut severities = Vec::new();
+    walk::records(plain, &mut |record| {
+        // What was walked before has no fault.
+        let number = severity_of(plain, record).unwrap_or_default();
+        severities.push(number);
+    })?;
+    Ok(severities)
+}
+
+fn severity_of(plain: &[u8], record: &Field) -> Result<u8, SplitError> {
+    let mut severity = 0;
+    let mut fields = Fields::new(plain, record.value.clone());
+    while let Some(field) = fields.next()? {
+        if field.number == SEVERITY_NUMBER && field.shape == Shape::Varint {
+            let number = read_varint(plain, field.value.start).map_or(0, |(number, _)| number);
+            severity = u8::try_from(number).unwrap_or_default();
+        }
+    }
+    Ok(severity)
+}
+
 /// Whether the request names any resource.
 fn has_resources(plain: &[u8]) -> Result<bool, SplitError> {
     let mut fields = Fields::new(plain, 0..plain.len());
@@ -132,6 +158,9 @@ fn has_resources(plain: &[u8]) -> Result<bool, SplitError> {
     }
     Ok(false)
 }
+
+/// `LogRecord.severity_number`
+const SEVERITY_NUMBER: u32 = 2;
 
 /// What a walk over the records finds out.
 struct Survey {
@@ -171,8 +200,7 @@ impl Survey {
         let mut timed = false;
         let mut fields = Fields::new(plain, record.value.clone());
         while let Some(field) = fields.next()? {
-            // `LogRecord.severity_number`
-            if self.needs_time && field.number == 2 && field.shape == Shape::Varint {
+            if self.needs_time && field.number == SEVERITY_NUMBER && field.shape == Shape::Varint {
                 let number = read_varint(plain, field.value.start).map_or(0, |(number, _)| number);
                 self.severity = self.severity.max(u8::try_from(number).unwrap_or_default());
             }
@@ -224,7 +252,7 @@ pub fn runs(plain: &[u8], block_max_bytes: usize) -> Result<Option<Vec<Range<usi
 /// # Errors
 /// As [`read`].
 pub fn part(plain: &[u8], run: &Range<usize>) -> Result<Vec<u8>, SplitError> {
-    walk::subset(plain, run)
+    walk::subset(plain, &|place| run.contains(&place))
 }
 
 /// The request with the attributes of `resource` added to each resource, where it does not have one of that name.

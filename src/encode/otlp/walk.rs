@@ -122,13 +122,13 @@ fn visit_level(
     Ok(())
 }
 
-/// A request with those records only whose places are `chosen`. A resource or scope keeps everything else that is said
+/// A request with those records only whose places `chosen` says. A resource or scope keeps everything else that is said
 /// of it, and is left out if none of its records is chosen. What is unknown beside the resources is left out too: it
 /// belongs to no record.
 ///
 /// # Errors
 /// As [`records`].
-pub(super) fn subset(plain: &[u8], chosen: &Range<usize>) -> Result<Vec<u8>, SplitError> {
+pub(super) fn subset(plain: &[u8], chosen: &dyn Fn(usize) -> bool) -> Result<Vec<u8>, SplitError> {
     let mut out = Vec::new();
     copy_level(plain, 0..plain.len(), 0, &mut 0, chosen, &mut out)?;
     Ok(out)
@@ -140,7 +140,7 @@ fn copy_level(
     within: Range<usize>,
     level: usize,
     place: &mut usize,
-    chosen: &Range<usize>,
+    chosen: &dyn Fn(usize) -> bool,
     out: &mut Vec<u8>,
 ) -> Result<bool, SplitError> {
     let mut any = false;
@@ -154,7 +154,7 @@ fn copy_level(
         } else if field.shape != Shape::Len {
             return Err(SplitError::Unexpected(field.whole.start));
         } else if level == RECORD_LEVEL {
-            if chosen.contains(place) {
+            if chosen(*place) {
                 out.extend_from_slice(whole);
                 any = true;
             }
