@@ -265,3 +265,6 @@ enum Following {
     Uncounted(u32),
     None,
 }
+
+#[cfg(test)]
+mod tests;
