@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const LIMITS: Limits = Limits {
     max_bytes: 80 << 10,
@@ -176,6 +176,64 @@ fn what_cannot_be_read_now_is_known_to_be_stalled_and_comes_when_it_can_be() {
         assert_eq!(queue.oldest(Signal::Logs).unwrap().records, 2);
         assert_eq!(queue.ledger().dropped(Signal::Logs), 0);
     }
+}
+
+/// A disk that reads so many times more, and then fails for the time being.
+fn failing_after(reads: &Arc<AtomicUsize>) -> Box<LawfulDisk> {
+    let reads = Arc::clone(reads);
+    LawfulDisk::new(move |op, _| {
+        let left = reads.load(Ordering::Relaxed);
+        match op {
+            Op::Read if left == 0 => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            Op::Read => {
+                reads.store(left - 1, Ordering::Relaxed);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+#[test]
+fn whichever_read_fails_for_the_time_being_nothing_is_given_up_for_it() {
+    for (encoding, fails_at) in BOTH.into_iter().flat_map(|encoding| (0..8).map(move |at| (encoding, at))) {
+        let dir = tempfile::tempdir().unwrap();
+        let reads = Arc::new(AtomicUsize::new(usize::MAX));
+        let mut queue = open_on(failing_after(&reads), dir.path(), LIMITS);
+        append(&mut queue, &[1], 10);
+        append(&mut queue, &[2], 10);
+        let mut cut = fragment();
+        cut.received = 5;
+        queue.append(&cut).unwrap();
+        reads.store(fails_at, Ordering::Relaxed);
+        let mut got = Vec::new();
+        if let Some(request) = queue.assemble(Signal::Logs, &Lines, encoding, 1 << 20, 9) {
+            got.extend(numbers(&request));
+            queue.done(Signal::Logs, request.to);
+        }
+        reads.store(usize::MAX, Ordering::Relaxed);
+        queue.try_disk();
+        reads.store(fails_at, Ordering::Relaxed);
+        let early = queue.fragment();
+        reads.store(usize::MAX, Ordering::Relaxed);
+        assert!(early.is_none_or(|(_, received, _)| received == 5));
+        assert_eq!(queue.fragment().map(|(_, received, body)| (received, body)), Some((5, b"half".to_vec())));
+        while let Some(request) = queue.assemble(Signal::Logs, &Lines, encoding, 1 << 20, 9) {
+            got.extend(numbers(&request));
+            queue.done(Signal::Logs, request.to);
+        }
+        assert_eq!((got, queue.ledger().dropped(Signal::Logs)), (vec![1, 2], 0), "{encoding:?}, {fails_at}");
+    }
+}
+
+/// The first part of a cut record.
+fn fragment() -> Batch {
+    let mut cut = delivery(&[500], 0);
+    cut.blocks[0].kind = Kind::Fragment;
+    cut.blocks[0].plain_len = 4;
+    cut.blocks[0].plain_crc = crc32fast::hash(b"half");
+    cut.blocks[0].payload = Deflater::default().deflate(b"half").unwrap();
+    cut
 }
 
 // === What requests are made of
