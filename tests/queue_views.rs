@@ -356,6 +356,77 @@ fn a_reader_has_a_name_but_for_the_first_and_a_place() {
     assert!(queue.is_sending() && !queue.in_flight(Signal::Logs));
 }
 
+fn with_reader(dir: &Path, name: &str) -> Queue {
+    let mut queue = open_on(Box::new(RealDisk), dir, LIMITS);
+    let others = vec![ReaderSpec { name: name.to_owned(), wants: PerSignal::from_fn(|_| true) }];
+    queue.serve(&Readers { others, ..Readers::default() });
+    while queue.count_one() {}
+    queue
+}
+
+/// Delivers the oldest block to the second reader.
+fn deliver_one(queue: &mut Queue) -> Vec<u64> {
+    let mut queue = queue.at(ReaderId::FIRST.next());
+    let request = queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1 << 20, 1).unwrap();
+    queue.done(Signal::Logs, request.to);
+    numbers(&request)
+}
+
+#[test]
+fn the_place_of_a_reader_of_another_name_is_none_of_its() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = with_reader(dir.path(), "b");
+    for id in 1..4 {
+        append(&mut queue, &[id], 10);
+    }
+    assert_eq!(deliver_one(&mut queue), [1]);
+    drop(queue);
+    std::fs::rename(dir.path().join("b.reader"), dir.path().join("c.reader")).unwrap();
+    assert_eq!(deliver_one(&mut with_reader(dir.path(), "c")), [1]);
+}
+
+#[test]
+fn what_is_written_of_a_reader_at_a_start_never_takes_the_place_of_the_last_good_state() {
+    for delivered in 1..4 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.reader");
+        let mut queue = with_reader(dir.path(), "b");
+        for id in 1..6 {
+            append(&mut queue, &[id], 10);
+        }
+        for id in 1..=delivered {
+            assert_eq!(deliver_one(&mut queue), [id]);
+        }
+        drop(queue);
+        let before = std::fs::read(&path).unwrap();
+        drop(with_reader(dir.path(), "b"));
+        // The process died while it wrote.
+        let mut torn = std::fs::read(&path).unwrap();
+        for (byte, before) in torn.iter_mut().zip(&before) {
+            *byte = if byte == before { *byte } else { !*byte };
+        }
+        assert_ne!(torn, before);
+        std::fs::write(&path, torn).unwrap();
+        assert_eq!(deliver_one(&mut with_reader(dir.path(), "b")), [delivered + 1]);
+    }
+}
+
+#[test]
+fn a_readers_file_that_somebody_else_put_in_the_place_of_its_own_is_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.reader");
+    let mut queue = with_reader(dir.path(), "b");
+    for id in 1..6 {
+        append(&mut queue, &[id], 10);
+    }
+    assert_eq!(deliver_one(&mut queue), [1]);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, b"somebody else's").unwrap();
+    assert_eq!(deliver_one(&mut queue), [2]);
+    drop(queue);
+    assert_eq!(deliver_one(&mut with_reader(dir.path(), "b")), [3]);
+}
+
 // === A survey from outside
 
 #[cfg(feature = "tool")]
