@@ -196,7 +196,7 @@ impl Lane {
     /// The queue changed by something other than an answer.
     pub(super) fn level_changed(&mut self, level: Backlog) {
         let sequence = |level: &Backlog| level.head.map(|head| head.sequence);
-        if self.level.blocks > 0 && sequence(&self.level) != sequence(&level) {
+        if sequence(&self.level) != sequence(&level) {
             self.isolation.reset();
             if matches!(self.settling, Settling::Appealed(_)) {
                 self.settling = Settling::No;
@@ -218,13 +218,13 @@ impl Lane {
 
     // === The fallback
 
-    /// Records that are to be given up are to go to the fallback first. True if there are any.
-    pub(super) fn appeal(&mut self) -> bool {
-        let Settling::Wanted(settlement) = self.settling else { return false };
-        if settlement.refused > 0 {
+    /// Records that are to be given up are to go to the fallback first.
+    pub(super) fn appeal(&mut self) {
+        if let Settling::Wanted(settlement) = self.settling
+            && settlement.refused > 0
+        {
             self.settling = Settling::Appealed(settlement);
         }
-        settlement.refused > 0
     }
 
     /// How many records at the front are to go to the fallback before they are given up.
@@ -257,12 +257,11 @@ impl Lane {
     /// The fallback has what was sent. What the backend would have said to it is no longer asked.
     pub(super) fn handed_over(&mut self, sent: &Sent, left: Backlog) {
         let rest = match self.settling {
-            Settling::Appealed(settlement) if settlement.delivered > 0 => {
-                left.head.map(|head| Settlement { head: head.sequence, refused: 0, ..settlement })
+            Settling::Appealed(settlement) => {
+                let head = left.head.filter(|_| settlement.delivered > 0);
+                head.map(|head| Settlement { head: head.sequence, refused: 0, ..settlement })
             }
-            Settling::Appealed(_) => None,
-            _ if self.isolation.neighbour_was_delivered() => self.isolation.delivered(sent, &left, false),
-            _ => None,
+            _ => self.isolation.delivered(sent, &left, false),
         };
         self.isolation.reset();
         self.want(rest);

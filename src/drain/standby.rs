@@ -148,3 +148,6 @@ impl Standby {
         sent.blocks > 1
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,6 +182,25 @@ impl GzipAssembler {
         Ok(())
     }
 
+    /// Appends `separator` and behind it a payload, as [`GzipAssembler::payload`] does. If `fill` fails neither is there.
+    ///
+    /// # Errors
+    /// Whatever `fill` returns.
+    pub fn payload_behind<E>(
+        &mut self,
+        separator: &[u8],
+        plain_len: u32,
+        plain_crc: u32,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let before = (self.out.len(), self.crc.clone(), self.plain_len);
+        self.stored(separator);
+        self.payload(plain_len, plain_crc, fill).inspect_err(|_| {
+            self.out.truncate(before.0);
+            (self.crc, self.plain_len) = (before.1, before.2);
+        })
+    }
+
     /// Ends the member.
     pub fn finish(mut self) -> Vec<u8> {
         self.out.extend_from_slice(&FINAL_BLOCK);

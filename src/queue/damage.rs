@@ -77,4 +77,15 @@ mod tests {
         let told: Vec<u64> = (0..100).filter_map(|_| damage.block()).collect();
         assert_eq!(told, [1, 2, 4, 8, 16, 32, 64]);
     }
+
+    #[test]
+    fn bytes_that_are_no_frame_are_damage_also_where_no_record_is_missed_and_a_line_forgets_no_blocks() {
+        let mut damage = Damage::default();
+        damage.note(10, 0);
+        damage.note(0, 1);
+        assert_eq!((damage.segments, damage.bytes, damage.records), (2, 10, 1));
+        let told: Vec<u64> = (0..3).filter_map(|_| damage.block()).collect();
+        damage.tell();
+        assert_eq!((told, damage.block()), (vec![1, 2], Some(4)));
+    }
 }

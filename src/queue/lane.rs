@@ -281,3 +281,6 @@ enum Following {
     Uncounted(u32),
     None,
 }
+
+#[cfg(test)]
+mod tests;

@@ -453,4 +453,9 @@ mod tests {
         }
         assert_eq!(Tally::unpack(u64::MAX), None);
     }
+
+    #[test]
+    fn a_reason_is_told_by_its_name() {
+        assert_eq!(format!("{} {}", Reason::Overflow, Reason::Shed), "overflow_oldest overflow_shed");
+    }
 }

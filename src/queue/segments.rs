@@ -530,4 +530,86 @@ mod tests {
         store.begin_in_memory(&State::default());
         store.append(b"x", 1).unwrap();
     }
+
+    #[test]
+    fn memory_takes_what_it_may_hold_to_the_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) = Segments::open(Box::new(RealDisk), dir.path(), FRAMES_START + 10);
+        store.begin_in_memory(&State::default());
+        store.append(b"1", 1).unwrap();
+        assert!(store.has_memory_for(9) && !store.has_memory_for(10));
+        assert!(matches!(store.append(b"2345678901", 1), Err(StoreError::MemoryFull)));
+        store.append(b"234567890", 1).unwrap();
+        assert!(store.has_memory_for(0) && !store.has_memory_for(1));
+        assert_eq!((store.memory_bytes(), store.disk_bytes()), (FRAMES_START + 10, 0));
+        store.move_to_disk().unwrap();
+        assert_eq!((store.memory_bytes(), store.disk_bytes()), (0, FRAMES_START + 10));
+    }
+
+    #[test]
+    fn half_of_a_segment_that_could_not_be_taken_back_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        store.begin_in_memory(&State::default());
+        let offset = store.append(b"kept", 1).unwrap();
+        std::fs::write(store.path(1), vec![7; 9_000]).unwrap();
+        store.move_to_disk().unwrap();
+        assert_eq!(std::fs::read(store.path(1)).unwrap().get(offset as usize..), Some(&b"kept"[..]));
+    }
+
+    #[test]
+    fn numbers_that_are_taken_are_passed_over_but_not_without_end() {
+        for (taken, begins) in [(BEGIN_TRIES_MAX, true), (BEGIN_TRIES_MAX + 1, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = open(dir.path());
+            for number in 1..=taken {
+                std::fs::write(store.path(number), b"somebody else's").unwrap();
+            }
+            assert_eq!(store.begin(&State::default()).is_ok(), begins);
+            assert_eq!(store.active(), begins.then_some(taken + 1));
+        }
+    }
+
+    #[test]
+    fn numbers_go_up_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        store.number_at_least(7);
+        store.begin(&State::default()).unwrap();
+        store.number_at_least(3);
+        assert_eq!((store.active(), store.next_number()), (Some(7), 8));
+        assert_eq!(open(dir.path()).next_number(), 8);
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_segment_is_what_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        store.begin(&State::default()).unwrap();
+        let offset = store.append(b"before", 1).unwrap();
+        store.begin(&State::default()).unwrap();
+        let other = store.append(b"other", 1).unwrap();
+        let mut buf = [0; 5];
+        store.read(1, &mut buf, offset).unwrap();
+        assert_eq!(&buf, b"befor");
+        let mut bytes = std::fs::read(store.path(1)).unwrap();
+        bytes.truncate(offset as usize);
+        bytes.extend_from_slice(b"after");
+        store.write_aside(1, &bytes).unwrap();
+        store.replace(1, bytes.len() as u64).unwrap();
+        store.read(1, &mut buf, offset).unwrap();
+        assert_eq!((&buf, store.len(1)), (b"after", Some(bytes.len() as u64)));
+        store.remove(1);
+        assert!(store.read(1, &mut buf, offset).is_err());
+        store.read(2, &mut buf, other).unwrap();
+        assert_eq!((&buf, store.disk_bytes()), (b"other", FRAMES_START + 5));
+    }
+
+    #[test]
+    fn only_names_of_segments_are_segments() {
+        assert_eq!(number_of("0000000012.seg"), Some(12));
+        for name in ["12.seg", "+000000012.seg", "0000000012", "000000001a.seg", "9999999999.seg", ".seg"] {
+            assert_eq!(number_of(name), None, "{name}");
+        }
+    }
 }

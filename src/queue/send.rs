@@ -142,12 +142,10 @@ impl Queue {
                 let mut member = GzipAssembler::new(stored);
                 member.stored(framing.prefix);
                 for item in items {
-                    if !sent.is_empty() {
-                        member.stored(framing.separator);
-                    }
-                    let read = member.payload(item.header.plain_len, item.header.plain_crc, |out| {
-                        self.read_payload(item, out)
-                    });
+                    let separator = if sent.is_empty() { b"" } else { framing.separator };
+                    let (plain_len, plain_crc) = (item.header.plain_len, item.header.plain_crc);
+                    let read = member
+                        .payload_behind(separator, plain_len, plain_crc, |out| self.read_payload(item, out));
                     if let Err(error) = read {
                         failure = Some(error);
                         break;

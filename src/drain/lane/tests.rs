@@ -167,3 +167,64 @@ fn an_alibi_that_was_accepted_is_not_forgotten_when_a_request_cannot_be_made() {
     lane.not_sent(ms(0), 0.5);
     assert_eq!(lane.portion(BATCH_MAX_BYTES, u64::MAX), run(u64::MAX, BATCH_MAX_BYTES));
 }
+
+/// Records of which `refused` are given up and `delivered` arrived before, in a lane whose head is 1.
+fn settling(refused: u64, delivered: u64) -> Lane {
+    let mut lane = lane(level(3, 1, 10, 1_000));
+    lane.want(Some(Settlement { head: 1, refused, delivered }));
+    lane
+}
+
+#[test]
+fn only_records_that_are_given_up_appeal_to_the_fallback() {
+    let mut given_up = settling(1, 1);
+    given_up.appeal();
+    assert_eq!((given_up.appealed(), given_up.take_settlement()), (Some(1), None));
+    let mut arrived = settling(0, 1);
+    arrived.appeal();
+    assert_eq!(arrived.appealed(), None);
+    assert!(arrived.take_settlement().is_some());
+}
+
+#[test]
+fn what_is_handed_over_leaves_the_neighbour_that_arrived_to_be_marked() {
+    // The one that was handed over was the last of its block.
+    let mut lane = settling(1, 1);
+    lane.appeal();
+    lane.handed_over(&sent(1, 1, 100), level(2, 2, 10, 1_000));
+    assert_eq!(lane.take_settlement(), Some(Settlement { head: 2, refused: 0, delivered: 1 }));
+    let mut alone = settling(1, 0);
+    alone.appeal();
+    alone.handed_over(&sent(1, 1, 100), level(2, 2, 10, 1_000));
+    assert_eq!((alone.take_settlement(), alone.is_busy()), (None, false));
+}
+
+#[test]
+fn an_outage_clears_a_doubt_about_a_record() {
+    let mut lane = lane(level(3, 1, 1, 100));
+    for _ in 0..5 {
+        lane.server_error(&sent(1, 1, 100), false);
+    }
+    assert_eq!(lane.portion(BATCH_MAX_BYTES, u64::MAX), Portion::Alibi);
+    lane.unavailable();
+    assert_eq!(lane.portion(BATCH_MAX_BYTES, u64::MAX), run(u64::MAX, BATCH_MAX_BYTES));
+}
+
+#[test]
+fn what_goes_again_at_once_does_not_linger() {
+    let mut lane = lane(level(1, 1, 10, 100));
+    assert_eq!(lane.due_at(ms(500)), ms(1_500));
+    lane.resend();
+    assert_eq!(lane.due_at(ms(500)), Time::ZERO);
+}
+
+#[test]
+fn a_limit_of_4096_blocks_is_none_any_more() {
+    for (halved, then) in [(4_095, 8_190), (4_096, u64::MAX)] {
+        let mut lane = lane(level(9_000, 1, 1, 100));
+        lane.too_large(ms(0), &sent(2 * halved, 9_000, 4 << 20), false, 0.5);
+        assert_eq!(lane.portion(BATCH_MAX_BYTES, u64::MAX), run(halved, BATCH_MAX_BYTES));
+        lane.delivered(&sent(halved, halved, 100), level(4_000, 5_000, 1, 100), false);
+        assert_eq!(lane.portion(BATCH_MAX_BYTES, u64::MAX), run(then, BATCH_MAX_BYTES));
+    }
+}

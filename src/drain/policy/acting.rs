@@ -30,7 +30,7 @@ impl Policy {
         if stale {
             return Some(Action::RenewConnections(target));
         }
-        self.turn = (signal.index() + 1) % count;
+        self.turn = signal.index() + 1;
         self.attempts = self.attempts.wrapping_add(1);
         let attempt = self.attempts;
         if target == Target::Fallback {

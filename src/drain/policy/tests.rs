@@ -3,6 +3,7 @@
 // A time that goes back is a finding: the subtraction should panic.
 #![allow(clippy::unchecked_time_subtraction)]
 
+mod corners;
 mod edges;
 mod fallback;
 mod narrative;

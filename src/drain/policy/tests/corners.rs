@@ -1,0 +1,328 @@
+//! Rules that hold together with others only: what one of them alone would have done is told apart here.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::world::{Reply, Request, UNAVAILABLE, World, hang, ms, reply, settings, with_fallback};
+use crate::Signal;
+use crate::drain::policy::{Action, Event, Outcome, Settings, Target};
+
+/// The backend and the fallback, each as told.
+fn two(
+    mut primary: impl FnMut(&Request<'_>) -> Reply + 'static,
+    mut fallback: impl FnMut(&Request<'_>) -> Reply + 'static,
+) -> impl FnMut(&Request<'_>) -> Reply {
+    move |request| match request.target {
+        Target::Primary => primary(request),
+        Target::Fallback => fallback(request),
+    }
+}
+
+fn away(_: &Request<'_>) -> Reply {
+    reply(ms(5), UNAVAILABLE)
+}
+
+fn takes(_: &Request<'_>) -> Reply {
+    reply(ms(20), Outcome::Delivered)
+}
+
+/// When requests to `target` went out.
+fn sends_to(world: &World, target: Target) -> Vec<Duration> {
+    let to = |action: &Action| matches!(action, Action::Send { target: to, .. } if *to == target);
+    world.actions.iter().filter(|(_, action)| to(action)).map(|(at, _)| *at).collect()
+}
+
+/// SHUTDOWN with `budget` left after the reserve; a report is still to come, so that it does not end at once.
+fn shutdown_within(world: &mut World, budget: Duration) {
+    world.tell(Event::Invoke { request: 1, deadline: None });
+    world.tell(Event::FunctionStarted { request: 1 });
+    let deadline = world.now + budget + settings().shutdown_reserve;
+    world.tell(Event::Shutdown { deadline });
+}
+
+// === What waits for the next invocation
+
+/// Twelve invocations of 100 ms, two seconds apart, and a backend that takes 50 ms; then the beginning of another one.
+fn with_habits(settings: Settings, backend: impl FnMut(&Request<'_>) -> Reply + 'static) -> World {
+    let mut world = World::started(settings, backend);
+    for _ in 0..12 {
+        world.invocation(ms(100), ms(2_000));
+    }
+    world.tell(Event::Invoke { request: 100, deadline: None });
+    world.run_for(ms(10));
+    world.run_until_empty(100);
+    world
+}
+
+fn next_invocation(world: &mut World) {
+    world.freeze(ms(2_000));
+    world.tell(Event::Invoke { request: 101, deadline: None });
+    world.run_for(ms(1));
+}
+
+fn not_held() -> Settings {
+    Settings { can_hold: false, ..settings() }
+}
+
+/// Whether what comes 80 ms into an invocation, when its function has 20 ms left, goes at once.
+fn goes_late_in_the_invocation(world: &mut World, begun: Duration) -> bool {
+    world.run_until(begun + ms(80));
+    let before = world.sends().len();
+    world.append(Signal::Metrics, 1, 64 << 10);
+    world.sends().len() > before
+}
+
+#[test]
+fn what_lingers_until_the_function_is_nearly_done_waits_for_the_next_invocation() {
+    let mut world = with_habits(not_held(), |_| reply(ms(50), Outcome::Delivered));
+    world.append(Signal::Logs, 1, 100);
+    let (lingered, before) = (world.now + ms(500), world.sends().len());
+    world.run_until(lingered + ms(1_000));
+    assert_eq!(world.sends().len(), before);
+}
+
+#[test]
+fn a_function_that_runs_as_long_as_a_request_takes_is_worth_waiting_for() {
+    for (run, waits) in [(ms(50), true), (ms(49), false)] {
+        let mut world = World::healthy(not_held(), ms(50));
+        for _ in 0..40 {
+            world.invocation(run, ms(2_000));
+        }
+        let begun = world.now;
+        world.tell(Event::Invoke { request: 100, deadline: None });
+        world.run_for(ms(10));
+        world.run_until_empty(100);
+        world.run_until(begun + ms(200));
+        let before = world.sends().len();
+        world.append(Signal::Metrics, 1, 64 << 10);
+        assert_eq!(world.sends().len() == before, waits, "{run:?}");
+    }
+}
+
+#[test]
+fn nothing_waits_for_another_invocation_where_nothing_freezes() {
+    // As with_habits, but nobody asks for the next event.
+    let settings = Settings { continuous: true, ..not_held() };
+    let mut world = World::healthy(settings, ms(50));
+    for request in 0..12 {
+        world.tell(Event::Invoke { request, deadline: None });
+        world.tell(Event::FunctionStarted { request });
+        world.append(Signal::Logs, 1, 64 << 10);
+        world.run_for(ms(100));
+        world.tell(Event::FunctionDone { request, ran: Some(ms(100)) });
+        world.run_for(ms(2_000));
+    }
+    let begun = world.now;
+    world.tell(Event::Invoke { request: 100, deadline: None });
+    assert!(goes_late_in_the_invocation(&mut world, begun));
+}
+
+#[test]
+fn a_lane_that_failed_does_not_wait_for_the_next_invocation_to_try_again() {
+    let outcome = Rc::new(Cell::new(Outcome::Delivered));
+    let shared = Rc::clone(&outcome);
+    let mut world = with_habits(not_held(), move |_| reply(ms(50), shared.get()));
+    outcome.set(UNAVAILABLE);
+    next_invocation(&mut world);
+    let before = world.sends().len();
+    world.append(Signal::Logs, 1, 64 << 10);
+    assert_eq!(world.sends().len(), before + 1);
+    // Long after the function was expected to end: by habit this would be late for a request.
+    world.run_for(ms(1_200));
+    assert!(world.sends().len() >= before + 2);
+}
+
+#[test]
+fn a_search_for_a_refused_record_goes_on_late_in_an_invocation() {
+    const POISON: u64 = 7_777;
+    let refuses = |request: &Request<'_>| request.records.iter().any(|record| record.bytes == POISON);
+    let mut world = with_habits(not_held(), move |request| {
+        reply(ms(50), if refuses(request) { Outcome::Refused } else { Outcome::Delivered })
+    });
+    next_invocation(&mut world);
+    let sizes = [10 << 10, 10 << 10, 10 << 10, 10 << 10, 10 << 10, 10 << 10, 10 << 10, POISON];
+    world.append_sizes(Signal::Logs, &sizes);
+    world.run_for(ms(1_000));
+    assert!(world.is_empty(), "{:?}", world.left());
+    assert_eq!(world.refused.len(), 1);
+}
+
+// === SHUTDOWN
+
+#[test]
+fn at_shutdown_a_request_is_worth_making_only_if_its_answer_comes_before_the_end() {
+    for (budget, requests) in [(ms(200), 1), (ms(201), 2)] {
+        let mut world = World::healthy(settings(), ms(100));
+        world.append(Signal::Logs, 1, 64 << 10);
+        world.run_for(ms(1_000));
+        let before = world.sends().len();
+        shutdown_within(&mut world, budget);
+        world.append(Signal::Logs, 1, 100);
+        world.append(Signal::Logs, 1, 100);
+        let second = world.now + ms(40);
+        world.run_until(second);
+        world.append(Signal::Logs, 1, 100);
+        world.run_until(second + ms(1_000));
+        assert_eq!(world.sends().len() - before, requests, "within {budget:?}");
+    }
+}
+
+#[test]
+fn what_comes_in_the_second_half_of_a_shutdown_goes_to_the_fallback() {
+    for (at, target) in [(ms(149), Target::Primary), (ms(150), Target::Fallback)] {
+        let mut world = World::started(with_fallback(), two(takes, takes));
+        let begun = world.now;
+        shutdown_within(&mut world, ms(300));
+        world.run_until(begun + at);
+        world.append(Signal::Logs, 1, 100);
+        assert_eq!(sends_to(&world, target).len(), 1, "after {at:?}");
+        assert_eq!(world.sends().len(), 1);
+    }
+}
+
+#[test]
+fn at_shutdown_a_backend_that_recovers_gets_what_a_failing_fallback_does_not_take() {
+    let back = ms(400);
+    let recovers =
+        move |request: &Request<'_>| if request.now < back { away(request) } else { takes(request) };
+    let mut world = World::started(with_fallback(), two(recovers, away));
+    world.append(Signal::Logs, 5, 100);
+    shutdown_within(&mut world, ms(4_000));
+    world.run_for(ms(5_000));
+    assert_eq!(world.delivered, world.appended);
+    assert!(!sends_to(&world, Target::Fallback).is_empty());
+}
+
+#[test]
+fn at_shutdown_a_backend_that_did_not_answer_in_its_half_is_not_asked_again() {
+    let mut world = World::started(with_fallback(), two(|_| hang(), away));
+    world.append(Signal::Logs, 5, 100);
+    shutdown_within(&mut world, ms(4_000));
+    world.run_for(ms(5_000));
+    // Until the fallback could not answer in time any more, either.
+    let until_late = sends_to(&world, Target::Primary).into_iter().filter(|at| *at < ms(3_500));
+    assert_eq!(until_late.count(), 1);
+    assert!(sends_to(&world, Target::Fallback).len() > 2);
+}
+
+// === The fallback
+
+/// A queue that is nearly full and a backend that is away: everything is handed over.
+fn overflowing(fallback: impl FnMut(&Request<'_>) -> Reply + 'static) -> World {
+    let mut world = World::started(with_fallback(), two(away, fallback));
+    world.crowded = true;
+    world.append(Signal::Logs, 5, 100);
+    while sends_to(&world, Target::Fallback).is_empty() {
+        world.run_for(ms(1));
+    }
+    world
+}
+
+fn renewals(world: &World) -> usize {
+    world.count(|action| *action == Action::RenewConnections(Target::Fallback))
+}
+
+#[test]
+fn connections_to_the_fallback_are_renewed_when_they_were_idle_for_long_and_not_before() {
+    for (pause, renewed) in [(ms(3_000), 0), (ms(5_000), 1)] {
+        // An answer is a sign of life as well: the first one takes longer than connections may be idle.
+        let mut world = overflowing(|_| reply(ms(4_500), Outcome::Delivered));
+        world.run_for(ms(4_501));
+        assert_eq!(world.handed.len(), 5);
+        world.run_for(pause);
+        world.append(Signal::Logs, 1, 64 << 10);
+        world.run_for(ms(20));
+        assert_eq!(sends_to(&world, Target::Fallback).len(), 2);
+        assert_eq!(renewals(&world), renewed, "after {pause:?}");
+    }
+}
+
+#[test]
+fn a_fallback_that_refuses_gzip_even_where_there_is_none_is_not_hammered() {
+    let mut world = overflowing(|_| reply(ms(20), Outcome::GzipRefused));
+    world.run_for(ms(60_000));
+    let tried = sends_to(&world, Target::Fallback).len();
+    assert!((3..=12).contains(&tried), "{tried} attempts in a minute");
+}
+
+#[test]
+fn a_connection_to_the_fallback_that_breaks_is_a_failure_unless_a_freeze_broke_it() {
+    let broken = Outcome::Retry { after: None, fate_unknown: true };
+    for frozen in [false, true] {
+        let mut first = true;
+        let mut world =
+            overflowing(
+                move |request| {
+                    if std::mem::take(&mut first) { reply(ms(100), broken) } else { takes(request) }
+                },
+            );
+        if frozen {
+            world.freeze(ms(60_000));
+        } else {
+            world.run_for(ms(100));
+        }
+        let broke = world.now;
+        world.run_for(ms(1_000));
+        let again = sends_to(&world, Target::Fallback)[1] - broke;
+        assert_eq!(again < ms(10), frozen, "again after {again:?}");
+    }
+}
+
+#[test]
+fn the_fallback_is_asked_again_no_sooner_than_it_says() {
+    for busy in [
+        Outcome::Retry { after: Some(ms(90_000)), fate_unknown: false },
+        Outcome::ServerError { after: Some(ms(90_000)) },
+    ] {
+        let mut world = overflowing(move |_| reply(ms(20), busy));
+        world.run_for(ms(89_000));
+        assert_eq!(sends_to(&world, Target::Fallback).len(), 1);
+        world.run_for(ms(20_000));
+        assert_eq!(sends_to(&world, Target::Fallback).len(), 2);
+    }
+}
+
+// === Denied
+
+#[test]
+fn a_backend_that_denies_every_signal_is_away() {
+    let mut world = World::started(settings(), |_| reply(ms(5), Outcome::Denied));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(60_000));
+    assert!(world.sends().len() >= 3);
+    assert!(world.policy.is_open());
+    // One that takes another signal is not.
+    let mut world = World::started(settings(), |request| {
+        reply(ms(5), if request.signal == Signal::Logs { Outcome::Denied } else { Outcome::Delivered })
+    });
+    world.append(Signal::Traces, 1, 64 << 10);
+    world.run_for(ms(100));
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(60_000));
+    assert!(!world.policy.is_open());
+}
+
+// === What is told of it
+
+#[test]
+fn it_tells_how_long_a_request_is_under_way_and_how_long_ago_the_function_was_done() {
+    let mut world = World::started(settings(), |_| hang());
+    assert_eq!(world.policy.under_way(world.now, Signal::Logs), None);
+    world.append(Signal::Logs, 1, 64 << 10);
+    world.run_for(ms(50));
+    world.freeze(ms(2_000));
+    let now = world.now + ms(10);
+    assert_eq!(world.policy.under_way(now, Signal::Metrics), None);
+    let under_way = world.policy.under_way(now, Signal::Logs);
+    assert!(
+        under_way.is_some_and(|age| age > ms(50) && age < ms(400)),
+        "{under_way:?}: freezes do not count"
+    );
+
+    let mut world = World::healthy(settings(), ms(10));
+    world.tell(Event::Invoke { request: 1, deadline: None });
+    assert_eq!(world.policy.since_done(world.now), None);
+    world.tell(Event::FunctionDone { request: 1, ran: Some(ms(5)) });
+    assert_eq!(world.policy.since_done(world.now + ms(30)), Some(ms(30)));
+}
