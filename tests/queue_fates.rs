@@ -141,6 +141,10 @@ fn records_that_are_given_up_are_counted_over_the_bounds_of_blocks() {
     append(&mut queue, &[2, 3, 4], 10);
     append(&mut queue, &[5], 10);
     queue.settle(Signal::Logs, 3, 0);
+    assert_eq!(account(&queue), (0, 0, 5), "nothing was sent, so nothing was judged");
+    assert_eq!(request(&mut queue).0.len(), 5);
+    queue.keep(Signal::Logs);
+    queue.settle(Signal::Logs, 3, 0);
     assert_eq!(account(&queue), (3, 0, 2));
     queue.settle(Signal::Logs, 1, 0);
     assert_eq!(account(&queue), (4, 0, 1));

@@ -137,6 +137,9 @@ impl Own {
 /// [`Outcome::Delivered`](crate::drain::policy::Outcome::Delivered) in a word.
 const DELIVERED: &str = crate::drain::policy::Outcome::Delivered.name();
 
+/// A set ends a millisecond after it began at least (`observe::points`), so the last one may end after now.
+const AHEAD_MAX_NANOS: u64 = 1_000_000_000;
+
 impl Intake {
     /// Tells what is to be told if it is time, before `blocks` are appended: only together with data points of the
     /// user's.
@@ -174,21 +177,24 @@ impl Intake {
         }
         let now = clock::unix_now_nanos();
         let points = self.own_points(&untold, now);
-        let since = self.own.since(self.queue.state().told_at).min(now.saturating_sub(1));
-        let kept = self.append_own(points, since, now);
-        if kept {
+        let since = self.own.since(self.queue.state().told_at);
+        // A clock that was set back; less than that is an interval that was made longer than it was.
+        let since = if since > now.saturating_add(AHEAD_MAX_NANOS) { now.saturating_sub(1) } else { since };
+        let told = self.append_own(points, since, now);
+        if let Some(until) = told {
             self.own.points = Points::default();
-            self.queue.told(&untold, now);
+            self.queue.told(&untold, until);
         }
-        kept
+        told.is_some()
     }
 
-    fn append_own(&mut self, points: Points, since: u64, now: u64) -> bool {
+    /// Where the interval of the set ends, if it was kept.
+    fn append_own(&mut self, points: Points, mut since: u64, now: u64) -> Option<u64> {
         let delivery = self.pipeline.uid_seed(&[now.to_le_bytes(), self.own.began.to_le_bytes()].concat());
-        let Ok(blocks) = self.pipeline.own_points(points, since, Kind::Report(NOTHING)) else { return false };
+        let blocks = self.pipeline.own_points(points, &mut since, Kind::Report(NOTHING)).ok()?;
         let appended = self.queue.append(&Batch { delivery, received: now, parts_before: 0, blocks });
         // Without room nothing is told now, and all of it later.
-        matches!(appended, Ok(Appended::OnDisk | Appended::InMemory))
+        matches!(appended, Ok(Appended::OnDisk | Appended::InMemory)).then_some(since)
     }
 
     /// All that is to be told at `now`, Unix nanoseconds.

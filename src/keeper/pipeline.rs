@@ -284,16 +284,16 @@ impl Pipeline {
         self.own_block(Signal::Logs, &encoded, kind)
     }
 
-    /// A block of data points of our own; `since` is where their interval begins (Unix nanoseconds).
+    /// A block of data points of our own; `since` is where their interval begins (Unix nanoseconds), and becomes where it ends.
     pub(super) fn own_points(
         &mut self,
         mut points: Points,
-        mut since: u64,
+        since: &mut u64,
         kind: Kind,
     ) -> Result<Vec<NewBlock>, BlockError> {
         let (wire, resource) = (self.packer.wire.as_ref(), &self.resource);
         let (mut encoded, mut count) = (Vec::new(), 0);
-        let time = points.write(&mut since, |metric| {
+        let time = points.write(since, |metric| {
             separate(wire, &mut encoded);
             wire.metric(resource, metric, &mut encoded);
             count += 1;

@@ -8,7 +8,7 @@ locals {
   alarms = {
     # Records that are lost: for want of room, refused for good, or damaged.
     drops = {
-      pattern     = "%^outlast [EW].* dropped|^outlast [EW].* given up|^outlast [EW].* rejected |^outlast [EW].* are damaged |^outlast [EW].* is not telemetry%"
+      pattern     = "%^outlast [EW].* dropped|^outlast [EW].* given up|^outlast [EW].* rejected |^outlast [EW].* are damaged |^outlast [EW].* not telemetry%"
       period      = 60
       description = "The extension dropped telemetry; its lines on stderr say how much and why"
     }

@@ -37,7 +37,7 @@ export const ALARMS = {
   /** Records that are lost: for want of room, refused for good, or damaged. */
   Drops: {
     pattern:
-      '%^outlast [EW].* dropped|^outlast [EW].* given up|^outlast [EW].* rejected |^outlast [EW].* are damaged |^outlast [EW].* is not telemetry%',
+      '%^outlast [EW].* dropped|^outlast [EW].* given up|^outlast [EW].* rejected |^outlast [EW].* are damaged |^outlast [EW].* not telemetry%',
     period: Duration.minutes(1),
     description: 'The extension dropped telemetry; its lines on stderr say how much and why',
   },

@@ -278,7 +278,7 @@ fn the_fallback_is_asked_again_no_sooner_than_it_says() {
         let mut world = overflowing(move |_| reply(ms(20), busy));
         world.run_for(ms(89_000));
         assert_eq!(sends_to(&world, Target::Fallback).len(), 1);
-        world.run_for(ms(20_000));
+        world.run_for(ms(62_000));
         assert_eq!(sends_to(&world, Target::Fallback).len(), 2);
     }
 }
