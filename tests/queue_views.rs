@@ -179,7 +179,7 @@ fn what_cannot_be_read_now_is_known_to_be_stalled_and_comes_when_it_can_be() {
 }
 
 /// A disk that reads so many times more, and then fails for the time being.
-fn failing_after(reads: &Arc<AtomicUsize>) -> Box<LawfulDisk> {
+fn failing_after(reads: &Arc<AtomicUsize>) -> Box<dyn Disk> {
     let reads = Arc::clone(reads);
     LawfulDisk::new(move |op, _| {
         let left = reads.load(Ordering::Relaxed);
