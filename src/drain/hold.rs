@@ -163,6 +163,13 @@ impl Invocations {
         }
     }
 
+    /// When a function that is over its usual time will have been so for `time`, as long as its end was not seen. Then it can
+    /// be expected to go on for as long again: a long run after many short ones is not one long wait.
+    pub(super) fn overruns_by(&self, time: Duration) -> Option<Time> {
+        let current = self.current.filter(|current| current.done.is_none())?;
+        Some(current.at.saturating_add(self.run.get()?).saturating_add(time))
+    }
+
     /// When the function of the present invocation ended, if that is known.
     pub(super) fn ended_at(&self) -> Option<Time> {
         self.current.and_then(|current| current.ended)

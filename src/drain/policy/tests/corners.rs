@@ -51,7 +51,6 @@ fn with_habits(settings: Settings, backend: impl FnMut(&Request<'_>) -> Reply + 
     }
     world.tell(Event::Invoke { request: 100, deadline: None });
     world.run_for(ms(10));
-    world.run_until_empty(100);
     world
 }
 
@@ -78,8 +77,21 @@ fn what_lingers_until_the_function_is_nearly_done_waits_for_the_next_invocation(
     let mut world = with_habits(not_held(), |_| reply(ms(50), Outcome::Delivered));
     world.append(Signal::Logs, 1, 100);
     let (lingered, before) = (world.now + ms(500), world.sends().len());
+    world.tell(Event::FunctionDone { request: 100, ran: Some(ms(100)) });
     world.run_until(lingered + ms(1_000));
     assert_eq!(world.sends().len(), before);
+}
+
+#[test]
+fn a_function_that_goes_on_beyond_its_usual_time_is_not_waited_for() {
+    let mut world = with_habits(not_held(), |_| reply(ms(50), Outcome::Delivered));
+    let begun = world.now - ms(10);
+    assert!(!goes_late_in_the_invocation(&mut world, begun));
+    let before = world.sends().len();
+    world.run_until(begun + ms(145));
+    assert_eq!(world.sends().len(), before);
+    world.run_until(begun + ms(160));
+    assert_eq!(world.sends().len(), before + 1, "it is over its time for as long as a request takes");
 }
 
 #[test]
@@ -91,9 +103,7 @@ fn a_function_that_runs_as_long_as_a_request_takes_is_worth_waiting_for() {
         }
         let begun = world.now;
         world.tell(Event::Invoke { request: 100, deadline: None });
-        world.run_for(ms(10));
-        world.run_until_empty(100);
-        world.run_until(begun + ms(200));
+        world.run_until(begun + ms(60));
         let before = world.sends().len();
         world.append(Signal::Metrics, 1, 64 << 10);
         assert_eq!(world.sends().len() == before, waits, "{run:?}");
@@ -123,6 +133,7 @@ fn a_lane_that_failed_does_not_wait_for_the_next_invocation_to_try_again() {
     let outcome = Rc::new(Cell::new(Outcome::Delivered));
     let shared = Rc::clone(&outcome);
     let mut world = with_habits(not_held(), move |_| reply(ms(50), shared.get()));
+    world.run_until_empty(100);
     outcome.set(UNAVAILABLE);
     next_invocation(&mut world);
     let before = world.sends().len();

@@ -293,8 +293,6 @@ fn a_request_that_would_be_frozen_waits_for_the_next_invocation_unless_that_is_t
         // Lingering is over 20 ms before the function usually ends: too late for a request of 50 ms.
         let from = world.now;
         world.tell(Event::Invoke { request: 100, deadline: None });
-        world.run_for(ms(10));
-        world.run_until_empty(100);
         world.run_until(from + ms(80));
         let before = world.sends().len();
         world.append(Signal::Metrics, 1, 64 << 10);
