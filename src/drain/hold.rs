@@ -15,6 +15,9 @@ use crate::clock::Time;
 /// it has not come by now, telemetry is lost or late and the end would not be seen either.
 const STARTED_WITHIN: Duration = Duration::from_millis(300);
 
+/// Lambda freezes an environment some milliseconds after its last extension has asked for the next event.
+const FROZEN_WITHIN: Duration = Duration::from_millis(100);
+
 /// A function is waited for at least this long, however short its last runs were.
 const RUN_ALLOWANCE_MIN: Duration = Duration::from_secs(1);
 
@@ -163,11 +166,16 @@ impl Invocations {
         }
     }
 
-    /// When a function that is over its usual time will have been so for `time`, as long as its end was not seen. Then it can
-    /// be expected to go on for as long again: a long run after many short ones is not one long wait.
-    pub(super) fn overruns_by(&self, time: Duration) -> Option<Time> {
-        let current = self.current.filter(|current| current.done.is_none())?;
-        Some(current.at.saturating_add(self.run.get()?).saturating_add(time))
+    /// When a function that is over its usual time will have been so for `time`, and can be expected to go on for as long
+    /// again: a long run after many short ones is not one long wait. Or when the environment is awake for so long after the
+    /// end of the function that nobody seems to freeze it.
+    pub(super) fn outstays_by(&self, time: Duration) -> Option<Time> {
+        let current = self.current?;
+        let usual = match current.done {
+            Some(done) => done.saturating_add(FROZEN_WITHIN),
+            None => current.at.saturating_add(self.run.get()?),
+        };
+        Some(usual.saturating_add(time))
     }
 
     /// When the function of the present invocation ended, if that is known.

@@ -113,7 +113,7 @@ impl Policy {
             return None;
         }
         let until = lane.level.oldest?.saturating_add(self.settings.max_delay).saturating_sub(gap);
-        let overrun = self.invocations.overruns_by(latency);
-        Some(overrun.map_or(until, |at| at.min(until))).filter(|until| *until > now)
+        let stays = self.invocations.outstays_by(latency);
+        Some(stays.map_or(until, |at| at.min(until))).filter(|until| *until > now)
     }
 }
