@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 /// What a backend in another zone or behind a queue of its own takes for an answer.
 const NEAR: Duration = Duration::from_millis(20);
-/// What waits at a start: some 70 MB of logs.
+/// What waits at a start: some 30 MB of logs.
 const BACKLOG_BYTES: u128 = 10 << 20;
 /// Invocations per measurement of a hold.
 const INVOCATIONS: u32 = 20;
@@ -61,13 +61,14 @@ async fn batch() {
         backend.behave(Behaviour::healthy().after(NEAR));
         let lambda = sandbox(ours(), &backend.url(), dir.path())
             .env("OUTLAST_BATCH_MAX_BYTES", max)
+            .timeout(LONG)
             .start()
             .await
             .unwrap();
         let process = lambda.process_ids()[0];
         let (began, before) = (Instant::now(), cpu_nanos(process));
         let (running, (drained, cpu)) =
-            tokio::join!(lambda.invoke(Invocation::new().runs_for(Duration::from_secs(12)).logs(1)), async {
+            tokio::join!(lambda.invoke(Invocation::new().runs_for(Duration::from_secs(5)).logs(1)), async {
                 backend.wait_for(|received| received.count(Signal::Logs) as u64 >= all, LONG).await.unwrap();
                 (began.elapsed(), cpu_nanos(process) - before)
             });
