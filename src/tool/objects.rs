@@ -35,8 +35,6 @@ pub(super) async fn of_bucket(options: &Options, s3: &S3, sender: &mut Sender) -
     let conversion_of =
         |key: &str| conversions.iter().find(|(known, _)| *known == written_for(key))?.1.as_ref();
     let mut bar = Bar::new(all.iter().map(|object| object.bytes).sum());
-    // What had records left out is noted with what is taken after it.
-    let mut unnoted = Vec::new();
     for Listed { key, bytes } in all {
         let Some(signal) = asked_for(&key, options) else {
             bar.advance(bytes, sender.totals.records);
@@ -52,17 +50,11 @@ pub(super) async fn of_bucket(options: &Options, s3: &S3, sender: &mut Sender) -
             }
             let body = s3.get(&key).await.map_err(|error| format!("{key}: {error}"))?;
             object((signal, &key), body, conversion, sender).await?;
-            unnoted.push(key);
-            if sender.is_trusted() {
-                unnoted.drain(..).try_for_each(|key| progress.note_object(&key))?;
-            }
+            progress.object_is_done(&key, sender.is_trusted())?;
         }
         bar.advance(bytes, sender.totals.records);
     }
-    if !unnoted.is_empty() {
-        sender.takes_anything()?;
-        unnoted.iter().try_for_each(|key| progress.note_object(key))?;
-    }
+    progress.settle(sender)?;
     bar.end();
     Ok(())
 }
@@ -85,7 +77,6 @@ pub(super) async fn of_lines(options: &Options, sender: &mut Sender) -> Result<(
     let mut progress = Progress::open(&options.progress, &options.identity(0, sender.destination()))?;
     let mut bar = Bar::new(bodies.len() as u64);
     let mut missing = unreadable;
-    let mut unnoted = Vec::new();
     for body in bodies {
         let conversion = conversion.as_ref().filter(|_| body.format == protobuf);
         if progress.done.contains(&body.id) {
@@ -94,20 +85,14 @@ pub(super) async fn of_lines(options: &Options, sender: &mut Sender) -> Result<(
         } else if let Some(whole) = body.whole() {
             let whole = if body.is_gzip { whole } else { gzip(&whole).map_err(|error| error.to_string())? };
             object((body.signal, &body.id), whole, conversion, sender).await?;
-            unnoted.push(body.id);
-            if sender.is_trusted() {
-                unnoted.drain(..).try_for_each(|id| progress.note_object(&id))?;
-            }
+            progress.object_is_done(&body.id, sender.is_trusted())?;
         } else {
             eprintln!("a line of {} is missing", body.id);
             missing += 1;
         }
         bar.advance(1, sender.totals.records);
     }
-    if !unnoted.is_empty() {
-        sender.takes_anything()?;
-        unnoted.iter().try_for_each(|id| progress.note_object(id))?;
-    }
+    progress.settle(sender)?;
     bar.end();
     match missing {
         0 => Ok(()),

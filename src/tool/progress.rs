@@ -13,6 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Read, Write, stderr};
 use std::path::Path;
 
+use super::sender::Sender;
 use crate::Signal;
 use crate::queue::{Mark, Seq};
 
@@ -27,6 +28,8 @@ pub(super) struct Progress {
     file: File,
     pub(super) done: HashSet<String>,
     pub(super) marks: BTreeMap<usize, Mark>,
+    /// What had records left out, as lines: noted with what is taken after it.
+    unnoted: Vec<String>,
 }
 
 impl Progress {
@@ -56,7 +59,7 @@ impl Progress {
         if whole.len() < text.len() && !whole.is_empty() {
             writeln!(file).map_err(told)?;
         }
-        let mut progress = Self { file, done: HashSet::new(), marks: BTreeMap::new() };
+        let mut progress = Self { file, done: HashSet::new(), marks: BTreeMap::new(), unnoted: Vec::new() };
         for line in lines {
             progress.learn(line);
         }
@@ -78,15 +81,39 @@ impl Progress {
         }
     }
 
-    /// The object `key` is done.
-    pub(super) fn note_object(&mut self, key: &str) -> Result<(), String> {
-        writeln!(self.file, "done {key}").map_err(|error| error.to_string())
+    /// The object `key` is done, if that is certain.
+    pub(super) fn object_is_done(&mut self, key: &str, is_certain: bool) -> Result<(), String> {
+        self.unnoted.push(format!("done {key}"));
+        self.note_if(is_certain)
     }
 
-    /// `signal` is done up to `mark`.
-    pub(super) fn note_mark(&mut self, signal: Signal, mark: Mark) -> Result<(), String> {
-        writeln!(self.file, "mark {signal} {} {}", mark.seq.0, mark.records)
-            .map_err(|error| error.to_string())
+    /// `signal` is done up to `mark`, if that is certain.
+    pub(super) fn mark_is_done(
+        &mut self,
+        signal: Signal,
+        mark: Mark,
+        is_certain: bool,
+    ) -> Result<(), String> {
+        // It says what the one before it did.
+        self.unnoted.clear();
+        self.unnoted.push(format!("mark {signal} {} {}", mark.seq.0, mark.records));
+        self.note_if(is_certain)
+    }
+
+    /// Nothing comes after what is not noted yet.
+    ///
+    /// # Errors
+    /// If the destination took nothing at all.
+    pub(super) fn settle(&mut self, sender: &Sender) -> Result<(), String> {
+        if !self.unnoted.is_empty() {
+            sender.takes_anything()?;
+        }
+        self.note_if(true)
+    }
+
+    fn note_if(&mut self, is_certain: bool) -> Result<(), String> {
+        let lines = if is_certain { std::mem::take(&mut self.unnoted) } else { Vec::new() };
+        lines.iter().try_for_each(|line| writeln!(self.file, "{line}")).map_err(|error| error.to_string())
     }
 }
 
@@ -144,14 +171,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("progress");
         let mut progress = Progress::open(&path, "x").unwrap();
-        progress.note_object("a b/c").unwrap();
-        progress.note_mark(Signal::Traces, Mark { seq: Seq(7), records: 0 }).unwrap();
-        progress.note_mark(Signal::Traces, Mark { seq: Seq(9), records: 2 }).unwrap();
+        progress.object_is_done("a b/c", true).unwrap();
+        progress.mark_is_done(Signal::Traces, Mark { seq: Seq(7), records: 0 }, true).unwrap();
+        progress.mark_is_done(Signal::Traces, Mark { seq: Seq(9), records: 2 }, true).unwrap();
         write!(progress.file, "done hal").unwrap();
         let mut again = Progress::open(&path, "x").unwrap();
         assert_eq!(again.done, HashSet::from(["a b/c".to_owned()]));
         assert_eq!(again.marks[&Signal::Traces.index()], Mark { seq: Seq(9), records: 2 });
-        again.note_object("whole").unwrap();
+        again.object_is_done("whole", true).unwrap();
         assert!(Progress::open(&path, "x").unwrap().done.contains("whole"));
         assert!(Progress::open(&path, "y").unwrap_err().contains("another replay"));
     }

@@ -135,8 +135,6 @@ async fn lane(
     let one_by_one = options.since.is_some() || options.until.is_some();
     let mut blocks_max = if one_by_one { 1 } else { u32::MAX };
     let mut records_max = u32::MAX;
-    // What was left out is noted with what is taken after it.
-    let mut unnoted = None;
     let wire = stored_for.wire();
     while let Some(oldest) = queue.oldest(signal) {
         let block = Mark { seq: oldest.seq, records: 0 };
@@ -158,11 +156,7 @@ async fn lane(
         let Some(Request { body, to, blocks, records, reports, plain_bytes, .. }) = request else { continue };
         if let Some(conversion) = conversion {
             converted((signal, signal.name()), &body, conversion, sender).await?;
-            unnoted = Some(to);
-            if sender.is_trusted() {
-                progress.note_mark(signal, to)?;
-                unnoted = None;
-            }
+            progress.mark_is_done(signal, to, sender.is_trusted())?;
             queue.done(signal, to);
             bar.advance(plain_bytes, sender.totals.records);
             continue;
@@ -171,8 +165,7 @@ async fn lane(
             Judged::Taken(rejected) => {
                 sender.totals.records += u64::from(records - reports.min(records));
                 sender.totals.refused += rejected;
-                progress.note_mark(signal, to)?;
-                unnoted = None;
+                progress.mark_is_done(signal, to, sender.is_trusted())?;
                 queue.done(signal, to);
                 bar.advance(plain_bytes, sender.totals.records);
                 if !one_by_one {
@@ -194,20 +187,13 @@ async fn lane(
             }
             judged => {
                 sender.gives_up(signal.name(), &judged)?;
-                unnoted = Some(to);
-                if sender.is_trusted() {
-                    progress.note_mark(signal, to)?;
-                    unnoted = None;
-                }
+                progress.mark_is_done(signal, to, sender.is_trusted())?;
                 queue.done(signal, to);
                 bar.advance(plain_bytes, sender.totals.records);
             }
         }
     }
-    if let Some(to) = unnoted {
-        sender.takes_anything()?;
-        progress.note_mark(signal, to)?;
-    }
+    progress.settle(sender)?;
     if queue.is_stalled() {
         return Err(format!("not all of {signal} can be read now"));
     }
