@@ -218,7 +218,8 @@ async fn a_retry_after_of_years_is_waited_for_and_a_shutdown_does_not() {
 #[tokio::test]
 async fn a_413_with_retry_after_is_a_413() {
     let world = World::new().await;
-    let lambda = world.lambda().start().await.unwrap();
+    // Of one signal, so that the second request is what became of the first.
+    let lambda = world.lambda_of_logs().start().await.unwrap();
     world.backend.next(Behaviour::answer(Answer::new(413).retry_after("99999")));
     invoke(&lambda, Invocation::new().logs(10)).await;
     world.until_delivered(&lambda).await;
