@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::deliver::{Cause, Verdict};
+use crate::logging::Pace;
 use crate::{PerSignal, Signal};
-
-/// Refusals are told at once, and then at most this often. A backend that refuses everything would otherwise cost a line
-/// per record; where our own lines are telemetry too (`OUTLAST_TELEMETRY=extension`), each would beget the next.
-const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// So many failures in a row are no accident: as many open the breaker.
 const ATTEMPTS_TO_BE_SURE: u64 = 3;
@@ -33,23 +30,20 @@ pub struct Health {
     condition: Condition,
     since: Time,
     attempts: u64,
-    /// When refusals may be told again.
-    refusals_from: Time,
-    /// When records that were given up may be told again.
-    given_up_from: Time,
+    refusals_pace: Pace,
     /// Records given up and not told.
     given_up: PerSignal<u64>,
-    /// When records that were rejected may be told again.
-    rejected_from: Time,
+    given_up_pace: Pace,
     /// Records rejected and not told, and what was said of the last.
     rejected: u64,
     rejected_why: String,
-    /// When requests that were too large may be told again, and how many were not told.
-    too_large_from: Time,
+    rejected_pace: Pace,
+    /// Requests that were too large, not told.
     too_large: u64,
-    /// When what a backend says of a request that it took may be told again, and what was said and not told.
-    message_from: Time,
+    too_large_pace: Pace,
+    /// What the backend said of a request that it took, not told.
     message: Option<String>,
+    message_pace: Pace,
 }
 
 impl Default for Health {
@@ -73,16 +67,16 @@ impl Health {
             condition: Condition::default(),
             since: Time::ZERO,
             attempts: 0,
-            refusals_from: Time::ZERO,
-            given_up_from: Time::ZERO,
+            refusals_pace: Pace::default(),
             given_up: PerSignal::default(),
-            rejected_from: Time::ZERO,
+            given_up_pace: Pace::default(),
             rejected: 0,
             rejected_why: String::new(),
-            too_large_from: Time::ZERO,
+            rejected_pace: Pace::default(),
             too_large: 0,
-            message_from: Time::ZERO,
+            too_large_pace: Pace::default(),
             message: None,
+            message_pace: Pace::default(),
         }
     }
 
@@ -95,8 +89,7 @@ impl Health {
                     self.rejected(now, *rejected, message.as_deref());
                 } else if let Some(message) = message {
                     self.message = Some(message.clone());
-                    if now >= self.message_from {
-                        self.message_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+                    if self.message_pace.allows(now) {
                         self.tell_message();
                     }
                 }
@@ -124,8 +117,7 @@ impl Health {
             }),
             Verdict::TooLarge => {
                 self.too_large = self.too_large.saturating_add(1);
-                if now >= self.too_large_from {
-                    self.too_large_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+                if self.too_large_pace.allows(now) {
                     self.tell_too_large();
                 }
             }
@@ -147,8 +139,7 @@ impl Health {
         self.found_the_fault();
         let count = self.given_up.get_mut(signal);
         *count = count.saturating_add(records);
-        if now >= self.given_up_from {
-            self.given_up_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+        if self.given_up_pace.allows(now) {
             self.tell_given_up();
         }
     }
@@ -186,8 +177,7 @@ impl Health {
     fn rejected(&mut self, now: Time, records: u64, why: Option<&str>) {
         self.rejected = self.rejected.saturating_add(records);
         why.unwrap_or("no reason given").clone_into(&mut self.rejected_why);
-        if now >= self.rejected_from {
-            self.rejected_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+        if self.rejected_pace.allows(now) {
             self.tell_rejected();
         }
     }
@@ -224,11 +214,8 @@ impl Health {
         self.attempts += 1;
         if self.condition != condition {
             self.condition = condition;
-            if condition == Condition::Refuses {
-                if now < self.refusals_from {
-                    return;
-                }
-                self.refusals_from = now.saturating_add(REFUSALS_TOLD_EVERY);
+            if condition == Condition::Refuses && !self.refusals_pace.allows(now) {
+                return;
             }
             log::warn!("{}: {}", self.name, say());
         }

@@ -16,6 +16,28 @@ use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+/// Lines that may come again and again are said at once, and then at most this often. A backend that refuses everything, or a
+/// full queue, would otherwise cost a line per record or delivery; and where our lines are telemetry too, each would beget
+/// the next.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// When lines of one kind may be said.
+#[derive(Debug, Default)]
+pub struct Pace {
+    from: Duration,
+}
+
+impl Pace {
+    /// Whether one may be said at `now`; asking is saying it.
+    pub fn allows(&mut self, now: Duration) -> bool {
+        let allows = now >= self.from;
+        if allows {
+            self.from = now.saturating_add(SAID_EVERY);
+        }
+        allows
+    }
+}
+
 /// Lines longer than this are cut: an error text may quote a peer's answer, and a line should stay readable.
 const LINE_MAX_CHARS: usize = 2_000;
 

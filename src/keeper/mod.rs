@@ -426,8 +426,6 @@ impl Worker {
             Job::Vital(vital) => self.intake.own.note(vital),
             Job::Standing(reader, reply) => answer(reply, self.intake.standing(reader)),
             Job::Summary(reply) => {
-                // What came after would not be among the counts.
-                self.leaving = true;
                 self.close();
                 // First what would be lost: whoever asks waits for little, and counting may take long.
                 self.intake.tell_losses_now();

@@ -3,6 +3,7 @@
 
 use super::intake::{Intake, Lost};
 use super::{Fared, Standing, Summary, report};
+use crate::logging::Pace;
 use crate::queue::{Appended, Batch, Kind, Queue, ReaderId, Tally};
 use crate::rules::RuleSet;
 use crate::{PerSignal, Signal, clock};
@@ -38,15 +39,10 @@ impl Patron {
     }
 }
 
-/// What is told on stderr, of which there may be more with every delivery: at once, then together at most this often. Where
-/// our lines are telemetry too, each would beget the next.
-const LINES_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Lines that wait to be told.
+/// What is to be told on stderr, of which there may be more with every delivery.
 #[derive(Default)]
 pub(super) struct Untold {
-    /// When they may be told.
-    from: Duration,
+    pace: Pace,
     /// Bodies that are no telemetry, and their bytes.
     pub(super) unreadable: (u64, u64),
     /// What Lambda says it dropped: records and bytes.
@@ -57,10 +53,9 @@ impl Intake {
     /// Says on stderr what was given up and not told yet, if the last lines are not fresh.
     pub(super) fn tell_losses(&mut self) {
         let now = self.clock.now();
-        let Untold { unreadable, lost, from } = &self.untold;
+        let Untold { unreadable, lost, pace } = &mut self.untold;
         let is_told = !self.queue.owes_overflow() && [*unreadable, *lost] == [(0, 0); 2];
-        if !is_told && now >= *from {
-            self.untold.from = now.saturating_add(LINES_INTERVAL);
+        if !is_told && pace.allows(now) {
             self.tell_losses_now();
         }
     }
