@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Lines, batch, block, drain};
+use common::{Lines, batch, block, damage_end, drain};
 use outlast::Signal;
 use outlast::encode::WireFormat;
 use outlast::queue::{
@@ -116,11 +116,7 @@ fn a_damaged_one_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let mut deflater = Deflater::default();
     open(dir.path()).append(&delivery(&mut deflater, 1, 10, "remember me")).unwrap();
-    let path = dir.path().join("0000000001.seg");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    damage_end(&dir.path().join("0000000001.seg"));
     let mut queue = open(dir.path());
     assert_eq!(remembered(&mut queue), None);
     assert_eq!(drain(&mut queue), [vec![1], vec![1], vec![]]);

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Lines, batch, block, drain, numbers};
+use common::{Lines, batch, block, damage_end, drain, numbers};
 use outlast::Signal;
 use outlast::encode::WireFormat;
 use outlast::queue::{
@@ -389,11 +389,7 @@ fn the_end_of_one_fragment_says_nothing_about_another() {
 fn a_damaged_fragment_is_a_record_that_is_gone_and_counted_once() {
     let dir = tempfile::tempdir().unwrap();
     append_fragment(&mut open(dir.path()));
-    let path = dir.path().join("0000000001.seg");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    damage_end(&dir.path().join("0000000001.seg"));
     let mut queue = open(dir.path());
     assert_eq!((queue.fragment(), queue.fragment()), (None, None));
     assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 1);

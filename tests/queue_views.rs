@@ -5,7 +5,7 @@
 mod common;
 
 use common::disk::{LawfulDisk, Op};
-use common::{Lines, batch, block, numbers};
+use common::{Lines, batch, block, damage_end, numbers};
 use flate2::read::GzDecoder;
 use outlast::queue::{
     Batch, Deflater, Disk, Encoding, HEADER_BYTES, Kind, Limits, Overflow, Queue, ReaderId, ReaderSpec,
@@ -272,11 +272,7 @@ fn a_damaged_block_ends_a_request_and_goes_with_the_next_and_its_neighbours_arri
         let mut queue = open(dir.path());
         append(&mut queue, &[1], 0);
         append(&mut queue, &[2, 3], 0);
-        let path = dir.path().join("0000000001.seg");
-        let mut bytes = std::fs::read(&path).unwrap();
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        damage_end(&dir.path().join("0000000001.seg"));
         append(&mut queue, &[4], 0);
         let first = queue.assemble(Signal::Logs, &Lines, encoding, 1 << 20, 9).unwrap();
         assert_eq!(plain(&first), "<1 \n>", "{encoding:?}");

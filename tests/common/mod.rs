@@ -115,6 +115,13 @@ pub fn drain(queue: &mut Queue) -> [Vec<u64>; 3] {
     })
 }
 
+/// Flips a bit of the last byte of the file.
+pub fn damage_end(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
 /// Copies the files of one directory into another.
 pub fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();

@@ -190,17 +190,23 @@ fn what_a_full_disk_never_took_is_counted_in_place_and_reported_by_the_next_proc
     );
 }
 
+/// An environment whose process was killed with 50 lines waiting, over a disk that takes nothing since.
+async fn backlog_on_what_is_read_only(stage: &Stage, room: &Room, lines: &mut Lines) -> Environment {
+    let environment = start(stage, 4 << 20).await;
+    stage.weather(Weather::Status(503), 0).await;
+    stage.invoke(&environment, lines.invocation(RUN, 50, 100)).await;
+    crate::support::within("deliveries", environment.lambda.settled()).await;
+    stage.kill(&environment).await;
+    room.remount("ro").unwrap();
+    environment
+}
+
 #[test]
 fn a_disk_that_is_read_only_for_one_process_costs_nothing() {
     in_a_room("a_disk_that_is_read_only_for_one_process_costs_nothing", 8 << 20, |room| async move {
         let stage = stage(&room);
-        let environment = start(&stage, 4 << 20).await;
-        stage.weather(Weather::Status(503), 0).await;
         let mut lines = Lines::new("room", 1);
-        stage.invoke(&environment, lines.invocation(RUN, 50, 100)).await;
-        crate::support::within("deliveries", environment.lambda.settled()).await;
-        stage.kill(&environment).await;
-        room.remount("ro").unwrap();
+        let environment = backlog_on_what_is_read_only(&stage, &room, &mut lines).await;
         for _ in 0..5 {
             stage.invoke(&environment, lines.invocation(RUN, 50, 100)).await;
         }
@@ -221,13 +227,7 @@ fn a_disk_that_is_read_only_for_one_process_costs_nothing() {
 fn what_waits_on_a_disk_that_is_read_only_is_sent() {
     in_a_room("what_waits_on_a_disk_that_is_read_only_is_sent", 8 << 20, |room| async move {
         let stage = stage(&room);
-        let environment = start(&stage, 4 << 20).await;
-        stage.weather(Weather::Status(503), 0).await;
-        let mut lines = Lines::new("room", 1);
-        stage.invoke(&environment, lines.invocation(RUN, 50, 100)).await;
-        crate::support::within("deliveries", environment.lambda.settled()).await;
-        stage.kill(&environment).await;
-        room.remount("ro").unwrap();
+        let environment = backlog_on_what_is_read_only(&stage, &room, &mut Lines::new("room", 1)).await;
         stage.invoke(&environment, Invocation::new().line("in between")).await;
         crate::support::within("SHUTDOWN", environment.lambda.shutdown(ShutdownReason::Failure)).await;
         assert!(left_on_disk(&environment.lambda) >= 50, "{:?}", output(&environment.lambda));

@@ -4,34 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::world::{Reply, Request, UNAVAILABLE, World, hang, ms, reply, settings, with_fallback};
+use super::world::{
+    Reply, Request, UNAVAILABLE, World, away, hang, ms, reply, settings, takes, two, with_fallback,
+};
 use crate::Signal;
 use crate::drain::policy::{Action, Event, Outcome, Settings, Target};
-
-/// The backend and the fallback, each as told.
-fn two(
-    mut primary: impl FnMut(&Request<'_>) -> Reply + 'static,
-    mut fallback: impl FnMut(&Request<'_>) -> Reply + 'static,
-) -> impl FnMut(&Request<'_>) -> Reply {
-    move |request| match request.target {
-        Target::Primary => primary(request),
-        Target::Fallback => fallback(request),
-    }
-}
-
-fn away(_: &Request<'_>) -> Reply {
-    reply(ms(5), UNAVAILABLE)
-}
-
-fn takes(_: &Request<'_>) -> Reply {
-    reply(ms(20), Outcome::Delivered)
-}
-
-/// When requests to `target` went out.
-fn sends_to(world: &World, target: Target) -> Vec<Duration> {
-    let to = |action: &Action| matches!(action, Action::Send { target: to, .. } if *to == target);
-    world.actions.iter().filter(|(_, action)| to(action)).map(|(at, _)| *at).collect()
-}
 
 /// SHUTDOWN with `budget` left after the reserve; a report is still to come, so that it does not end at once.
 fn shutdown_within(world: &mut World, budget: Duration) {
@@ -192,7 +169,7 @@ fn what_comes_in_the_second_half_of_a_shutdown_goes_to_the_fallback() {
         shutdown_within(&mut world, ms(300));
         world.run_until(begun + at);
         world.append(Signal::Logs, 1, 100);
-        assert_eq!(sends_to(&world, target).len(), 1, "after {at:?}");
+        assert_eq!(world.sends_to(target).len(), 1, "after {at:?}");
         assert_eq!(world.sends().len(), 1);
     }
 }
@@ -207,7 +184,7 @@ fn at_shutdown_a_backend_that_recovers_gets_what_a_failing_fallback_does_not_tak
     shutdown_within(&mut world, ms(4_000));
     world.run_for(ms(5_000));
     assert_eq!(world.delivered, world.appended);
-    assert!(!sends_to(&world, Target::Fallback).is_empty());
+    assert!(!world.sends_to(Target::Fallback).is_empty());
 }
 
 #[test]
@@ -217,9 +194,9 @@ fn at_shutdown_a_backend_that_did_not_answer_in_its_half_is_not_asked_again() {
     shutdown_within(&mut world, ms(4_000));
     world.run_for(ms(5_000));
     // Until the fallback could not answer in time any more, either.
-    let until_late = sends_to(&world, Target::Primary).into_iter().filter(|at| *at < ms(3_500));
+    let until_late = world.sends_to(Target::Primary).into_iter().filter(|(at, _)| *at < ms(3_500));
     assert_eq!(until_late.count(), 1);
-    assert!(sends_to(&world, Target::Fallback).len() > 2);
+    assert!(world.sends_to(Target::Fallback).len() > 2);
 }
 
 // === The fallback
@@ -229,7 +206,7 @@ fn overflowing(fallback: impl FnMut(&Request<'_>) -> Reply + 'static) -> World {
     let mut world = World::started(with_fallback(), two(away, fallback));
     world.crowded = true;
     world.append(Signal::Logs, 5, 100);
-    while sends_to(&world, Target::Fallback).is_empty() {
+    while world.sends_to(Target::Fallback).is_empty() {
         world.run_for(ms(1));
     }
     world
@@ -249,7 +226,7 @@ fn connections_to_the_fallback_are_renewed_when_they_were_idle_for_long_and_not_
         world.run_for(pause);
         world.append(Signal::Logs, 1, 64 << 10);
         world.run_for(ms(20));
-        assert_eq!(sends_to(&world, Target::Fallback).len(), 2);
+        assert_eq!(world.sends_to(Target::Fallback).len(), 2);
         assert_eq!(renewals(&world), renewed, "after {pause:?}");
     }
 }
@@ -258,7 +235,7 @@ fn connections_to_the_fallback_are_renewed_when_they_were_idle_for_long_and_not_
 fn a_fallback_that_refuses_gzip_even_where_there_is_none_is_not_hammered() {
     let mut world = overflowing(|_| reply(ms(20), Outcome::GzipRefused));
     world.run_for(ms(60_000));
-    let tried = sends_to(&world, Target::Fallback).len();
+    let tried = world.sends_to(Target::Fallback).len();
     assert!((3..=12).contains(&tried), "{tried} attempts in a minute");
 }
 
@@ -280,7 +257,7 @@ fn a_connection_to_the_fallback_that_breaks_is_a_failure_unless_a_freeze_broke_i
         }
         let broke = world.now;
         world.run_for(ms(1_000));
-        let again = sends_to(&world, Target::Fallback)[1] - broke;
+        let again = world.sends_to(Target::Fallback)[1].0 - broke;
         assert_eq!(again < ms(10), frozen, "again after {again:?}");
     }
 }
@@ -293,9 +270,9 @@ fn the_fallback_is_asked_again_no_sooner_than_it_says() {
     ] {
         let mut world = overflowing(move |_| reply(ms(20), busy));
         world.run_for(ms(89_000));
-        assert_eq!(sends_to(&world, Target::Fallback).len(), 1);
+        assert_eq!(world.sends_to(Target::Fallback).len(), 1);
         world.run_for(ms(62_000));
-        assert_eq!(sends_to(&world, Target::Fallback).len(), 2);
+        assert_eq!(world.sends_to(Target::Fallback).len(), 2);
     }
 }
 

@@ -4,28 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::world::{Reply, Request, UNAVAILABLE, World, hang, ms, reply, settings, with_fallback};
+use super::world::{
+    Reply, Request, UNAVAILABLE, World, away, hang, ms, reply, settings, takes, two, with_fallback,
+};
 use crate::Signal;
 use crate::drain::policy::{Action, Event, FallbackSettings, Meter, Outcome, Portion, Settings, Target};
-
-/// The backend and the fallback, each as told.
-fn two(
-    mut primary: impl FnMut(&Request<'_>) -> Reply + 'static,
-    mut fallback: impl FnMut(&Request<'_>) -> Reply + 'static,
-) -> impl FnMut(&Request<'_>) -> Reply {
-    move |request| match request.target {
-        Target::Primary => primary(request),
-        Target::Fallback => fallback(request),
-    }
-}
-
-fn away(_: &Request<'_>) -> Reply {
-    reply(ms(5), UNAVAILABLE)
-}
-
-fn takes(_: &Request<'_>) -> Reply {
-    reply(ms(20), Outcome::Delivered)
-}
 
 fn never(request: &Request<'_>) -> Reply {
     panic!("nobody should have asked the fallback for {request:?}")
@@ -37,15 +20,6 @@ fn metered(bytes_per_second: u64, shutdown_max_bytes: u64) -> Settings {
         fallback: Some(FallbackSettings { batch_max_bytes: 1 << 20, gzip: true, meter: Some(meter) }),
         ..settings()
     }
-}
-
-/// When requests to `target` went out, and of which signal.
-fn sends_to(world: &World, target: Target) -> Vec<(Duration, Signal)> {
-    let send = |(at, action): &(Duration, Action)| match action {
-        Action::Send { signal, target: to, .. } if *to == target => Some((*at, *signal)),
-        _ => None,
-    };
-    world.actions.iter().filter_map(send).collect()
 }
 
 fn backlog(world: &mut World) {
@@ -142,8 +116,7 @@ fn signals_take_turns_at_the_fallback_in_shutdown() {
     backlog(&mut world);
     shut_down(&mut world, ms(1_000));
     all_in(&world, &world.handed);
-    let order: Vec<Signal> =
-        sends_to(&world, Target::Fallback).into_iter().map(|(_, signal)| signal).collect();
+    let order: Vec<Signal> = world.sends_to(Target::Fallback).into_iter().map(|(_, signal)| signal).collect();
     assert_eq!(order.len(), 15);
     for round in order.chunks(3) {
         assert!(Signal::ALL.iter().all(|signal| round.contains(signal)), "{order:?}");
@@ -160,7 +133,7 @@ fn what_the_fallback_does_not_take_either_stays_and_the_backend_is_tried_as_with
         assert_eq!((world.delivered.len(), world.handed.len(), world.refused.len()), (0, 0, 0));
         assert!(!world.is_empty());
     }
-    let tried = |world: &World| sends_to(world, Target::Primary).len();
+    let tried = |world: &World| world.sends_to(Target::Primary).len();
     assert!(tried(&world) > 1 && tried(&alone) > 1, "{} {}", tried(&world), tried(&alone));
     // Back in the middle of it.
     let back = |request: &Request<'_>| {
@@ -217,7 +190,7 @@ fn a_queue_that_is_nearly_full_gives_its_oldest_to_the_fallback_while_the_backen
     world.append(Signal::Logs, 1, 100);
     world.run_for(ms(60_000));
     all_in(&world, &world.handed);
-    let first = sends_to(&world, Target::Fallback)[0];
+    let first = world.sends_to(Target::Fallback)[0];
     assert_eq!(first.1, Signal::Traces, "the oldest, whatever its signal");
 }
 
@@ -301,7 +274,7 @@ fn handing_over_does_not_keep_the_backend_from_being_tried() {
         world.run_for(ms(600_000));
         world.sends().len()
     };
-    let tried = sends_to(&world, Target::Primary).len();
+    let tried = world.sends_to(Target::Primary).len();
     assert!(tried * 2 > alone, "{tried} attempts, without a fallback {alone}");
     assert!(world.handed.len() > 1_000, "{}", world.handed.len());
 }
@@ -312,7 +285,7 @@ fn handing_over_never_holds_an_invocation() {
     world.crowded = true;
     backlog(&mut world);
     world.run_for(ms(10_000));
-    assert!(!sends_to(&world, Target::Fallback).is_empty());
+    assert!(!world.sends_to(Target::Fallback).is_empty());
     for _ in 0..6 {
         assert_eq!(world.invocation(ms(100), ms(0)), ms(0));
     }
@@ -325,7 +298,7 @@ fn a_fallback_that_is_away_is_not_hammered() {
         world.crowded = true;
         backlog(&mut world);
         world.run_for(ms(600_000));
-        let tried = sends_to(&world, Target::Fallback);
+        let tried = world.sends_to(Target::Fallback);
         assert!((10..90).contains(&tried.len()), "{} attempts in ten minutes", tried.len());
         assert_eq!((world.handed.len(), world.refused.len()), (0, 0));
     }
@@ -340,7 +313,7 @@ fn a_metered_fallback_rests_after_each_request_for_as_long_as_its_rate_says() {
     backlog(&mut world);
     world.run_for(ms(600_000));
     all_in(&world, &world.handed);
-    let tried = sends_to(&world, Target::Fallback);
+    let tried = world.sends_to(Target::Fallback);
     assert!(tried.windows(2).all(|pair| pair[1].0 - pair[0].0 >= ms(10_000)), "{tried:?}");
 }
 
@@ -371,7 +344,7 @@ fn a_request_to_the_fallback_lost_to_a_freeze_is_made_again_at_the_thaw() {
     let mut world = World::started(with_fallback(), two(away, slow));
     world.crowded = true;
     world.append(Signal::Logs, 5, 100);
-    while sends_to(&world, Target::Fallback).is_empty() {
+    while world.sends_to(Target::Fallback).is_empty() {
         world.run_for(ms(50));
     }
     world.freeze(ms(60_000));
@@ -427,7 +400,7 @@ fn records_that_an_answer_names_go_to_the_fallback_together() {
     assert_eq!(world.handed, (1..=12).map(|id| (Signal::Logs, id)).collect::<Vec<_>>());
     assert_eq!(world.delivered, (13..=30).map(|id| (Signal::Logs, id)).collect::<Vec<_>>());
     assert_eq!(world.refused, []);
-    let to_fallback = sends_to(&world, Target::Fallback).len();
+    let to_fallback = world.sends_to(Target::Fallback).len();
     assert_eq!(to_fallback, 2, "one request for each block");
 }
 
@@ -449,7 +422,7 @@ fn a_backend_that_names_everything_is_not_hammered() {
         world.append(Signal::Logs, 2, 100);
     }
     world.run_for(ms(20_000));
-    let asked = sends_to(&world, Target::Primary).len();
+    let asked = world.sends_to(Target::Primary).len();
     assert!(asked < 60, "{asked} requests in 20 s");
     world.run_until_empty(2_000);
     assert_eq!(world.handed.len(), 400, "nothing is lost");
@@ -465,7 +438,7 @@ fn a_record_that_neither_takes_is_given_up() {
         world.run_until_empty(500);
         assert_eq!(world.refused, [(Signal::Logs, 14)]);
         assert_eq!((world.delivered.len(), world.handed.len()), (29, 0));
-        assert_eq!(sends_to(&world, Target::Fallback).len(), 1, "asked once");
+        assert_eq!(world.sends_to(Target::Fallback).len(), 1, "asked once");
     }
 }
 

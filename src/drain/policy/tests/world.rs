@@ -65,6 +65,25 @@ pub(super) fn hang() -> Reply {
 
 pub(super) const UNAVAILABLE: Outcome = Outcome::Retry { after: None, fate_unknown: false };
 
+/// The backend and the fallback, each as told.
+pub(super) fn two(
+    mut primary: impl FnMut(&Request<'_>) -> Reply + 'static,
+    mut fallback: impl FnMut(&Request<'_>) -> Reply + 'static,
+) -> impl FnMut(&Request<'_>) -> Reply {
+    move |request| match request.target {
+        Target::Primary => primary(request),
+        Target::Fallback => fallback(request),
+    }
+}
+
+pub(super) fn away(_: &Request<'_>) -> Reply {
+    reply(ms(5), UNAVAILABLE)
+}
+
+pub(super) fn takes(_: &Request<'_>) -> Reply {
+    reply(ms(20), Outcome::Delivered)
+}
+
 #[derive(Debug)]
 struct Flight {
     attempt: u64,
@@ -285,6 +304,15 @@ impl World {
     }
 
     // === What can be asked
+
+    /// When requests to `target` went out, and of which signal.
+    pub(super) fn sends_to(&self, target: Target) -> Vec<(Duration, Signal)> {
+        let send = |(at, action): &(Duration, Action)| match action {
+            Action::Send { signal, target: to, .. } if *to == target => Some((*at, *signal)),
+            _ => None,
+        };
+        self.actions.iter().filter_map(send).collect()
+    }
 
     pub(super) fn level(&self, signal: Signal) -> Backlog {
         let lane = &self.lanes[signal.index()];
