@@ -366,14 +366,12 @@ impl Policy {
     fn last_batch_until(&self, shutdown: &Shutdown) -> Time {
         let settings = &self.settings;
         // With several invocations at once (Managed Instances) whose report was the last cannot be known.
-        let wait = if shutdown.closed {
+        let wait = if shutdown.closed || !(settings.continuous || settings.can_hold) {
             Duration::ZERO
-        } else if settings.continuous || (settings.can_hold && self.invocations.report_is_outstanding()) {
+        } else if settings.continuous || self.invocations.report_is_outstanding() {
             LAST_BATCH_WAIT
-        } else if settings.can_hold {
-            LAST_LINES_WAIT
         } else {
-            Duration::ZERO
+            LAST_LINES_WAIT
         };
         shutdown.begun.saturating_add(wait)
     }

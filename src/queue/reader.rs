@@ -108,13 +108,11 @@ pub(super) struct Own {
 impl Own {
     /// The first reader, which gets everything.
     pub(super) fn first() -> Self {
-        Self {
-            file: None,
-            wants: PerSignal::from_fn(|_| true),
-            overflowed: Overflowed::default(),
-            expected: None,
-            looks: None,
-        }
+        Self::new(None, PerSignal::from_fn(|_| true))
+    }
+
+    fn new(file: Option<ReaderFile>, wants: PerSignal<bool>) -> Self {
+        Self { file, wants, overflowed: Overflowed::default(), expected: None, looks: None }
     }
 
     /// To be said behind a line about it.
@@ -251,13 +249,7 @@ impl Queue {
                 unverified: BTreeSet::new(),
                 passed_over: BTreeMap::new(),
                 unsaved: false,
-                own: Own {
-                    file: Some(file),
-                    wants: spec.wants,
-                    overflowed: Overflowed::default(),
-                    expected: None,
-                    looks: None,
-                },
+                own: Own::new(Some(file), spec.wants),
             });
         }
         if self.store.is_listed() {

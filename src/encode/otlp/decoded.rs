@@ -83,12 +83,7 @@ impl<'a> Message<'a> {
     }
 
     fn within(plain: &'a [u8], within: Range<usize>) -> Result<Self, SplitError> {
-        let mut walk = Fields::new(plain, within);
-        let mut fields = Vec::new();
-        while let Some(field) = walk.next()? {
-            fields.push(field);
-        }
-        Ok(Self { plain, fields })
+        Ok(Self { plain, fields: Fields::all(plain, within)? })
     }
 
     fn all(&self, number: u32) -> impl Iterator<Item = &Found> {

@@ -140,12 +140,16 @@ fn severity_of(plain: &[u8], record: &Field) -> Result<u8, SplitError> {
     let mut severity = 0;
     let mut fields = Fields::new(plain, record.value.clone());
     while let Some(field) = fields.next()? {
-        if field.number == SEVERITY_NUMBER && field.shape == Shape::Varint {
-            let number = read_varint(plain, field.value.start).map_or(0, |(number, _)| number);
-            severity = u8::try_from(number).unwrap_or_default();
-        }
+        severity = severity_in(plain, &field).unwrap_or(severity);
     }
     Ok(severity)
+}
+
+/// The severity number, if that is what the field of a log record says.
+fn severity_in(plain: &[u8], field: &Field) -> Option<u8> {
+    let says_it = field.number == SEVERITY_NUMBER && field.shape == Shape::Varint;
+    let number = || read_varint(plain, field.value.start).map_or(0, |(number, _)| number);
+    says_it.then(|| u8::try_from(number()).unwrap_or_default())
 }
 
 /// Whether the request names any resource.
@@ -200,9 +204,10 @@ impl Survey {
         let mut timed = false;
         let mut fields = Fields::new(plain, record.value.clone());
         while let Some(field) = fields.next()? {
-            if self.needs_time && field.number == SEVERITY_NUMBER && field.shape == Shape::Varint {
-                let number = read_varint(plain, field.value.start).map_or(0, |(number, _)| number);
-                self.severity = self.severity.max(u8::try_from(number).unwrap_or_default());
+            if self.needs_time
+                && let Some(severity) = severity_in(plain, &field)
+            {
+                self.severity = self.severity.max(severity);
             }
             if field.shape != Shape::Fixed64 || !self.time_fields.contains(&field.number) {
                 continue;

@@ -60,6 +60,13 @@ impl<'a> Fields<'a> {
         Self { plain, at: within.start, end: within.end.min(plain.len()) }
     }
 
+    /// All of them.
+    #[cfg(feature = "tool")]
+    pub(super) fn all(plain: &'a [u8], within: Range<usize>) -> Result<Vec<Field>, SplitError> {
+        let mut fields = Self::new(plain, within);
+        std::iter::from_fn(|| fields.next().transpose()).collect()
+    }
+
     /// The next field; `None` at the end of the message.
     pub(super) fn next(&mut self) -> Result<Option<Field>, SplitError> {
         let start = self.at;

@@ -82,12 +82,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn fields(&self, within: Range<usize>) -> Result<Vec<Found>, SplitError> {
-        let mut fields = Fields::new(self.plain, within);
-        let mut all = Vec::new();
-        while let Some(field) = fields.next()? {
-            all.push(field);
-        }
-        Ok(all)
+        Fields::all(self.plain, within)
     }
 
     /// The members but `except`, each with a comma behind it.
