@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes: each target so many seconds, one after another. Needs a nightly toolchain and cargo-fuzz.
 # usage: run.sh [SECONDS [TARGET...]]     by default 60 seconds each, all targets
+# FUZZ_SEED=N tries the same inputs in the same order again, if it begins with the same corpus and program.
 # Corpora grow in tests/fuzz/corpus/TARGET (not in version control); what stands in seeds/, corpora/ and
 # tests/telemetry/ is read at the start. A finding is left in tests/fuzz/artifacts/TARGET and makes the exit status 1.
 set -euo pipefail
@@ -37,7 +38,7 @@ for target in "$@"; do
   # One allocation of more than 64 MiB is out of proportion to any input here. Leaks are no subject of safe code, and
   # looking for them needs rights that containers do not give.
   options=(-max_total_time="$seconds" -timeout=25 -rss_limit_mb=2048 -malloc_limit_mb=64 -detect_leaks=0)
-  options+=(-print_final_stats=1 -verbosity="${FUZZ_VERBOSITY:-1}" -max_len=4096)
+  options+=(-print_final_stats=1 -verbosity="${FUZZ_VERBOSITY:-1}" -max_len=4096 -seed="${FUZZ_SEED:-0}")
   [ -f "$fuzz/dictionaries/$target" ] && options+=(-dict="$fuzz/dictionaries/$target")
   echo "== $target, $seconds s"
   cargo +nightly fuzz run --fuzz-dir "$fuzz" "$target" "${inputs[@]}" -- "${options[@]}" || failed+=("$target")

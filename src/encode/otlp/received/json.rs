@@ -240,6 +240,11 @@ impl Scalar<'_> {
                 let value = value as f64;
                 return self.double(value);
             }
+            Kind::Int32 => {
+                let value = i32::try_from(value).map_err(|_| outside())?;
+                self.tag(Wire::Varint);
+                varint(i64::from(value).cast_unsigned(), self.out);
+            }
             Kind::Int64 | Kind::Enum => {
                 let value = i64::try_from(value).map_err(|_| outside())?;
                 self.tag(Wire::Varint);

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Bool,
     /// `double`
     Double,
+    /// `int32`
+    Int32,
     /// `int64`
     Int64,
     /// `uint32`, `uint64`
@@ -53,7 +55,9 @@ const fn many(number: u32, name: &'static str, kind: Kind) -> Field {
     Field { name, number, kind, repeated: true }
 }
 
-use Kind::{Bool, Bytes, Double, Enum, Fixed32, Fixed64, Id, Int64, Message, Sfixed64, Sint, Text, Uint};
+use Kind::{
+    Bool, Bytes, Double, Enum, Fixed32, Fixed64, Id, Int32, Int64, Message, Sfixed64, Sint, Text, Uint,
+};
 
 /// The fields of a request for `signal`.
 pub(super) fn request(signal: Signal) -> &'static [Field] {
@@ -67,7 +71,7 @@ pub(super) fn request(signal: Signal) -> &'static [Field] {
 // === common.proto, resource.proto ===
 // `static`, not `const`, and arrays, not slices of them: an `AnyValue` holds others.
 
-static ANY_VALUE: [Field; 7] = [
+static ANY_VALUE: [Field; 8] = [
     one(1, "stringValue", Text),
     one(2, "boolValue", Bool),
     one(3, "intValue", Int64),
@@ -75,10 +79,13 @@ static ANY_VALUE: [Field; 7] = [
     one(5, "arrayValue", Message(&ARRAY_VALUE)),
     one(6, "kvlistValue", Message(&KEY_VALUE_LIST)),
     one(7, "bytesValue", Bytes),
+    // For profiles, as `keyStrindex` is; elsewhere the backend judges what it means.
+    one(8, "stringValueStrindex", Int32),
 ];
 static ARRAY_VALUE: [Field; 1] = [many(1, "values", Message(&ANY_VALUE))];
 static KEY_VALUE_LIST: [Field; 1] = [many(1, "values", Message(&KEY_VALUE))];
-static KEY_VALUE: [Field; 2] = [one(1, "key", Text), one(2, "value", Message(&ANY_VALUE))];
+static KEY_VALUE: [Field; 3] =
+    [one(1, "key", Text), one(2, "value", Message(&ANY_VALUE)), one(3, "keyStrindex", Int32)];
 static SCOPE: [Field; 4] = [
     one(1, "name", Text),
     one(2, "version", Text),

@@ -169,7 +169,7 @@ impl Writer<'_> {
             _ if found.shape != Shape::Len => return Ok(vec![found.value.clone()]),
             Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Some(8),
             Kind::Fixed32 => Some(4),
-            Kind::Bool | Kind::Int64 | Kind::Uint | Kind::Enum | Kind::Sint => None,
+            Kind::Bool | Kind::Int32 | Kind::Int64 | Kind::Uint | Kind::Enum | Kind::Sint => None,
         };
         let mut at = found.value.start;
         let mut values = Vec::new();
@@ -205,7 +205,7 @@ impl Writer<'_> {
             Kind::Bool => text(if varint() == 0 { "false" } else { "true" }, out),
             Kind::Double => double(f64::from_bits(fixed64()), out),
             Kind::Int64 => string(&varint().cast_signed().to_string(), out),
-            Kind::Enum => text(&(varint() as i32).to_string(), out),
+            Kind::Int32 | Kind::Enum => text(&(varint() as i32).to_string(), out),
             // "uint64" is text, "uint32" a number; of the former there is one.
             Kind::Uint if field.name == "bucketCounts" => string(&varint().to_string(), out),
             Kind::Uint => text(&varint().to_string(), out),
