@@ -250,7 +250,7 @@ impl Flight {
 
     /// What an answer means that names the records it refuses, where these are to go to the fallback. Those before them are
     /// done; then they are the first of the next request, which is all that is said of it. What was taken behind them
-    /// goes again: who names records knows them again too. An answer that rejects as many as were sent names them all.
+    /// goes again: who names records knows them again too.
     fn sifted(
         &self,
         way: &Way,
@@ -261,25 +261,22 @@ impl Flight {
         if !self.appeals || !matches!(way, Way::Primary(..)) {
             return Err(verdict);
         }
-        let all = sent.records;
-        let verdict = match verdict {
-            // Reports of ours alone are no loss.
-            Verdict::Delivered { rejected, message } if rejected >= all && reports < all => {
-                Verdict::Sifted { taken: 0, refused: all, rejected, items: all, status: TAKEN, message }
+        let first = first_named(self.signal, sent.records, reports, &verdict);
+        match (first, verdict) {
+            (Some(First::Taken(records)), _) => {
+                sent.records = records;
+                let fate = Fate::Settled { head: sent.head, refused: 0, delivered: records };
+                Ok((fate, Outcome::Delivered, Verdict::Delivered { rejected: 0, message: None }))
             }
-            other => other,
-        };
-        match verdict {
-            Verdict::Sifted { taken, refused, items, status, message, .. } if items == all => {
-                if taken > 0 {
-                    sent.records = taken;
-                    let fate = Fate::Settled { head: sent.head, refused: 0, delivered: taken };
-                    return Ok((fate, Outcome::Delivered, Verdict::Delivered { rejected: 0, message: None }));
-                }
-                let outcome = Outcome::FirstRefused { records: refused };
-                Ok((Fate::Kept, outcome, Verdict::Refused { status, message: message.unwrap_or_default() }))
+            (
+                Some(First::Refused { records, status }),
+                Verdict::Delivered { message, .. } | Verdict::Sifted { message, .. },
+            ) => {
+                let outcome = Outcome::FirstRefused { records };
+                let verdict = Verdict::Refused { status, message: message.unwrap_or_default() };
+                Ok((Fate::Kept, outcome, verdict))
             }
-            other => Err(other),
+            (_, verdict) => Err(verdict),
         }
     }
 
@@ -333,6 +330,33 @@ impl Flight {
     }
 }
 
+/// What an answer says of the first records of a request.
+#[derive(Debug, PartialEq, Eq)]
+enum First {
+    /// So many were taken.
+    Taken(u64),
+    /// So many were refused.
+    Refused { records: u64, status: u16 },
+}
+
+/// What `verdict` says of the first of the `sent` records of `signal`, of which `reports` are reports of ours; `None` if it
+/// does not say which it refuses. One that rejects as many as were sent names them all, except of metrics: there
+/// it counts data points, of which a metric has any number. Reports of ours alone are no loss: handed over, they would have
+/// to be reported where that fails.
+fn first_named(signal: Signal, sent: u64, reports: u64, verdict: &Verdict) -> Option<First> {
+    match *verdict {
+        _ if reports >= sent => None,
+        Verdict::Delivered { rejected, .. } if rejected >= sent && signal != Signal::Metrics => {
+            Some(First::Refused { records: sent, status: TAKEN })
+        }
+        Verdict::Sifted { taken, refused, items, status, .. } if items == sent => match taken {
+            0 => Some(First::Refused { records: refused, status }),
+            _ => Some(First::Taken(taken)),
+        },
+        _ => None,
+    }
+}
+
 fn outcome(verdict: &Verdict) -> Outcome {
     match verdict {
         Verdict::Delivered { .. } | Verdict::Sifted { .. } => Outcome::Delivered,
@@ -344,5 +368,45 @@ fn outcome(verdict: &Verdict) -> Outcome {
         Verdict::Denied { .. } => Outcome::Denied,
         Verdict::GzipRefused => Outcome::GzipRefused,
         Verdict::Refused { .. } => Outcome::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partial(rejected: u64) -> Verdict {
+        Verdict::Delivered { rejected, message: None }
+    }
+
+    fn bulk(taken: u64, refused: u64, items: u64) -> Verdict {
+        Verdict::Sifted { taken, refused, rejected: refused, items, status: 400, message: None }
+    }
+
+    #[test]
+    fn a_partial_success_names_records_if_it_rejects_all_and_counts_records() {
+        let all = Some(First::Refused { records: 5, status: TAKEN });
+        assert_eq!(first_named(Signal::Logs, 5, 0, &partial(4)), None);
+        assert_eq!(first_named(Signal::Logs, 5, 4, &partial(5)), all);
+        assert_eq!(first_named(Signal::Traces, 5, 0, &partial(9)), all);
+        // Five metrics may have nine data points, and more.
+        for rejected in [4, 5, 9] {
+            assert_eq!(first_named(Signal::Metrics, 5, 0, &partial(rejected)), None);
+        }
+    }
+
+    #[test]
+    fn a_bulk_answer_names_records_if_it_tells_of_each() {
+        assert_eq!(first_named(Signal::Logs, 5, 0, &bulk(2, 1, 5)), Some(First::Taken(2)));
+        let refused = Some(First::Refused { records: 3, status: 400 });
+        assert_eq!(first_named(Signal::Logs, 5, 4, &bulk(0, 3, 5)), refused);
+        assert_eq!(first_named(Signal::Logs, 5, 0, &bulk(0, 3, 4)), None, "of four of five");
+    }
+
+    #[test]
+    fn reports_of_ours_alone_are_not_handed_over() {
+        assert_eq!(first_named(Signal::Logs, 2, 2, &partial(2)), None);
+        assert_eq!(first_named(Signal::Logs, 2, 2, &bulk(0, 2, 2)), None);
+        assert_eq!(first_named(Signal::Logs, 2, 2, &bulk(1, 1, 2)), None);
     }
 }
