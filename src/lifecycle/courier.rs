@@ -11,6 +11,7 @@ use crate::drain::executor::{Executor, Landed};
 use crate::drain::policy::{Action, Event, Outcome, Policy, Settings, Target};
 use crate::health::Health;
 use crate::keeper::{Fate, Job, Keeper, Level, Levels, Vital, land};
+use crate::logging::Pace;
 use crate::outage::{self, Alert, Voice};
 use crate::queue::ReaderId;
 use crate::{Signal, fallback};
@@ -52,6 +53,8 @@ pub(super) struct Courier {
     has_fallback: bool,
     /// That the fallback gets something was told, and nothing was delivered since.
     hands_over: bool,
+    /// A backend that takes some and refuses some would have it told again and again.
+    handing_over: Pace,
     alert: Alert,
     voice: Voice,
     stage: Stage,
@@ -112,6 +115,7 @@ impl Courier {
             health: name.map_or_else(Health::default, Health::of_destination),
             fallback_health: Health::of(fallback_name.unwrap_or_default()),
             hands_over: false,
+            handing_over: Pace::default(),
             alert: Alert::after(config.outage_alert_after),
             voice: Voice::default(),
             stage: Stage::Holds,
@@ -147,7 +151,8 @@ impl Courier {
 
     /// Nothing more is taken in: what was since it seemed to be done is its to deliver.
     pub(super) fn intake_closed(&mut self, now: Time) {
-        self.stage = Stage::HasReleased;
+        // There is no further event that it could let come.
+        self.stage = Stage::Holds;
         self.policy.on(now, Event::Closed);
     }
 
@@ -210,10 +215,10 @@ impl Courier {
             (Target::Fallback, Outcome::Delivered) => {
                 // What the backend refused is there now: the search for it is over.
                 self.health.found_the_fault();
-                if !self.hands_over {
-                    self.hands_over = true;
+                if !self.hands_over && self.handing_over.allows(now) {
                     log::warn!("the fallback gets what the backend does not take");
                 }
+                self.hands_over = true;
             }
             _ => {}
         }

@@ -6,7 +6,7 @@ use crate::encode::Otlp;
 use crate::keeper::{About, Fared, Setup, Summary};
 use crate::lambda::RuntimeApi;
 use crate::listen::Delivery;
-use crate::queue::{Disk, DiskFile, Limits, Readers};
+use crate::queue::{Disk, DiskFile, Limits, Readers, RealDisk};
 use bytes::Bytes;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -91,13 +91,12 @@ fn lambda_that_ends(budget: Duration) -> RuntimeApi {
     RuntimeApi::from_env_value(&address.to_string()).unwrap()
 }
 
-#[tokio::test]
-async fn a_disk_that_hangs_does_not_keep_the_process_at_shutdown() {
-    let dir = tempfile::tempdir().unwrap();
+/// A keeper over `dir`, and the settings it was made for.
+fn keeper(dir: &Path, disk: fn() -> Box<dyn Disk>) -> (Keeper, Config) {
     let loaded = config::load([("OUTLAST_ENDPOINT", "http://127.0.0.1:9")]);
     let setup = Setup {
-        dir: dir.path().to_path_buf(),
-        disk: || Box::new(HangingDisk),
+        dir: dir.to_path_buf(),
+        disk,
         limits: Limits::new(1 << 20, loaded.config.overflow),
         wire: Box::new(Otlp),
         about: About::default(),
@@ -106,13 +105,19 @@ async fn a_disk_that_hangs_does_not_keep_the_process_at_shutdown() {
         making: crate::keeper::Making::default(),
         completes_resources: false,
     };
-    let keeper = Keeper::start(setup).unwrap();
+    (Keeper::start(setup).unwrap(), loaded.config)
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_does_not_keep_the_process_at_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (keeper, config) = keeper(dir.path(), || Box::new(HangingDisk));
     let (reply, _receipt) = oneshot::channel();
     let delivery = Delivery { body: Bytes::from_static(b"[]"), received_unix_nanos: 0, reply };
     keeper.inbox.send(delivery).await.unwrap();
     let mut poller = Poller::start(lambda_that_ends(Duration::from_millis(400)), "id").unwrap();
     let parts = Parts {
-        config: loaded.config,
+        config,
         poller: &mut poller,
         keepers: vec![keeper],
         clock: Clock::start(),
@@ -122,4 +127,26 @@ async fn a_disk_that_hangs_does_not_keep_the_process_at_shutdown() {
     // Far longer than it takes, and the only way to tell waiting from hanging.
     let ended = tokio::time::timeout(Duration::from_secs(20), run(parts)).await;
     assert!(ended.is_ok(), "it waited for the disk");
+}
+
+#[tokio::test]
+async fn what_comes_to_light_at_the_end_asks_for_no_further_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let (keeper, config) = keeper(dir.path(), || Box::new(RealDisk));
+    let (landed, _landings) = mpsc::unbounded_channel();
+    let (settled, _settlements) = mpsc::unbounded_channel();
+    let outlets = Outlets { landed, settled };
+    let keepers = [keeper];
+    let mut courier = couriers(&config, &keepers, &outlets, (false, true)).remove(0);
+    let mut clock = Clock::start();
+    let now = clock.now();
+    courier.tell(now, Event::Started);
+    courier.tell(now, Event::Shutdown { deadline: now });
+    courier.act(&mut clock, &keepers[0]);
+    assert!(courier.is_done(), "nothing is waiting");
+    courier.intake_closed(now);
+    assert!(!courier.is_done(), "it looks once more");
+    assert!(!courier.has_released(), "and lets nothing come");
+    courier.act(&mut clock, &keepers[0]);
+    assert!(courier.is_done());
 }

@@ -201,6 +201,7 @@ pub(crate) async fn leave(lambda: &Sandbox) -> ShutdownEnd {
     let end = within("SHUTDOWN", lambda.shutdown(ShutdownReason::Spindown)).await;
     assert!(end.exited_by_itself(), "{end:?} {:?}", output(lambda));
     assert_eq!(end.exit_code(), Some(0), "{:?}", output(lambda));
+    assert!(end.extensions.iter().all(|extension| extension.asked_again == 0), "{end:?}");
     end
 }
 

@@ -110,7 +110,11 @@ pub(crate) struct Extension {
     pub(crate) ready_at: Option<Instant>,
     poll: Option<oneshot::Sender<Answer>>,
     /// A release that found it busy.
-    held: Option<Answer>,
+    held: Option<(Lifecycle, Answer)>,
+    /// It has been told that the environment ends.
+    is_leaving: bool,
+    /// How often it asked for a further event after that.
+    pub(crate) asked_while_leaving: u32,
 }
 
 impl Extension {
@@ -125,6 +129,8 @@ impl Extension {
             ready_at: None,
             poll: None,
             held: None,
+            is_leaving: false,
+            asked_while_leaving: 0,
         }
     }
 
@@ -143,14 +149,20 @@ impl Extension {
         )
     }
 
+    /// It has an event to work on now.
+    fn gets(&mut self, kind: Lifecycle) {
+        self.state = State::Running;
+        self.is_leaving |= kind == Lifecycle::Shutdown;
+    }
+
     /// Gives an event. Returns false where the poll's client had gone, so that the event is lost.
-    fn release(&mut self, event: Answer) -> bool {
+    fn release(&mut self, kind: Lifecycle, event: Answer) -> bool {
         self.ready_at = None;
         if self.state != State::Ready {
-            self.held = Some(event);
+            self.held = Some((kind, event));
             return true;
         }
-        self.state = State::Running;
+        self.gets(kind);
         self.poll.take().is_none_or(|poll| poll.send(event).is_ok())
     }
 }
@@ -307,9 +319,10 @@ impl Registry {
         if !matches!(extension.state, State::Registered | State::Running) {
             return Next::Answer(extension.refuse(State::Ready, &extension.id));
         }
+        extension.asked_while_leaving += u32::from(extension.is_leaving);
         extension.ready_at = Some(now);
-        if let Some(event) = extension.held.take() {
-            extension.state = State::Running;
+        if let Some((kind, event)) = extension.held.take() {
+            extension.gets(kind);
             return Next::Answer(event);
         }
         let (poll, wait) = oneshot::channel();
@@ -363,7 +376,7 @@ impl Registry {
                 // As the emulator sends it, lest anyone rely on the content type.
                 Lifecycle::Shutdown => answer.header("Content-Type", "text/plain; charset=utf-8".into()),
             };
-            if !extension.release(answer) {
+            if !extension.release(event, answer) {
                 self.lost_events += 1;
             }
         }

@@ -55,6 +55,8 @@ pub struct ExtensionEnd {
     pub took: Duration,
     /// From the exit to the deadline; `None` where it was killed there.
     pub left: Option<Duration>,
+    /// How often it asked for a further event instead of leaving.
+    pub asked_again: u32,
 }
 
 /// How an environment ended.
@@ -127,6 +129,7 @@ impl Core {
         // What an extension answered before it left is in the socket, and Lambda reads it.
         let answered = self.until(|core| core.hub.is_answered().then_some(()));
         let _read = tokio::time::timeout(ANSWERS_WAIT, answered).await.is_ok();
+        let registry = lock(&self.registry);
         let extensions = lock(&self.processes)
             .iter()
             .map(|process| {
@@ -137,10 +140,16 @@ impl Core {
                     killed,
                     exit: process.exit,
                     took: at.saturating_duration_since(delivered),
+                    asked_again: registry
+                        .extensions
+                        .iter()
+                        .find(|extension| extension.name == process.name)
+                        .map_or(0, |extension| extension.asked_while_leaving),
                     left: (!killed).then(|| deadline.saturating_duration_since(at)),
                 }
             })
             .collect();
+        drop(registry);
         self.close(life);
         ShutdownEnd { reason, delivered, deadline, extensions }
     }
