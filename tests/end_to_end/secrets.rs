@@ -1,7 +1,7 @@
 //! Credentials that are kept elsewhere: the extension fetches them itself, and sends nothing without them.
 
 use crate::support::{
-    OUTLAST, World, balance, delivered, invoke, leave, left_on_disk, lines_with, ms, output, within,
+    OUTLAST, PATIENCE, World, balance, delivered, invoke, leave, left_on_disk, lines_with, ms, output, within,
 };
 use outlast_backend::keystore::{Keystore, Mood};
 use outlast_backend::moto::{Moto, Shelf};
@@ -169,6 +169,31 @@ async fn the_fallback_has_a_key_of_its_own() {
     let target = Some("secretsmanager.GetSecretValue");
     assert!(store.asked().iter().all(|asked| asked.header("x-amz-target") == target));
     assert!(!store.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_further_destination_has_a_key_of_its_own() {
+    let world = World::new().await;
+    let (second, store) = (Backend::start().await.unwrap(), Keystore::start().await.unwrap());
+    store.behave(Mood::parameter(KEY));
+    let lambda = world
+        .lambda_of_logs()
+        .env("OUTLAST_DESTINATIONS", "audit")
+        .env("OUTLAST_AUDIT_ENDPOINT", second.url())
+        .env("OUTLAST_AUDIT_HEADERS", "x-key=ssm:/audit-key")
+        .env("AWS_ENDPOINT_URL", store.url())
+        .start()
+        .await
+        .unwrap();
+    invoke(&lambda, Invocation::new().runs_for(ms(20)).logs(10)).await;
+    world.until_delivered(&lambda).await;
+    let expected = lambda.acknowledged_count();
+    let all_there = second.wait_for(|received| received.records().len() >= expected, PATIENCE);
+    assert!(all_there.await.is_ok(), "{:?}", output(&lambda));
+    leave(&lambda).await;
+    assert!(second.requests().iter().all(|request| request.header("x-key") == Some(KEY)));
+    assert!(world.backend.requests().iter().all(|request| request.header("x-key").is_none()));
+    assert!(!output(&lambda).iter().any(|line| line.contains(KEY)), "{:?}", output(&lambda));
 }
 
 #[tokio::test]
