@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use super::protobuf::{Wire, bytes, fixed32, fixed64, message, tag, varint, varint_len};
+use super::protobuf::{Wire, bytes, bytes_within, fixed32, fixed64, message, tag, varint, varint_len};
 use super::{Framing, Parts, SplitError, WireFormat};
 use crate::Signal;
 use crate::observe::{Metric, Span};
@@ -173,12 +173,7 @@ fn attributes(field: u32, fields: &[Field<'_>], out: &mut Vec<u8>) {
 fn any_value(field: u32, value: &Value<'_>, out: &mut Vec<u8>) {
     // Members of a oneof are written even when they hold the default.
     match value {
-        Value::Str(text) => {
-            // Long texts are common, and their length is known: nothing is moved.
-            tag(field, Wire::Len, out);
-            varint((1 + varint_len(text.len() as u64) + text.len()) as u64, out);
-            bytes(1, text.as_bytes(), out);
-        }
+        Value::Str(text) => bytes_within(field, 1, text.as_bytes(), out),
         Value::Empty => message(field, out, |_| {}),
         Value::Bool(value) => message(field, out, |out| {
             tag(2, Wire::Varint, out);

@@ -26,8 +26,16 @@ pub(super) const fn varint_len(value: u64) -> usize {
     bits.div_ceil(7)
 }
 
+/// A field's number and wire type where they are one byte: of fields up to 15, which are nearly all.
+const fn short_tag(field: u32, wire: Wire) -> u8 {
+    (field << 3) as u8 | wire as u8
+}
+
 /// Appends a field's number and wire type.
 pub(super) fn tag(field: u32, wire: Wire, out: &mut Vec<u8>) {
+    if field < 16 {
+        return out.push(short_tag(field, wire));
+    }
     varint((u64::from(field) << 3) | wire as u64, out);
 }
 
@@ -35,12 +43,26 @@ pub(super) fn tag(field: u32, wire: Wire, out: &mut Vec<u8>) {
 pub(super) fn bytes(field: u32, value: &[u8], out: &mut Vec<u8>) {
     // Nearly all of them: tag and length are a byte each.
     if field < 16 && value.len() < 0x80 {
-        out.extend_from_slice(&[(field << 3) as u8 | Wire::Len as u8, value.len() as u8]);
+        out.extend_from_slice(&[short_tag(field, Wire::Len), value.len() as u8]);
         return out.extend_from_slice(value);
     }
     tag(field, Wire::Len, out);
     varint(value.len() as u64, out);
     out.extend_from_slice(value);
+}
+
+/// Appends a field that is a message of one field, of text or bytes.
+pub(super) fn bytes_within(field: u32, inner: u32, value: &[u8], out: &mut Vec<u8>) {
+    let inner_len = |tag_len| tag_len + varint_len(value.len() as u64) + value.len();
+    if field < 16 && inner < 16 && inner_len(1) < 0x80 {
+        let (outer, within) = (short_tag(field, Wire::Len), short_tag(inner, Wire::Len));
+        out.extend_from_slice(&[outer, inner_len(1) as u8, within, value.len() as u8]);
+        return out.extend_from_slice(value);
+    }
+    // The length is known: nothing is moved.
+    tag(field, Wire::Len, out);
+    varint(inner_len(varint_len(u64::from(inner) << 3)) as u64, out);
+    bytes(inner, value, out);
 }
 
 /// Appends a field of 64 bits.
@@ -61,9 +83,9 @@ pub(super) fn fixed32(field: u32, value: u32, out: &mut Vec<u8>) {
 /// shorter than 128 bytes, and moving the others costs less than measuring each message before writing it.
 pub(super) fn message(field: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     tag(field, Wire::Len, out);
-    let length_at = out.len();
     out.push(0);
     let start = out.len();
+    let length_at = start - 1;
     write(out);
     let length = out.len() - start;
     if length < 0x80 {
@@ -117,6 +139,19 @@ mod tests {
             message(2, &mut written, |out| out.extend_from_slice(&content));
             bytes(2, &content, &mut expected);
             assert!(written == expected, "length {length}");
+        }
+    }
+
+    #[test]
+    fn bytes_within_a_message_are_a_message_of_bytes() {
+        for length in [0, 1, 123, 125, 126, 127, 128, 16_381, 16_384] {
+            for (field, inner) in [(1, 1), (15, 15), (16, 1), (1, 16), (200, 3000)] {
+                let content = vec![b'x'; length];
+                let (mut written, mut expected) = (b"before".to_vec(), b"before".to_vec());
+                bytes_within(field, inner, &content, &mut written);
+                message(field, &mut expected, |out| bytes(inner, &content, out));
+                assert!(written == expected, "{length} bytes, {field}, {inner}");
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use super::json::{self, Cursor, Members};
 use super::time;
 use super::value::Value;
+use super::words::Form;
 
 /// An event of the Telemetry API, borrowed from the body it came in.
 #[derive(Clone, Debug, PartialEq)]
@@ -358,14 +359,20 @@ fn text_of<'a>(record: &Value<'a>, name: &str) -> Option<Cow<'a, str>> {
 /// Time and record of what the function logged, as Lambda writes it. Member by member the same would be found with a seventh
 /// more instructions until it is a log record.
 fn usual(raw: &[u8]) -> Option<(u64, &[u8])> {
-    let rest = raw.strip_prefix(br#"{"time":""#)?;
-    let (time, rest) = rest.split_at_checked("2026-10-08T07:30:27.768Z".len())?;
-    let rest = rest.strip_prefix(br#"","type":"function","record":"#)?;
+    let (time, rest) = usual_envelope(raw)?;
     let mut cursor = Cursor::new(rest, 0);
     let record = cursor.skip()?;
     let is_all = rest.get(cursor.at()..) == Some(b"}");
-    let time = str::from_utf8(time).ok().and_then(time::rfc3339);
-    time.filter(|_| is_all).map(|time| (time, record))
+    is_all.then_some((time::rfc3339(str::from_utf8(time).ok()?)?, record))
+}
+
+/// The time of an event that the function logged, as Lambda begins it, and what follows that beginning: the record and a
+/// brace.
+pub(super) fn usual_envelope(raw: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = raw.strip_prefix(br#"{"time":""#)?;
+    let (time, rest) = rest.split_at_checked("2026-10-08T07:30:27.768Z".len())?;
+    let rest = rest.strip_prefix(br#"","type":"function","record":"#)?;
+    time::is_usual(time).then_some((time, rest))
 }
 
 /// The request id of a platform record: its field, or what follows `RequestId: ` where the record is a line.
@@ -387,11 +394,20 @@ pub(super) fn request_id_in_line(line: &str) -> Option<&str> {
 
 /// Whether `text` has the form of a Lambda request id, which is a UUID.
 pub(super) fn is_request_id(text: &str) -> bool {
-    text.len() == "00000000-0000-0000-0000-000000000000".len()
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
+    const DIGITS: Form = Form::of(*b"00000000");
+    const SECOND: Form = Form::of(*b"-0000-00");
+    const THIRD: Form = Form::of(*b"00-0000-");
+    let (words, rest) = text.as_bytes().as_chunks();
+    let (&[first, second, third, fourth], &[a, b, c, d]) = (words, rest) else { return false };
+    [
+        (first, DIGITS),
+        (second, SECOND),
+        (third, THIRD),
+        (fourth, DIGITS),
+        ([a, b, c, d, b'0', b'0', b'0', b'0'], DIGITS),
+    ]
+    .into_iter()
+    .all(|(word, form)| form.is_hexadecimal(u64::from_le_bytes(word)))
 }
 
 #[cfg(test)]

@@ -66,6 +66,41 @@ const NAMES: [(&str, Place); 40] = [
     ("traceparent", Place::TraceParent),
 ];
 
+/// Names of [`NAMES`], a bit each, by what most names differ in.
+struct Index {
+    /// By the first character, in any case.
+    first: [u64; 32],
+    /// By the length.
+    length: [u64; 32],
+}
+
+#[allow(clippy::indexing_slicing, reason = "done by the compiler, which would refuse it")]
+const INDEX: Index = {
+    let (mut first, mut length) = ([0; 32], [0; 32]);
+    let mut rank = 0;
+    while rank < NAMES.len() {
+        let name = NAMES[rank].0.as_bytes();
+        first[(name[0] & 0x1f) as usize] |= 1 << rank;
+        length[name.len()] |= 1 << rank;
+        rank += 1;
+    }
+    Index { first, length }
+};
+
+/// The place of `name` in [`NAMES`].
+fn rank(name: &str) -> Option<usize> {
+    let first = name.as_bytes().first()? & 0x1f;
+    let mut left = INDEX.first.get(usize::from(first))? & INDEX.length.get(name.len())?;
+    while left != 0 {
+        let rank = left.trailing_zeros() as usize;
+        if NAMES.get(rank).is_some_and(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            return Some(rank);
+        }
+        left &= left - 1;
+    }
+    None
+}
+
 /// Spans around a line that are looked at.
 const SPANS_MAX: usize = 16;
 
@@ -225,9 +260,7 @@ impl<'o, 'a> Known<'o, 'a> {
     fn of(object: &'o [Field<'a>]) -> Self {
         let mut found = Vec::with_capacity(object.len().min(NAMES.len()));
         for (at, (name, _)) in object.iter().enumerate() {
-            let Some(rank) = NAMES.iter().position(|(known, _)| known.eq_ignore_ascii_case(name)) else {
-                continue;
-            };
+            let Some(rank) = rank(name) else { continue };
             let place = found.partition_point(|(before, _)| *before < rank);
             if found.get(place).is_none_or(|(next, _)| *next != rank) {
                 found.insert(place, (rank, at));
@@ -304,6 +337,24 @@ pub(super) fn x_ray(header: &str) -> (Option<[u8; 16]>, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_found_in_any_case_and_no_other_is() {
+        for (at, (name, _)) in NAMES.iter().enumerate() {
+            for name in [(*name).to_owned(), name.to_uppercase(), name.to_lowercase()] {
+                assert_eq!(
+                    rank(&name),
+                    NAMES.iter().position(|(known, _)| known.eq_ignore_ascii_case(&name))
+                );
+                assert_eq!(rank(&name), Some(at));
+            }
+            for other in [format!("{name}x"), format!("x{name}"), name[1..].to_owned()] {
+                let known = NAMES.iter().position(|(known, _)| known.eq_ignore_ascii_case(&other));
+                assert_eq!(rank(&other), known, "{other}");
+            }
+        }
+        assert_eq!((rank(""), rank(&"m".repeat(32)), rank("\u{4d}\u{e9}")), (None, None, None));
+    }
 
     #[test]
     fn identifiers_are_read_in_both_forms() {

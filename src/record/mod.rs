@@ -24,6 +24,7 @@ pub mod stack;
 pub mod time;
 pub mod trace_context;
 pub mod value;
+mod words;
 
 pub(crate) use fields::id as identifier;
 pub(crate) use json::{text as unescaped, value_end};

@@ -22,6 +22,7 @@
 
 use serde::de::IgnoredAny;
 
+use super::event::usual_envelope;
 use super::json::{self, Cursor};
 
 /// What Lambda puts after the text of the last record, cut or not: the end of the envelope and of the array.
@@ -184,7 +185,7 @@ impl<'a> Scan<'a> {
                 let broken = cursor.peek().map(|_| start);
                 return Self { whole, broken };
             }
-            let Some(element) = cursor.skip() else {
+            let Some(element) = usual_line(&mut cursor).or_else(|| cursor.skip()) else {
                 return Self { whole, broken: Some(start) };
             };
             cursor.skip_space();
@@ -195,6 +196,21 @@ impl<'a> Scan<'a> {
             }
         }
     }
+}
+
+/// Steps over a line that the function logged, as Lambda writes it: of such a one only the end of the line is looked for. `None`
+/// without a step if it is anything else.
+fn usual_line<'a>(cursor: &mut Cursor<'a>) -> Option<&'a [u8]> {
+    let start = cursor.at();
+    let (_, line) = usual_envelope(cursor.rest())?;
+    let mut ahead = cursor.clone();
+    ahead.step(cursor.rest().len() - line.len());
+    ahead.skip()?;
+    if !ahead.eat(b'}') {
+        return None;
+    }
+    *cursor = ahead;
+    Some(cursor.since(start))
 }
 
 /// The text of a cut element without the framing, if `rest` is one that may be continued.

@@ -5,9 +5,12 @@
 //! offset is refused because it could be in any zone.
 
 use super::value::Value;
+use super::words::Form;
 
 /// Nanoseconds in a second.
 const SECOND_NANOS: u64 = 1_000_000_000;
+/// Nanoseconds in a millisecond.
+const MILLISECOND_NANOS: u64 = 1_000_000;
 /// Digits of a second's fraction that nanoseconds can hold. More would be lost, so more is refused.
 const FRACTION_MAX_DIGITS: usize = 9;
 /// Numbers are taken as seconds since the epoch from here (2001-09-09) ...
@@ -99,6 +102,7 @@ pub(super) fn of_value(value: &Value<'_>) -> Option<u64> {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct DateTime {
     /// As if the offset were zero.
     local_seconds: i64,
@@ -116,6 +120,54 @@ impl DateTime {
 }
 
 fn date_time(text: &[u8]) -> Option<DateTime> {
+    usual(text).or_else(|| any_form(text))
+}
+
+/// `YYYY-MM-DDTHH:MM:SS.mmmZ`, as Lambda and nearly every logger write it.
+const USUAL: [Form; 3] = [Form::of(*b"0000-00-"), Form::of(*b"00T00:00"), Form::of(*b":00.000Z")];
+
+/// Whether `text` has the usual form, whatever its numbers are.
+pub(super) fn is_usual(text: &[u8]) -> bool {
+    matches!(text.as_chunks(), (words, []) if usual_digits(words).is_some())
+}
+
+fn usual_digits(words: &[[u8; 8]]) -> Option<[[u8; 8]; 3]> {
+    let &[first, second, third, ..] = words else { return None };
+    let [date, hour, rest] = USUAL;
+    let digits = |form: Form, word| form.digits(u64::from_le_bytes(word));
+    Some([digits(date, first)?, digits(hour, second)?, digits(rest, third)?])
+}
+
+/// What is in the usual form. `None` if it is in another, or no time.
+fn usual(text: &[u8]) -> Option<DateTime> {
+    let [[y0, y1, y2, y3, _, m0, m1, _], [d0, d1, _, h0, h1, _, n0, n1], [_, s0, s1, _, f0, f1, f2, _]] =
+        usual_digits(text.as_chunks().0)?;
+    let two = |tens: u8, ones: u8| i64::from(tens * 10 + ones);
+    let date = (two(y0, y1) * 100 + two(y2, y3), two(m0, m1), two(d0, d1));
+    let time = (two(h0, h1), two(n0, n1), two(s0, s1));
+    let millis = u64::from(f0) * 100 + u64::from(f1 * 10 + f2);
+    Some(DateTime {
+        local_seconds: local_seconds(date, time)?,
+        fraction_nanos: millis * MILLISECOND_NANOS,
+        offset_seconds: Some(0),
+        length: USUAL.len() * size_of::<u64>(),
+    })
+}
+
+/// Seconds since 1970 as if the offset were zero. `None` if there is no such day or time of day.
+fn local_seconds(
+    (year, month, day): (i64, i64, i64),
+    (hour, minute, second): (i64, i64, i64),
+) -> Option<i64> {
+    // 60 is a leap second: the arithmetic below makes it the first second of the next minute.
+    if day == 0 || day > days_in_month(year, month)? || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    Some(((days_since_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+/// Any of the forms that are taken.
+fn any_form(text: &[u8]) -> Option<DateTime> {
     let mut reader = Reader { text, at: 0 };
     let year = reader.number(4)?;
     reader.one_of(b"-")?;
@@ -128,12 +180,8 @@ fn date_time(text: &[u8]) -> Option<DateTime> {
     let minute = reader.number(2)?;
     reader.one_of(b":")?;
     let second = reader.number(2)?;
-    // 60 is a leap second: the arithmetic below makes it the first second of the next minute.
-    if day == 0 || day > days_in_month(year, month)? || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
+    let local_seconds = local_seconds((year, month, day), (hour, minute, second))?;
     let fraction_nanos = reader.fraction()?;
-    let local_seconds = ((days_since_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
     let offset_seconds = reader.offset();
     Some(DateTime { local_seconds, fraction_nanos, offset_seconds, length: reader.at })
 }
@@ -216,15 +264,15 @@ const fn days_in_month(year: i64, month: i64) -> Option<i64> {
     })
 }
 
-/// Days from 1970-01-01 in the proleptic Gregorian calendar. Counting years from March puts the leap day
+/// Days from 1970-01-01 in the proleptic Gregorian calendar, from year 0 on. Counting years from March puts the leap day
 /// last.
 const fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let before_month = (153 * month + 2) / 5;
-    // 719468 days lie between 0000-03-01 and 1970-01-01.
-    365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + before_month + day
-        - 1
-        - 719_468
+    // From the year -400 on, so that there is nothing below zero to be divided.
+    let year = year + 400;
+    // 719468 days lie between 0000-03-01 and 1970-01-01, and 146097 in 400 years.
+    365 * year + year / 4 - year / 100 + year / 400 + before_month + day - 1 - 719_468 - 146_097
 }
 
 #[cfg(test)]
@@ -315,6 +363,18 @@ mod tests {
             prop_assume!((0..=9999).contains(&moment.year()));
             let text = moment.format(&Rfc3339).unwrap();
             prop_assert_eq!(rfc3339(&text), u64::try_from(nanos).ok(), "{}", text);
+        }
+
+        #[test]
+        fn the_usual_form_is_read_as_any_is(seconds in 0..18_000_000_000_i64, millis in 0..1000_u32, at in 0..24_usize, byte in prop_oneof!["[0-9TtZz:., +-]", "\\PC"], rest in "[0-9Z]{0,2}") {
+            let text = OffsetDateTime::from_unix_timestamp(seconds).unwrap().format(&Rfc3339).unwrap();
+            let text = text.replace('Z', &format!(".{millis:03}Z{rest}"));
+            prop_assert!(usual(text.as_bytes()).is_some());
+            prop_assert_eq!(usual(text.as_bytes()), any_form(text.as_bytes()));
+            let mut changed = text.into_bytes();
+            changed[at] = byte.as_bytes()[0];
+            let read = usual(&changed);
+            prop_assert!(read.is_none() || read == any_form(&changed), "{:?}", changed);
         }
 
         #[test]

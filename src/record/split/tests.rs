@@ -199,6 +199,22 @@ fn event() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
+    fn a_line_in_the_usual_form_ends_where_its_structure_ends(
+        record in prop_oneof![record(), r#""[a"\\{}]{0,9}""#, r#"[{}"a,]{0,9}"#],
+        rest in prop_oneof![Just("}".to_owned()), r#"[}\],"\\ ]{0,4}"#],
+    ) {
+        let element = [ENVELOPE, &record, &rest].concat();
+        let mut cursor = Cursor::new(element.as_bytes(), 0);
+        if let Some(line) = usual_line(&mut cursor) {
+            let mut by_structure = Cursor::new(element.as_bytes(), 0);
+            prop_assert_eq!(Some(line), by_structure.skip());
+            prop_assert_eq!(cursor.at(), by_structure.at());
+        } else {
+            prop_assert_eq!(cursor.at(), 0);
+        }
+    }
+
+    #[test]
     fn a_valid_array_splits_as_serde_json_splits_it(values in prop::collection::vec(nested(), 0..6), pretty: bool) {
         let array = serde_json::Value::Array(values);
         let body = if pretty { serde_json::to_string_pretty(&array) } else { serde_json::to_string(&array) }.unwrap();
