@@ -361,16 +361,20 @@ impl Conductor<'_> {
             }
             summaries
         };
-        tokio::select! {
+        let line = tokio::select! {
             biased;
             summaries = summaries => {
                 let mut summaries = summaries.into_iter();
-                if let Some(Some(mut main)) = summaries.next() {
+                summaries.next().flatten().map(|mut main| {
                     main.further.extend(summaries.flatten().flat_map(|summary| summary.further));
-                    logging::say(&last_line(&main, has_fallback, egress_bytes));
-                }
+                    last_line(&main, has_fallback, egress_bytes)
+                })
             }
-            () = clock::sleep(wait) => logging::say("shutdown: the counts took too long"),
+            () = clock::sleep(wait) => Some("shutdown: the counts took too long".to_owned()),
+        };
+        if let Some(line) = line {
+            let now = self.clock.now();
+            logging::say(&line, self.leaving.map_or(FINISH_WAIT, |leaving| leaving.line_wait(now)));
         }
         // What the keepers took in before they counted is answered: that goes out when its connection has its turn.
         tokio::task::yield_now().await;

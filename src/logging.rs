@@ -46,8 +46,6 @@ const OWN_TARGET: &str = env!("CARGO_PKG_NAME");
 
 /// How long a line is waited for: a write takes microseconds, on a starved machine a few milliseconds.
 const WRITE_WAIT: Duration = Duration::from_millis(20);
-/// The same for the last line of a process, which ends after it. SHUTDOWN leaves more than that unused.
-const LAST_WRITE_WAIT: Duration = Duration::from_millis(50);
 /// Lines that wait for a pipe that nobody reads, some 200 bytes each. What comes then is lost, and their number told.
 const LINES_WAITING_MAX: usize = 256;
 /// The thread does nothing but write.
@@ -108,12 +106,14 @@ impl Outlet {
     }
 }
 
-fn put(text: String, is_last: bool) {
+/// `last_wait`: it is the last line of the process, and waited for so long.
+fn put(text: String, last_wait: Option<Duration>) {
     static OUTLET: OnceLock<Option<Outlet>> = OnceLock::new();
     match OUTLET.get_or_init(|| Outlet::start(std::io::stderr())) {
-        Some(outlet) if is_last => outlet.put(text, LAST_WRITE_WAIT),
-        Some(outlet) if outlet.clogged.load(Ordering::Relaxed) => outlet.put(text, Duration::ZERO),
-        Some(outlet) => outlet.put(text, WRITE_WAIT),
+        Some(outlet) => {
+            let is_clogged = outlet.clogged.load(Ordering::Relaxed);
+            outlet.put(text, last_wait.unwrap_or(if is_clogged { Duration::ZERO } else { WRITE_WAIT }));
+        }
         None => drop(std::io::stderr().write_all(text.as_bytes())),
     }
 }
@@ -126,10 +126,11 @@ pub fn start(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// Writes a line whatever the level is. For the one line that every run ends with.
-pub fn say(message: &str) {
+/// Writes a line whatever the level is, and waits for that at most so long. For the one line that every run ends with: the
+/// process is gone after it.
+pub fn say(message: &str, wait: Duration) {
     let level = log::Level::Info;
-    put(line(&Record::builder().level(level).args(format_args!("{message}")).build()), true);
+    put(line(&Record::builder().level(level).args(format_args!("{message}")).build()), Some(wait));
 }
 
 impl Log for Stderr {
@@ -139,7 +140,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            put(line(record), false);
+            put(line(record), None);
         }
     }
 

@@ -20,8 +20,11 @@ const COUNTS_WAIT: Duration = Duration::from_millis(50);
 /// A disk that hangs should not cost all that is left.
 const WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// Kept back of such a wait, for the last line and to exit.
-const EXIT_MARGIN: Duration = Duration::from_millis(60);
+/// The last line is waited for so long in any case: a write takes microseconds, if anybody reads.
+const LINE_WAIT: Duration = Duration::from_millis(50);
+
+/// Kept back of such a wait, to exit; of all but the last, for the last line as well.
+const EXIT_MARGIN: Duration = Duration::from_millis(10);
 
 /// How the process leaves.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +38,17 @@ pub(super) struct Leaving {
 impl Leaving {
     /// How long to wait until the keepers take in nothing more.
     pub(super) fn closing_wait(self, now: Time) -> Duration {
-        self.rest(now).saturating_sub(EXIT_MARGIN + COUNTS_WAIT).clamp(CLOSING_WAIT, WAIT_MAX)
+        self.rest(now).saturating_sub(EXIT_MARGIN + LINE_WAIT + COUNTS_WAIT).clamp(CLOSING_WAIT, WAIT_MAX)
     }
 
     /// How long to wait for the counts of the last line.
     pub(super) fn counts_wait(self, now: Time) -> Duration {
-        self.rest(now).saturating_sub(EXIT_MARGIN).clamp(COUNTS_WAIT, WAIT_MAX)
+        self.rest(now).saturating_sub(EXIT_MARGIN + LINE_WAIT).clamp(COUNTS_WAIT, WAIT_MAX)
+    }
+
+    /// How long to wait for the last line to be written.
+    pub(super) fn line_wait(self, now: Time) -> Duration {
+        self.rest(now).saturating_sub(EXIT_MARGIN).clamp(LINE_WAIT, WAIT_MAX)
     }
 
     fn rest(self, now: Time) -> Duration {
@@ -63,24 +71,29 @@ mod tests {
 
     #[test]
     fn the_waits_at_the_end_leave_time_to_exit_where_there_is_any() {
-        for (left, closing, counts) in
-            [(1_300, 250, 250), (200, 90, 140), (150, 40, 90), (120, 30, 60), (0, 30, 50)]
-        {
+        for (left, closing, counts, line) in [
+            (1_300, 250, 250, 250),
+            (200, 90, 140, 190),
+            (150, 40, 90, 140),
+            (120, 30, 60, 110),
+            (0, 30, 50, 50),
+        ] {
             let leaving = Leaving { deadline: 5_000 * MS, for_good: true };
             let now = (5_000 - left) * MS;
             assert_eq!(
-                (leaving.closing_wait(now), leaving.counts_wait(now)),
-                (closing * MS, counts * MS),
+                (leaving.closing_wait(now), leaving.counts_wait(now), leaving.line_wait(now)),
+                (closing * MS, counts * MS, line * MS),
                 "{left}"
             );
         }
     }
 
     #[test]
-    fn both_waits_after_one_another_are_over_before_the_deadline_less_the_reserve_is() {
+    fn all_waits_after_one_another_are_over_before_the_deadline() {
         let leaving = Leaving { deadline: 150 * MS, for_good: true };
         let closed = leaving.closing_wait(Duration::ZERO);
-        assert!(closed + leaving.counts_wait(closed) <= 110 * MS);
+        let counted = closed + leaving.counts_wait(closed);
+        assert_eq!(counted + leaving.line_wait(counted), 140 * MS);
     }
 
     #[test]
