@@ -481,7 +481,9 @@ fn is_unknown(
     if answered.duration_since(first.at) * 10 >= request_timeout * 9 {
         return true;
     }
-    let next = requests.get(at + 1).map_or_else(Instant::now, |next| next.at);
+    // Each signal has requests of its own, which wait for none of another's.
+    let mut later = requests.iter().skip(at + 1);
+    let next = later.find(|later| later.signal == first.signal).map_or_else(Instant::now, |next| next.at);
     // Given up without an answer: a machine this busy looks like a freeze to the extension.
     if answered > next && next.saturating_duration_since(first.at) >= LONG_FREEZE {
         return true;
@@ -506,7 +508,8 @@ async fn watch(lambda: Weak<Sandbox>, queue: PathBuf, books: Arc<Mutex<Books>>) 
         let process = lambda.process_ids().first().copied();
         drop(lambda);
         let rss = process.and_then(rss_max_kib);
-        let disk = room::bytes_below(&queue);
+        // A walk may count a file under two names, if it is renamed meanwhile.
+        let disk = room::bytes_below(&queue).min(room::bytes_below(&queue));
         if let Some(process) = process.filter(|process| *process != last) {
             last = process;
             lock(&books).watched.processes += 1;
