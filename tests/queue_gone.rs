@@ -145,6 +145,28 @@ fn what_was_delivered_since_a_segment_was_begun_that_is_gone_is_not_taken_for_lo
 }
 
 #[test]
+fn a_record_that_went_just_before_the_place_that_a_state_speaks_of_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits::new(64 << 20, Overflow::DropOldest);
+    let open = || Queue::open(Box::new(RealDisk), dir.path(), limits, 1).0;
+    let mut queue = open();
+    append(&mut queue, 0..9);
+    let request = queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1 << 20, 1).unwrap();
+    let mut end = fs::metadata(&segments(dir.path())[0]).unwrap().len() as usize;
+    queue.delivered(Signal::Logs, request.to, u64::from(request.records), 0);
+    append(&mut queue, 9..18);
+    drop(queue);
+    let path = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    end = bytes[..end].windows(4).rposition(|magic| magic == b"oLf1").unwrap();
+    bytes[end] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let mut queue = open();
+    let left: usize = drain(&mut queue).iter().map(Vec::len).sum();
+    assert_eq!(left as u64 + lost(&queue), 18 * RECORDS - RECORDS);
+}
+
+#[test]
 fn a_process_that_ends_before_it_has_counted_leaves_what_it_was_told() {
     let (dir, waiting) = backlog(true);
     let mut queue = open(dir.path());

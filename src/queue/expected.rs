@@ -76,10 +76,20 @@ impl Expected {
 
     /// Records of `signal` that were not found.
     fn lost(&self, signal: Signal) -> u64 {
+        self.outstanding.records.get(signal).saturating_sub(self.found_of(signal))
+    }
+
+    /// Records that were found beyond what is expected of their signal: those of missing frames, which wait as if they were of
+    /// the signal of the frame behind them.
+    fn beyond(&self) -> u64 {
+        let beyond = |signal| self.found_of(signal).saturating_sub(*self.outstanding.records.get(signal));
+        Signal::ALL.into_iter().map(beyond).sum()
+    }
+
+    fn found_of(&self, signal: Signal) -> u64 {
         // Of the oldest block some may have been done.
         let done = u64::from(self.marks.get(signal).records);
-        let found = self.found.get(signal).saturating_sub(done);
-        self.outstanding.records.get(signal).saturating_sub(found)
+        self.found.get(signal).saturating_sub(done)
     }
 }
 
@@ -154,8 +164,12 @@ impl Queue {
             return;
         };
         let mut sum = 0;
+        let mut beyond = expected.beyond();
         for signal in Signal::ALL.into_iter().filter(|signal| *self.own.wants.get(*signal)) {
-            let records = expected.lost(signal);
+            let lost = expected.lost(signal);
+            // They are counted when their turn comes.
+            let records = lost.saturating_sub(beyond);
+            beyond = beyond.saturating_sub(lost);
             self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
             sum += records;
         }
