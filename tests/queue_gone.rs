@@ -125,23 +125,33 @@ fn what_is_found_to_be_gone_is_on_disk_at_once() {
 }
 
 #[test]
-fn what_was_delivered_since_a_segment_was_begun_that_is_gone_is_not_taken_for_lost() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut queue = open(dir.path());
-    append(&mut queue, 0..20);
-    let newest = segments(dir.path()).pop().unwrap();
-    let before = segments(dir.path()).len();
-    for signal in Signal::ALL {
-        let request = queue.assemble(signal, &Lines, Encoding::Gzip, 1 << 20, 4).unwrap();
-        queue.delivered(signal, request.to, u64::from(request.records), 0);
+fn what_was_delivered_since_a_segment_was_begun_whose_state_is_gone_is_not_taken_for_lost() {
+    let damages: [Damage; 2] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes[..2048].fill(0);
+            fs::write(path, bytes).unwrap();
+        },
+    ];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let mut queue = open(dir.path());
+        append(&mut queue, 0..20);
+        let newest = segments(dir.path()).pop().unwrap();
+        let before = segments(dir.path()).len();
+        for signal in Signal::ALL {
+            let request = queue.assemble(signal, &Lines, Encoding::Gzip, 1 << 20, 4).unwrap();
+            queue.delivered(signal, request.to, u64::from(request.records), 0);
+        }
+        assert!(segments(dir.path()).len() < before, "what is done is gone");
+        // SIGKILL.
+        drop(queue);
+        damage(&newest);
+        let mut queue = open(dir.path());
+        assert!(drain(&mut queue).iter().map(Vec::len).sum::<usize>() > 0);
+        assert_eq!(lost(&queue), 0);
     }
-    assert!(segments(dir.path()).len() < before, "what is done is gone");
-    // SIGKILL.
-    drop(queue);
-    fs::remove_file(newest).unwrap();
-    let mut queue = open(dir.path());
-    assert!(drain(&mut queue).iter().map(Vec::len).sum::<usize>() > 0);
-    assert_eq!(lost(&queue), 0);
 }
 
 #[test]
