@@ -123,6 +123,24 @@ fn a_damaged_one_is_none() {
 }
 
 #[test]
+fn an_older_one_does_not_stand_in_for_a_damaged_one_that_was_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut deflater = Deflater::default();
+    let mut queue = open(dir.path());
+    queue.append(&delivery(&mut deflater, 1, 10, "older")).unwrap();
+    queue.append(&delivery(&mut deflater, 2, 10, "newer")).unwrap();
+    queue.close();
+    drop(queue);
+    // Its header, so that nothing but the state speaks of it.
+    let path = dir.path().join("0000000001.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.len() - "newer".len() - 10;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(remembered(&mut open(dir.path())), None);
+}
+
+#[test]
 fn one_that_was_cut_short_does_not_count() {
     let dir = tempfile::tempdir().unwrap();
     let mut deflater = Deflater::default();
@@ -224,4 +242,23 @@ fn what_memory_held_comes_along_to_a_directory_that_was_not_usable() {
     assert!(queue.try_disk());
     assert_eq!(remembered(&mut open(&dir)).as_deref(), Some("newer"));
     assert_eq!(drain(&mut queue), [vec![1, 2], vec![1, 2], vec![]]);
+}
+
+#[test]
+fn what_was_delivered_from_memory_does_not_come_along_and_what_is_under_way_is_waited_for() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("queue");
+    std::fs::write(&dir, b"a file in its place").unwrap();
+    let mut queue = Queue::open(Box::new(RealDisk), &dir, limits(), 1).0;
+    queue.stand_in();
+    for number in 1..4 {
+        let record = block(&mut Deflater::default(), Signal::Logs, &[number], 10);
+        queue.append(&batch(u128::from(number), vec![record])).unwrap();
+    }
+    let request = queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1 << 20, 1).unwrap();
+    std::fs::remove_file(&dir).unwrap();
+    assert!(!queue.try_disk(), "its place in memory is what a request under way is known by");
+    queue.done(Signal::Logs, request.to);
+    assert!(queue.try_disk());
+    assert_eq!(drain(&mut queue), [vec![2, 3], vec![], vec![]]);
 }

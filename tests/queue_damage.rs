@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::disk::{LawfulDisk, Op, broken};
 use common::{Lines, batch, block, copy_dir, drain, numbers};
 use outlast::Signal;
 use outlast::queue::{Appended, Deflater, Encoding, HEADER_BYTES, Limits, Overflow, Queue, RealDisk, Reason};
@@ -294,6 +295,31 @@ fn a_segment_of_a_later_version_is_left_as_it_is() {
             }
         }
     }
+}
+
+#[test]
+fn a_head_that_cannot_be_read_is_looked_at_again_and_after_many_looks_its_segment_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    let record = |number| block(&mut Deflater::default(), Signal::Logs, &[number], 10);
+    queue.append(&batch(1, vec![record(1)])).unwrap();
+    drop(queue);
+    let mut queue = open(dir.path());
+    queue.append(&batch(2, vec![record(2)])).unwrap();
+    drop(queue);
+    let disk = LawfulDisk::new(|op, path| {
+        let is_first = path.file_name().is_some_and(|name| name == "0000000001.seg");
+        if is_first && matches!(op, Op::Open | Op::Read) { Err(broken()) } else { Ok(()) }
+    });
+    let limits = Limits::new(1 << 20, Overflow::DropOldest);
+    let (mut queue, opened) = Queue::open(disk, dir.path(), limits, 1);
+    assert!(opened.problem.is_some());
+    assert_eq!(queue.state().queue_id, 1);
+    queue.stand_in();
+    assert!((0..19).all(|_| !queue.try_disk()), "it may be readable again");
+    assert!(queue.try_disk());
+    assert_eq!(drain(&mut queue), [vec![2], vec![], vec![]]);
+    assert!(dir.path().join("0000000001.seg").exists());
 }
 
 #[test]

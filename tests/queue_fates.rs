@@ -395,3 +395,22 @@ fn a_damaged_fragment_is_a_record_that_is_gone_and_counted_once() {
     assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 1);
     assert_eq!(open(dir.path()).ledger().dropped_for(Signal::Logs, Reason::Damaged), 1);
 }
+
+#[test]
+fn an_older_fragment_does_not_stand_in_for_a_damaged_one_that_was_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    let older = append_fragment(&mut queue);
+    assert!(append_fragment(&mut queue) > older);
+    queue.count_drop(Tally { signal: Signal::Logs, reason: Reason::Refused, records: 0 });
+    drop(queue);
+    // Its header, so that nothing but the state speaks of it.
+    let path = dir.path().join("0000000001.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(4).rposition(|magic| magic == b"oLf1").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let mut queue = open(dir.path());
+    assert_eq!(queue.fragment(), None);
+    assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 1);
+}

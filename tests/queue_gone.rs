@@ -111,6 +111,85 @@ fn what_went_while_no_process_ran_is_counted_to_the_record() {
 }
 
 #[test]
+fn what_is_found_to_be_gone_is_on_disk_at_once() {
+    let (dir, _) = backlog(true);
+    fs::remove_file(&segments(dir.path())[1]).unwrap();
+    let mut queue = open(dir.path());
+    assert_eq!(lost(&queue), 0);
+    while queue.count_one() {}
+    let lost = lost(&queue);
+    assert!(lost > 0);
+    drop(queue);
+    // Before anything is counted.
+    assert_eq!(self::lost(&open(dir.path())), lost);
+}
+
+#[test]
+fn what_was_delivered_since_a_segment_was_begun_whose_state_is_gone_is_not_taken_for_lost() {
+    let damages: [Damage; 2] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes[..2048].fill(0);
+            fs::write(path, bytes).unwrap();
+        },
+    ];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let mut queue = open(dir.path());
+        append(&mut queue, 0..20);
+        let newest = segments(dir.path()).pop().unwrap();
+        let before = segments(dir.path()).len();
+        for signal in Signal::ALL {
+            let request = queue.assemble(signal, &Lines, Encoding::Gzip, 1 << 20, 4).unwrap();
+            queue.delivered(signal, request.to, u64::from(request.records), 0);
+        }
+        assert!(segments(dir.path()).len() < before, "what is done is gone");
+        // SIGKILL.
+        drop(queue);
+        damage(&newest);
+        let mut queue = open(dir.path());
+        assert!(drain(&mut queue).iter().map(Vec::len).sum::<usize>() > 0);
+        assert_eq!(lost(&queue), 0);
+    }
+}
+
+#[test]
+fn a_record_that_went_just_before_the_place_that_a_state_speaks_of_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits::new(64 << 20, Overflow::DropOldest);
+    let open = || Queue::open(Box::new(RealDisk), dir.path(), limits, 1).0;
+    let mut queue = open();
+    append(&mut queue, 0..9);
+    let request = queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1 << 20, 1).unwrap();
+    let mut end = fs::metadata(&segments(dir.path())[0]).unwrap().len() as usize;
+    queue.delivered(Signal::Logs, request.to, u64::from(request.records), 0);
+    append(&mut queue, 9..18);
+    drop(queue);
+    let path = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    end = bytes[..end].windows(4).rposition(|magic| magic == b"oLf1").unwrap();
+    bytes[end] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let mut queue = open();
+    let left: usize = drain(&mut queue).iter().map(Vec::len).sum();
+    assert_eq!(left as u64 + lost(&queue), 18 * RECORDS - RECORDS);
+}
+
+#[test]
+fn a_process_that_ends_before_it_has_counted_leaves_what_it_was_told() {
+    let (dir, waiting) = backlog(true);
+    let mut queue = open(dir.path());
+    append(&mut queue, 40..41);
+    drop(queue);
+    fs::remove_file(&segments(dir.path())[1]).unwrap();
+    let mut queue = open(dir.path());
+    let left: usize = drain(&mut queue).iter().map(Vec::len).sum();
+    assert!(lost(&queue) > 0);
+    assert_eq!(left as u64 + lost(&queue), waiting + RECORDS);
+}
+
+#[test]
 fn a_backlog_that_is_whole_or_ends_in_a_torn_frame_counts_nothing() {
     for cut in [0, 1, 95, 300] {
         let (dir, waiting) = backlog(false);

@@ -230,3 +230,14 @@ fn a_delivery_as_large_as_the_queue_takes_all_its_room_and_a_larger_one_is_dropp
         assert!(case.queue.disk_bytes() <= LIMITS.max_bytes);
     }
 }
+
+#[test]
+fn a_report_that_the_state_knows_of_is_not_counted_again_by_the_next_process() {
+    let mut case = Case::new();
+    case.report(REPORTS, refused(5));
+    case.queue.count_drop(refused(3));
+    assert_eq!(case.unreported_for(Reason::Refused), 3);
+    case.queue.close();
+    case.reopen();
+    assert_eq!(case.unreported_for(Reason::Refused), 3);
+}

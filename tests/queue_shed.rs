@@ -9,8 +9,8 @@ use common::{Lines, batch, block, drain, numbers};
 use outlast::Signal;
 use outlast::encode::{Ndjson, WireFormat};
 use outlast::queue::{
-    Appended, Batch, Deflater, Disk, Encoding, Limits, NewBlock, Overflow, Queue, RealDisk, Reason,
-    severity_class,
+    Appended, Batch, Deflater, Disk, Encoding, Limits, NewBlock, Overflow, Queue, ReaderId, ReaderSpec,
+    Readers, RealDisk, Reason, severity_class,
 };
 use std::fmt::Write;
 use std::path::Path;
@@ -288,4 +288,94 @@ fn a_process_that_dies_while_records_are_taken_out_of_blocks_counts_each_or_has_
         }
     }
     assert!(died > 30, "{died}");
+}
+
+#[test]
+fn of_what_is_equally_severe_the_oldest_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+    for id in 0..200 {
+        append(&mut queue, &[id], DEBUG);
+    }
+    let drained = &drain(&mut queue)[0];
+    assert_eq!(drained.last(), Some(&199));
+    assert_eq!(drained.len() as u64 + queue.ledger().dropped_for(Signal::Logs, Reason::Shed), 200);
+}
+
+#[test]
+fn what_was_shed_is_known_by_its_delivery_to_the_next_process_and_not_taken_for_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+    for id in 1..=70 {
+        append(&mut queue, &[id], if id % 2 == 0 { DEBUG } else { ERROR });
+    }
+    let shed = queue.ledger().dropped_for(Signal::Logs, Reason::Shed);
+    assert!(shed > 0);
+    drop(queue);
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+    while queue.count_one() {}
+    for id in 1..=70 {
+        assert!(queue.known(id).is_some_and(|progress| progress.is_whole()), "{id}");
+    }
+    assert_eq!(drain(&mut queue)[0].len() as u64 + shed, 70);
+    assert_eq!(queue.ledger().dropped(Signal::Logs), shed);
+}
+
+#[test]
+fn where_no_segment_can_be_written_anew_the_oldest_go_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = LawfulDisk::new(|op, path| {
+        let aside = path.extension().is_some_and(|extension| extension == "new");
+        if aside && op == Op::Create { Err(broken()) } else { Ok(()) }
+    });
+    let mut queue = open(disk, dir.path(), Overflow::Shed);
+    for id in 0..90 {
+        append(&mut queue, &[id], if id % 2 == 0 { DEBUG } else { ERROR });
+    }
+    // Larger than two segments.
+    let mut large = block(&mut Deflater::default(), Signal::Logs, &[1000], 18_000);
+    large.severity = ERROR;
+    queue.append(&batch(1000, vec![large])).unwrap();
+    assert!(queue.disk_bytes() <= MAX_BYTES, "{}", queue.disk_bytes());
+    assert!(queue.ledger().dropped_for(Signal::Logs, Reason::Overflow) > 0);
+    assert_eq!(drain(&mut queue)[0].last(), Some(&1000));
+}
+
+#[test]
+fn for_a_destination_that_is_away_the_least_severe_go_although_another_has_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+    let others = vec![ReaderSpec { name: "audit".to_owned(), wants: Readers::default().first }];
+    queue.serve(&Readers { others, ..Readers::default() });
+    let audit = ReaderId::FIRST.next();
+    let mut id = 0;
+    while queue.at(audit).ledger().dropped(Signal::Logs) == 0 && id < 500 {
+        append(&mut queue, &[id], if id % 2 == 0 { DEBUG } else { ERROR });
+        drain(&mut queue);
+        id += 1;
+    }
+    let away = queue.at(audit);
+    assert!(away.ledger().dropped_for(Signal::Logs, Reason::Shed) > 0);
+    assert_eq!(away.ledger().dropped_for(Signal::Logs, Reason::Overflow), 0);
+}
+
+#[test]
+fn what_a_destination_that_is_away_holds_up_gives_way_to_what_is_less_severe_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+    let others = vec![ReaderSpec { name: "audit".to_owned(), wants: Readers::default().first }];
+    queue.serve(&Readers { others, ..Readers::default() });
+    let audit = ReaderId::FIRST.next();
+    let mut id = 0;
+    while queue.at(audit).ledger().dropped(Signal::Logs) == 0 && id < 500 {
+        append(&mut queue, &[id], ERROR);
+        drain(&mut queue);
+        id += 1;
+    }
+    // Larger than two segments.
+    let mut large = block(&mut Deflater::default(), Signal::Logs, &[1000], 18_000);
+    large.severity = DEBUG;
+    assert_eq!(queue.append(&batch(1000, vec![large])).unwrap(), Appended::OnDisk);
+    assert!(queue.disk_bytes() <= MAX_BYTES, "{}", queue.disk_bytes());
+    assert_eq!(drain(&mut queue)[0], [1000]);
 }

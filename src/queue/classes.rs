@@ -82,9 +82,8 @@ impl NewBlock {
             kind: Kind::Classes,
             severity: 0,
             plain_len: payload.len() as u32,
-            // It is about this block and no other.
-            plain_crc: self.plain_crc,
             payload,
+            // The checksum as well: it is about this block and no other.
             ..*self
         })
     }
@@ -116,6 +115,33 @@ mod tests {
         for nonsense in 0..=u8::MAX {
             assert!(lowest(nonsense) <= gravest(nonsense) && gravest(nonsense) <= 5);
         }
+    }
+
+    #[test]
+    fn a_block_of_one_class_says_what_it_said_before_there_were_classes() {
+        for number in 0..=24 {
+            assert_eq!(with_lowest(number, severity_class(number)), number);
+        }
+    }
+
+    #[test]
+    fn the_frame_behind_a_block_is_about_that_block_and_has_no_severity() {
+        let mut block = NewBlock {
+            kind: Kind::Block { joins: None },
+            signal: crate::Signal::Logs,
+            format: 1,
+            severity: 17,
+            events_end: 3,
+            records: 3,
+            plain_len: 100,
+            plain_crc: 7,
+            times: (1, 2),
+            payload: vec![0; 50],
+        };
+        let behind = block.classify(&[1, 2, 4]).unwrap();
+        assert_eq!((behind.kind, behind.severity, behind.records), (Kind::Classes, 0, 3));
+        assert_eq!((behind.plain_len, behind.plain_crc, behind.payload.len()), (3, 7, 3));
+        assert_eq!((number_of(block.severity), lowest(block.severity)), (17, 1));
     }
 
     proptest! {

@@ -133,6 +133,8 @@ impl Queue {
         let mut given_up = PerSignal::<u64>::default();
         let mut last = None;
         let mut missing = 0;
+        // Those of them that are expected.
+        let mut awaited = 0;
         let upto = self.own.expected.as_ref().map_or(Seq::default(), |expected| expected.upto());
         let mut expected = PerSignal::<u64>::default();
         let Self { store, state, deliveries, own, .. } = self;
@@ -141,10 +143,13 @@ impl Queue {
             // A frame that is missing is counted with the one after it, as the record it held at least: what it held is
             // known of a segment that the index has a row of.
             missing += u64::from(missing_between(last, header.seq));
+            if number <= upto.segment() {
+                awaited += u64::from(missing_between(last, header.seq.min(upto)));
+            }
             last = Some(header.seq);
             let is_wanted = *own.wants.get(header.signal);
             if header.seq <= state.marks.get(header.signal).seq || !is_wanted {
-                missing = 0;
+                (missing, awaited) = (0, 0);
                 let passed = passed_over.is_some_and(|marks| header.seq > marks.get(header.signal).seq);
                 if passed && is_wanted && header.kind.is_sent() {
                     *given_up.get_mut(header.signal) += header.user_records();
@@ -156,9 +161,8 @@ impl Queue {
                 let missing = std::mem::take(&mut missing);
                 waiting.blocks += missing;
                 waiting.records += missing;
-                if header.seq < upto {
-                    *expected.get_mut(header.signal) += header.user_records() + missing;
-                }
+                let records = if header.seq < upto { header.user_records() } else { 0 };
+                *expected.get_mut(header.signal) += records + std::mem::take(&mut awaited);
             }
         };
         let whole = walk_past(store, number, visit, |bytes| skipped += bytes);
@@ -452,26 +456,10 @@ fn has_frames(store: &mut Segments, number: u32) -> bool {
     }
 }
 
-/// Frames of one segment that should stand between two that are there.
+/// Frames that should stand between two of one segment that are there, or before the first of it.
 fn missing_between(last: Option<Seq>, seq: Seq) -> u32 {
-    match last {
-        Some(last) if last.segment() == seq.segment() => {
-            seq.ordinal().saturating_sub(last.ordinal()).saturating_sub(1)
-        }
-        _ => seq.ordinal(),
-    }
+    last.map_or(seq.ordinal(), |last| seq.ordinal().saturating_sub(last.ordinal()).saturating_sub(1))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_frames_are_counted_within_a_segment() {
-        assert_eq!(missing_between(None, Seq::new(1, 0)), 0);
-        assert_eq!(missing_between(None, Seq::new(1, 2)), 2);
-        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(1, 3)), 0);
-        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(1, 6)), 3);
-        assert_eq!(missing_between(Some(Seq::new(1, 2)), Seq::new(2, 0)), 0);
-    }
-}
+mod tests;

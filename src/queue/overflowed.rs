@@ -100,4 +100,16 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn what_is_owed_is_owed_until_it_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = crate::queue::Limits::new(1 << 20, crate::queue::Overflow::Shed);
+        let mut queue = Queue::open(Box::new(crate::queue::RealDisk), dir.path(), limits, 1).0;
+        assert!(!queue.owes_overflow());
+        queue.own.overflowed.new = 1;
+        assert!(queue.owes_overflow());
+        queue.tell_overflow();
+        assert!(!queue.owes_overflow());
+    }
 }

@@ -67,7 +67,7 @@ pub(super) struct Rewritten {
 
 impl Rewritten {
     /// Appends a frame without its payload, for the sake of the delivery that it says.
-    fn bare(&mut self, header: &Header) {
+    pub(super) fn bare(&mut self, header: &Header) {
         let bare =
             Header { kind: Kind::Shed, plain_len: 0, stored_len: 0, plain_crc: 0, stored_crc: 0, ..*header };
         self.bytes.extend_from_slice(&bare.encode());
@@ -104,7 +104,7 @@ impl Going {
     }
 
     /// The class of records that are to be taken out of a block, if it has graver ones as well.
-    fn thins(self, header: &Header) -> Option<u8> {
+    pub(super) fn thins(self, header: &Header) -> Option<u8> {
         let Lowest { record, block } = Lowest::of(header);
         match self {
             Self::Class(class) => (record <= class && class < block).then_some(class),

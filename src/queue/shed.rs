@@ -248,3 +248,6 @@ pub(super) fn count_shed(records: &PerSignal<u64>, mut count: impl FnMut(Tally))
         count(Tally { signal, reason: Reason::Shed, records: *records });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,3 +198,123 @@ pub(super) fn classes_behind(
     store.read(header.seq.segment(), &mut payload, offset).ok()?;
     (crc32(&payload) == header.stored_crc).then(|| classes::decode(&payload, block.records))?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Signal;
+    use crate::encode::{Ndjson, WireFormat};
+    use crate::queue::frame::{Seq, sample};
+    use crate::queue::{RealDisk, State};
+
+    const DEBUG: u8 = 1;
+    const ERROR: u8 = 4;
+
+    /// A delivery of one block, whose lines are of these classes, and of the frame that says so.
+    fn mixed(lines: &str, classes: &[u8]) -> Batch {
+        let mut block = NewBlock {
+            kind: Kind::Block { joins: Some(Seq::new(1, 7)) },
+            signal: Signal::Logs,
+            format: Ndjson.id(),
+            severity: 17,
+            events_end: 1,
+            records: classes.len() as u32,
+            plain_len: lines.len() as u32,
+            plain_crc: crc32(lines.as_bytes()),
+            times: (1, 2),
+            payload: Deflater::default().deflate(lines.as_bytes()).unwrap(),
+        };
+        let behind = block.classify(classes).unwrap();
+        Batch { delivery: 1, received: 1, parts_before: 0, blocks: vec![block, behind] }
+    }
+
+    fn three_lines() -> Batch {
+        mixed(
+            "{\"first\":\"abcdefgh\"}\n{\"second\":\"ijklmnop\"}\n{\"third\":\"qrstuvwx\"}\n",
+            &[DEBUG, ERROR, ERROR],
+        )
+    }
+
+    #[test]
+    fn so_much_is_thinned_as_is_needed_within_the_bounds() {
+        let mut thinning = Thinning::never();
+        thinning.begin(800);
+        assert!(!thinning.is_allowed() && !thinning.goes_on(0));
+        let mut thinning = Thinning::for_room_of(50);
+        thinning.begin(800);
+        assert!(thinning.is_allowed() && thinning.goes_on(99) && !thinning.goes_on(100), "an eighth of it");
+        thinning.begin(80);
+        assert!(thinning.goes_on(49) && !thinning.goes_on(50), "what is needed");
+        thinning.left_here = 0;
+        assert!(!thinning.goes_on(0), "the bound of a segment");
+    }
+
+    #[test]
+    fn of_a_delivery_only_records_of_the_class_go_and_what_is_left_says_what_it_is() {
+        let mut batch = three_lines();
+        let carry = NewBlock { kind: Kind::Carry, severity: 5, records: 0, ..batch.blocks[0].clone() };
+        batch.blocks.push(carry);
+        let (goes, stays) = Thinning::for_room_of(1).part(&batch, DEBUG);
+        let [gone] = &goes[..] else { panic!("{goes:?}") };
+        assert_eq!((gone.kind, gone.records), (Kind::Block { joins: None }, 1));
+        let [left, carry] = &stays[..] else { panic!("{stays:?}") };
+        assert_eq!((left.severity, left.records), (17, 2), "of one class");
+        assert_eq!(left.kind, batch.blocks[0].kind);
+        assert_eq!(carry.kind, Kind::Carry);
+    }
+
+    #[test]
+    fn a_block_that_cannot_be_thinned_counts_as_its_gravest_record() {
+        let mut batch = three_lines();
+        batch.blocks[0].payload.fill(0xff);
+        let (goes, stays) = Thinning::for_room_of(1).part(&batch, DEBUG);
+        assert!(goes.is_empty());
+        assert_eq!(stays.iter().map(|block| block.severity).collect::<Vec<_>>(), [17]);
+    }
+
+    #[test]
+    fn a_block_is_not_thinned_by_classes_of_another_number_of_records_or_for_no_gain() {
+        let thin = |batch: &Batch, classes: &[u8], records: u32| {
+            let header = Header { records, ..headers_of(batch, 1, 0)[0] };
+            thinned(&header, &batch.blocks[0].payload, classes, DEBUG, &mut Deflater::default())
+        };
+        let batch = three_lines();
+        assert!(thin(&batch, &[DEBUG, ERROR, ERROR], 3).is_some());
+        assert!(thin(&batch, &[DEBUG, ERROR, ERROR], 4).is_none());
+        assert!(thin(&batch, &[DEBUG, ERROR], 3).is_none());
+        let deflated =
+            |count: usize| Deflater::default().deflate("{}\n".repeat(count).as_bytes()).unwrap().len();
+        let count = (100..400).find(|count| deflated(*count) == deflated(count - 1)).unwrap();
+        let mut classes = vec![ERROR; count];
+        classes[0] = DEBUG;
+        assert!(
+            thin(&mixed(&"{}\n".repeat(count), &classes), &classes, count as u32).is_none(),
+            "as long as before"
+        );
+    }
+
+    #[test]
+    fn the_frame_behind_a_thinned_block_is_about_what_is_left_of_it() {
+        let was = Header { kind: Kind::Classes, records: 3, plain_len: 9, ..sample(Seq::new(1, 1)) };
+        let block = Header { records: 2, plain_crc: 77, ..sample(Seq::new(1, 0)) };
+        let is = classes_of(&block, &was, &[1, 2, 3, 4]);
+        assert_eq!((is.kind, is.seq, is.records, is.plain_crc), (Kind::Classes, was.seq, 2, 77));
+        assert_eq!((is.plain_len, is.stored_len, is.stored_crc), (4, 4, crc32(&[1, 2, 3, 4])));
+    }
+
+    #[test]
+    fn classes_are_those_of_the_block_before_and_of_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Segments::open(Box::new(RealDisk), dir.path(), 0).0;
+        store.begin(&State::default()).unwrap();
+        let batch = three_lines();
+        let headers = headers_of(&batch, 1, 0);
+        let mut bytes = headers[1].encode().to_vec();
+        bytes.extend_from_slice(&batch.blocks[1].payload);
+        store.append(&bytes, 1).unwrap();
+        let mut behind = |block: Header| classes_behind(&mut store, &block, Position::start_of(1));
+        assert_eq!(behind(headers[0]).as_deref(), Some(&[DEBUG, ERROR, ERROR][..]));
+        assert_eq!(behind(Header { plain_crc: 0, ..headers[0] }), None);
+        assert_eq!(behind(Header { seq: Seq::new(1, 1), ..headers[0] }), None);
+    }
+}
