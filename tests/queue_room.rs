@@ -5,9 +5,12 @@
 
 mod common;
 
-use common::{batch, block, drain};
+use common::{Lines, batch, block, drain};
 use outlast::Signal;
-use outlast::queue::{AppendError, Appended, Deflater, Disk, DiskFile, Limits, Overflow, Queue, RealDisk};
+use outlast::queue::{
+    AppendError, Appended, Deflater, Disk, DiskFile, Encoding, Kind, Limits, NewBlock, Overflow, Queue,
+    RealDisk, Reason, Tally,
+};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -116,6 +119,24 @@ impl Run {
         files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
     }
 
+    /// Appends a delivery of something else.
+    fn append_other(&mut self, signal: Signal, kind: Kind) {
+        self.next += 1;
+        let other = NewBlock { kind, ..block(&mut self.deflater, signal, &[self.next], PADDING) };
+        self.queue.append(&batch(u128::from(self.next), vec![other])).unwrap();
+    }
+
+    fn dropped(&self) -> u64 {
+        self.queue.ledger().dropped(Signal::Logs)
+    }
+
+    /// The process ends and another one begins, with a disk that takes everything.
+    fn reopen(&mut self) {
+        self.full.store(false, Ordering::Relaxed);
+        let limits = Limits { segment_bytes: 8 << 10, ..Limits::new(MAX_BYTES, Overflow::DropOldest) };
+        self.queue = Queue::open(Box::new(RealDisk), self.dir.path(), limits, 1).0;
+    }
+
     /// The disk is back; nothing may be missing but what is counted. Returns how much that is.
     fn come_back(&mut self) -> u64 {
         self.full.store(false, Ordering::Relaxed);
@@ -139,6 +160,7 @@ fn the_oldest_make_room_for_what_memory_holds() {
     assert!(run.queue.is_degraded());
     // The newest that fit into memory were taken, and only when that was full did the sender have to keep them.
     assert!(refused > 0 && run.acknowledged.len() > 80, "{refused} {}", run.acknowledged.len());
+    assert!(run.dropped() > 0, "segments on disk give way while it takes nothing");
     assert!(run.come_back() > 0);
 }
 
@@ -214,4 +236,99 @@ fn what_only_memory_holds_at_the_end_is_counted_whatever_became_of_the_directory
     std::fs::remove_file(run.dir.path().join("queue")).unwrap();
     assert_eq!((run.queue.close(), run.queue.ledger().dropped(Signal::Logs)), (0, 0), "all of it is on disk");
     assert_eq!(drain(&mut run.queue)[0], [1, 2, 3, 4]);
+}
+
+// === Fragments and what is remembered, which no request takes along
+
+#[test]
+fn a_fragment_is_given_up_with_its_segment_and_counted_then() {
+    for until_it_goes in [false, true] {
+        let mut run = Run::new(Overflow::DropOldest);
+        run.append(12);
+        run.append_other(Signal::Logs, Kind::Fragment);
+        run.append_other(Signal::Logs, Kind::Carry);
+        while run.dropped() == 0 || (until_it_goes && run.queue.fragment().is_some()) {
+            run.append(1);
+        }
+        assert_eq!(run.queue.fragment().is_none(), until_it_goes);
+        assert_eq!(run.queue.carry().is_none(), until_it_goes);
+        let [got, ..] = drain(&mut run.queue);
+        let given_up = run.acknowledged.len() - got.len() + usize::from(until_it_goes);
+        assert_eq!(run.dropped(), given_up as u64);
+    }
+}
+
+#[test]
+fn a_fragment_that_only_memory_holds_at_the_end_is_a_record_that_is_lost() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append(1);
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    run.append_other(Signal::Logs, Kind::Fragment);
+    assert_eq!((run.queue.close(), run.dropped()), (2, 2));
+    assert!(run.queue.fragment().is_none());
+    run.reopen();
+    assert_eq!(run.queue.ledger().dropped_for(Signal::Logs, Reason::Unsaved), 2);
+}
+
+#[test]
+fn what_is_on_disk_at_the_end_stays_whatever_memory_held() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append(1);
+    run.append_other(Signal::Logs, Kind::Fragment);
+    run.append_other(Signal::Logs, Kind::Carry);
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    assert_eq!((run.queue.close(), run.dropped()), (1, 1));
+    run.reopen();
+    assert!(run.queue.fragment().is_some() && run.queue.carry().is_some());
+    assert_eq!(run.dropped(), 1);
+}
+
+#[test]
+fn a_report_that_only_memory_holds_at_the_end_is_made_anew_but_for_one_that_arrived() {
+    let mut run = Run::new(Overflow::DropOldest);
+    let refused = block(&mut run.deflater, Signal::Metrics, &[1, 2, 3, 4, 5, 6, 7], PADDING);
+    run.queue.append(&batch(7_000, vec![refused])).unwrap();
+    let request = run.queue.assemble(Signal::Metrics, &Lines, Encoding::Gzip, 1 << 20, 1).unwrap();
+    run.queue.refuse(Signal::Metrics, request.to, Reason::Refused);
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    let of = |records| Tally { signal: Signal::Metrics, reason: Reason::Refused, records };
+    assert_eq!(run.queue.unreported(), [of(7)]);
+    run.append_other(Signal::Metrics, Kind::Report(of(2)));
+    run.append_other(Signal::Metrics, Kind::Report(of(5)));
+    let first = run.queue.assemble(Signal::Metrics, &Lines, Encoding::Gzip, 1, 1).unwrap();
+    run.queue.delivered(Signal::Metrics, first.to, 0, 0);
+    assert_eq!(run.queue.unreported(), []);
+    assert_eq!(run.queue.close(), 1);
+    let lost = Tally { signal: Signal::Logs, reason: Reason::Unsaved, records: 1 };
+    assert_eq!(run.queue.unreported(), [lost, of(5)]);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_counts_for_what_is_on_disk_and_not_for_what_was_given_up() {
+    for on_disk in [true, false] {
+        let mut run = Run::new(Overflow::DropOldest);
+        run.append(1);
+        if !on_disk {
+            assert_eq!(drain(&mut run.queue)[0], [1]);
+        }
+        run.full.store(true, Ordering::Relaxed);
+        while !run.queue.is_degraded() {
+            run.append(1);
+        }
+        let request = run.queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1, 1).unwrap();
+        let delivered = run.queue.ledger().delivered(Signal::Logs);
+        assert_eq!(run.queue.close(), 1);
+        run.queue.delivered(Signal::Logs, request.to, 1, 0);
+        let counted = run.queue.ledger().delivered(Signal::Logs) - delivered;
+        assert_eq!((counted, run.dropped()), (u64::from(on_disk), 1));
+    }
 }
