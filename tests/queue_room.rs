@@ -87,9 +87,12 @@ struct Run {
 
 impl Run {
     fn new(overflow: Overflow) -> Self {
+        Self::with(Limits { segment_bytes: 8 << 10, ..Limits::new(MAX_BYTES, overflow) })
+    }
+
+    fn with(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let full = Arc::new(AtomicBool::new(false));
-        let limits = Limits { segment_bytes: 8 << 10, ..Limits::new(MAX_BYTES, overflow) };
         let disk = SharedDisk(Arc::clone(&full));
         let (queue, opened) = Queue::open(Box::new(disk), dir.path(), limits, 1);
         assert!(opened.problem.is_none());
@@ -184,6 +187,24 @@ fn nothing_is_given_up_for_what_memory_does_not_take() {
     assert_eq!(run.append(50), 50);
     assert_eq!(run.queue.ledger().dropped(Signal::Logs), dropped);
     run.come_back();
+}
+
+#[test]
+fn nor_is_a_segment_given_up_for_what_a_smaller_memory_does_not_take() {
+    for memory_max_bytes in (8..24).step_by(3).map(|kib| kib << 10) {
+        let limits = Limits {
+            memory_max_bytes,
+            segment_bytes: 8 << 10,
+            ..Limits::new(MAX_BYTES, Overflow::DropOldest)
+        };
+        let mut run = Run::with(limits);
+        run.append(52);
+        run.full.store(true, Ordering::Relaxed);
+        while run.append(1) == 0 {}
+        let dropped = run.dropped();
+        assert_eq!(run.append(20), 20);
+        assert_eq!(run.dropped(), dropped);
+    }
 }
 
 #[test]
