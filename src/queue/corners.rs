@@ -1,7 +1,7 @@
 //! Corners of the queue that no walk through it comes to by itself: what is asked of one function alone.
 
 use super::deliveries::{Deliveries, REMEMBERED_DELIVERIES_MAX};
-use super::frame::{Kind, MAGIC, Seq, sample};
+use super::frame::{Kind, Seq, sample};
 use super::heads::Head;
 use super::ledger::{Reason, Tally};
 use super::notes::{Entry, Index};

@@ -209,6 +209,18 @@ mod tests {
         assert!((2 * LONG as u64..3 * LONG as u64).contains(&two), "{two}");
     }
 
+    /// Who is root may write it all the same.
+    #[test]
+    fn a_file_that_cannot_be_written_is_opened_for_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(dir.path(), "a", 0o400, 3);
+        let mut bytes = [0; 3];
+        RealDisk.open(&path).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, [0xa5; 3]);
+        symlink(&path, dir.path().join("link")).unwrap();
+        assert!(RealDisk.open(&dir.path().join("link")).is_err());
+    }
+
     #[test]
     fn whatever_it_is_it_is_removed_and_what_is_not_there_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
