@@ -122,6 +122,16 @@ impl Run {
         files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
     }
 
+    /// Appends a block of so many records and delivers the first of them.
+    fn append_and_begin(&mut self, records: u64) {
+        let ids: Vec<u64> = (1..=records).map(|number| self.next + number).collect();
+        self.next += records;
+        let block = block(&mut self.deflater, Signal::Logs, &ids, 10);
+        self.queue.append(&batch(u128::from(self.next), vec![block])).unwrap();
+        let part = self.queue.assemble_part(Signal::Logs, &Lines, Encoding::Gzip, 0..1).unwrap();
+        self.queue.delivered(Signal::Logs, part.to, 1, 0);
+    }
+
     /// Appends a delivery of something else.
     fn append_other(&mut self, signal: Signal, kind: Kind) {
         self.next += 1;
@@ -191,7 +201,7 @@ fn nothing_is_given_up_for_what_memory_does_not_take() {
 
 #[test]
 fn nor_is_a_segment_given_up_for_what_a_smaller_memory_does_not_take() {
-    for memory_max_bytes in (8..24).step_by(3).map(|kib| kib << 10) {
+    for memory_max_bytes in (9..17).map(|kib| kib << 10) {
         let limits = Limits {
             memory_max_bytes,
             segment_bytes: 8 << 10,
@@ -304,7 +314,9 @@ fn what_is_on_disk_at_the_end_stays_whatever_memory_held() {
     while !run.queue.is_degraded() {
         run.append(1);
     }
+    let carry = run.queue.state().carry;
     assert_eq!((run.queue.close(), run.dropped()), (1, 1));
+    assert_eq!(run.queue.state().carry, carry);
     run.reopen();
     assert!(run.queue.fragment().is_some() && run.queue.carry().is_some());
     assert_eq!(run.dropped(), 1);
@@ -351,5 +363,51 @@ fn an_answer_that_comes_after_the_end_counts_for_what_is_on_disk_and_not_for_wha
         run.queue.delivered(Signal::Logs, request.to, 1, 0);
         let counted = run.queue.ledger().delivered(Signal::Logs) - delivered;
         assert_eq!((counted, run.dropped()), (u64::from(on_disk), 1));
+    }
+}
+
+#[test]
+fn of_a_block_that_is_done_in_part_the_rest_is_lost_and_of_one_on_disk_nothing() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append_other(Signal::Metrics, Kind::Block { joins: None });
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    assert_eq!(drain(&mut run.queue)[0].len(), 1);
+    run.append_and_begin(4);
+    assert_eq!((run.queue.close(), run.dropped()), (3, 3));
+
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append_and_begin(4);
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    assert_eq!((run.queue.close(), run.dropped()), (1, 1));
+}
+
+#[test]
+fn what_was_under_way_when_its_segment_went_is_not_lost_if_it_arrives() {
+    for (records, is_part) in [(1, true), (2, true), (3, false)] {
+        let mut run = Run::new(Overflow::DropOldest);
+        let blocks: &[&[u64]] = if is_part { &[&[1, 2, 3]] } else { &[&[1], &[2], &[3]] };
+        for ids in blocks {
+            let block = block(&mut run.deflater, Signal::Logs, ids, 10);
+            run.queue.append(&batch(u128::from(ids[0]) + 1_000, vec![block])).unwrap();
+        }
+        let request = if is_part {
+            run.queue.assemble_part(Signal::Logs, &Lines, Encoding::Gzip, 0..records)
+        } else {
+            run.queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1 << 20, 9)
+        };
+        let request = request.unwrap();
+        assert_eq!(request.records, records);
+        while run.dropped() == 0 {
+            run.append(1);
+        }
+        let before = run.dropped();
+        run.queue.delivered(Signal::Logs, request.to, request.records.into(), 0);
+        assert_eq!(run.dropped(), before - u64::from(records));
     }
 }

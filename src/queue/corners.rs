@@ -230,6 +230,17 @@ fn totals_that_move_are_told_where_they_are_and_no_other_report_is_taken_for_the
     }
 }
 
+#[test]
+fn a_fragment_is_a_record_that_is_given_up_with_its_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    append(&mut queue, 1, Signal::Logs, BLOCK);
+    append(&mut queue, 2, Signal::Logs, Kind::Fragment);
+    assert!(queue.drop_oldest(u32::MAX));
+    assert_eq!((queue.state.fragment, queue.own.overflowed.oldest), (Seq::default(), 4));
+    assert_eq!(queue.state.ledger.dropped_for(Signal::Logs, Reason::Overflow), 4);
+}
+
 // === Segments that go
 
 #[test]
@@ -331,6 +342,12 @@ fn a_shed_that_is_under_way_is_in_the_file_of_the_reader_it_is_for() {
     assert_eq!((saved.shedding, saved.unread), (shedding, unread));
 }
 
+#[test]
+fn what_gives_way_is_called_as_in_the_setting() {
+    let names = [Overflow::DropOldest, Overflow::DropNewest, Overflow::Shed].map(Overflow::name);
+    assert_eq!(names, ["drop-oldest", "drop-newest", "shed"]);
+}
+
 // === Catching up with the index
 
 /// A queue whose segments know of a drop that was reported, and the state of an index that is ahead of it by another.
@@ -357,7 +374,7 @@ fn a_report_that_both_know_of_counts_once() {
 }
 
 #[test]
-fn reports_and_totals_that_memory_alone_had_are_said_again() {
+fn reports_that_memory_alone_had_are_said_again() {
     let dir = tempfile::tempdir().unwrap();
     let own = open(dir.path()).first_own;
     for (segment, left) in [(own - 1, 6), (own, 10), (own + 1, 10)] {
@@ -368,6 +385,20 @@ fn reports_and_totals_that_memory_alone_had_are_said_again() {
         ahead.reported = Seq::new(segment, 0);
         queue.catch_up_with(&ahead);
         assert_eq!(queue.unreported(), [Tally { records: left, ..TALLY }]);
+    }
+}
+
+#[test]
+fn totals_that_memory_alone_had_are_said_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = open(dir.path()).first_own;
+    for (segment, left) in [(own - 1, 0), (own, 10), (own + 1, 10)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, mut ahead) = behind(dir.path());
+        ahead.ledger.tell(Signal::Metrics, &ahead.ledger.untold(Signal::Metrics, 0));
+        ahead.told = Seq::new(segment, 0);
+        queue.catch_up_with(&ahead);
+        assert_eq!(queue.untold().get(Signal::Metrics).received, left);
     }
 }
 
