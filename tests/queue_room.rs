@@ -391,6 +391,12 @@ fn of_a_block_that_is_done_in_part_the_rest_is_lost_and_of_one_on_disk_nothing()
 fn what_was_under_way_when_its_segment_went_is_not_lost_if_it_arrives() {
     for (records, is_part) in [(1, true), (2, true), (3, false)] {
         let mut run = Run::new(Overflow::DropOldest);
+        if !is_part {
+            // Neither what is done nor a fragment is under way.
+            run.append(1);
+            drain(&mut run.queue);
+            run.append_other(Signal::Logs, Kind::Fragment);
+        }
         let blocks: &[&[u64]] = if is_part { &[&[1, 2, 3]] } else { &[&[1], &[2], &[3]] };
         for ids in blocks {
             let block = block(&mut run.deflater, Signal::Logs, ids, 10);

@@ -3,12 +3,14 @@
 use super::deliveries::{Deliveries, REMEMBERED_DELIVERIES_MAX};
 use super::frame::{Kind, Seq, sample};
 use super::heads::Head;
+use super::lane::Lane;
 use super::ledger::{Reason, Tally};
 use super::notes::{Entry, Index};
 use super::reader::{ReaderId, ReaderSpec, Readers};
+use super::scan::Position;
 use super::segments::Segments;
 use super::state::{FRAMES_START, Mark, SLOT_BYTES, State};
-use super::types::{Batch, Limits, NewBlock, Overflow, Waiting};
+use super::types::{Batch, Encoding, Limits, NewBlock, Overflow, Waiting};
 use super::{Deflater, Queue, RealDisk};
 use crate::encode::{Otlp, WireFormat};
 use crate::{PerSignal, Signal};
@@ -241,6 +243,24 @@ fn a_fragment_is_a_record_that_is_given_up_with_its_segment() {
     assert_eq!(queue.state.ledger.dropped_for(Signal::Logs, Reason::Overflow), 4);
 }
 
+#[test]
+fn reports_that_are_under_way_are_left_to_their_request_and_those_that_arrived_never_move() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    for number in 1..4 {
+        append(&mut queue, number, Signal::Metrics, Kind::Report(TALLY));
+    }
+    let arrived = Mark { seq: Seq::new(1, 0), records: 0 };
+    *queue.state.marks.get_mut(Signal::Metrics) = arrived;
+    let request = queue.assemble(Signal::Metrics, &Otlp, Encoding::Gzip, 1 << 20, 1).unwrap();
+    assert_eq!(request.to, Mark { seq: Seq::new(1, 1), records: 0 });
+    assert!(queue.drop_oldest(u32::MAX));
+    let flight = queue.lanes.get(Signal::Metrics).flight.as_ref().unwrap();
+    let left: Vec<u32> = flight.reports.iter().map(|(header, _)| header.seq.ordinal()).collect();
+    assert_eq!(left, [1]);
+    assert_eq!(queue.state.reported, Seq::new(2, 0), "of the three, one moved");
+}
+
 // === Segments that go
 
 #[test]
@@ -299,6 +319,37 @@ fn a_fragment_that_cannot_be_read_now_waits() {
     assert!(queue.fragment().is_some());
 }
 
+#[test]
+fn what_a_segment_holds_is_passed_over_once_it_is_given_up_and_not_while_it_is_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    append(&mut queue, 1, Signal::Logs, BLOCK);
+    queue.begin_segment().unwrap();
+    let path = dir.path().join("0000000001.seg");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    queue.store.readers.clear();
+    queue.remaining.remove(&1);
+    *queue.lanes.get_mut(Signal::Logs) = Lane::new(Signal::Logs, Position::start_of(0));
+    queue.fill(Signal::Logs, u32::MAX);
+    assert!(queue.is_stalled() && queue.passed_over.is_empty());
+    for _ in 0..1_000 {
+        queue.try_disk();
+        queue.fill(Signal::Logs, u32::MAX);
+    }
+    assert_eq!(queue.passed_over.keys().copied().collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn what_an_earlier_process_left_may_be_what_was_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    append(&mut open(dir.path()), 1, Signal::Logs, BLOCK);
+    let mut queue = open(dir.path());
+    while queue.count_one() {}
+    queue.settle(Signal::Logs, 3, 0);
+    assert_eq!((queue.state.ledger.dropped(Signal::Logs), queue.waiting(Signal::Logs).records), (3, 0));
+}
+
 // === Readers
 
 fn with_second(dir: &Path) -> Queue {
@@ -334,6 +385,7 @@ fn a_shed_that_is_under_way_is_in_the_file_of_the_reader_it_is_for() {
     append(&mut queue, 1, Signal::Logs, BLOCK);
     let mut desk = queue.at(second);
     desk.state.shedding.segment = 9;
+    desk.passed_over.insert(1, PerSignal::default());
     desk.save_reader().unwrap();
     let (shedding, unread) = (desk.state.shedding, desk.unread());
     drop(desk);
