@@ -30,7 +30,7 @@ rm -f "$to/src/drain/executor.rs"
 }
 {
   sed -n '/^\[package\]/,/^edition/p' Cargo.toml
-  printf '[workspace]\n[features]\nfuzzing = []\n'
+  printf '[workspace]\n[features]\nfuzzing = []\ntool = []\ndefault = ["tool"]\n'
   # Of the dependencies those that are small; what these modules do not name is not built into them.
   sed -n '/^\[dependencies\]/,/^\[profile/p' Cargo.toml |
     grep -vE '^(\[profile|outlast-|hyper|reqwest|rustls|ring|webpki|http-body|opentelemetry|prost |insta|memmap2)'

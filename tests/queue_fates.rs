@@ -414,3 +414,20 @@ fn an_older_fragment_does_not_stand_in_for_a_damaged_one_that_was_known() {
     assert_eq!(queue.fragment(), None);
     assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 1);
 }
+
+// === What an earlier process made for another protocol
+
+#[test]
+fn blocks_for_another_protocol_are_given_up_and_those_behind_them_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    for (id, format) in [(1, 99), (2, 99), (3, Lines.id()), (4, 99), (5, Lines.id())] {
+        let block = NewBlock { format, ..block(&mut Deflater::default(), Signal::Logs, &[id], 0) };
+        queue.append(&batch(u128::from(id), vec![block])).unwrap();
+    }
+    let (sent, to) = request(&mut queue);
+    assert_eq!((sent, queue.ledger().dropped_for(Signal::Logs, Reason::Damaged)), (vec![3], 2));
+    queue.delivered(Signal::Logs, to, 1, 0);
+    assert_eq!(request(&mut queue).0, [5]);
+    assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 3);
+}

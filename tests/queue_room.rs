@@ -5,9 +5,12 @@
 
 mod common;
 
-use common::{batch, block, drain};
+use common::{Lines, batch, block, drain};
 use outlast::Signal;
-use outlast::queue::{AppendError, Appended, Deflater, Disk, DiskFile, Limits, Overflow, Queue, RealDisk};
+use outlast::queue::{
+    AppendError, Appended, Deflater, Disk, DiskFile, Encoding, Kind, Limits, NewBlock, Overflow, Queue,
+    RealDisk, Reason, Tally,
+};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,9 +87,12 @@ struct Run {
 
 impl Run {
     fn new(overflow: Overflow) -> Self {
+        Self::with(Limits { segment_bytes: 8 << 10, ..Limits::new(MAX_BYTES, overflow) })
+    }
+
+    fn with(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let full = Arc::new(AtomicBool::new(false));
-        let limits = Limits { segment_bytes: 8 << 10, ..Limits::new(MAX_BYTES, overflow) };
         let disk = SharedDisk(Arc::clone(&full));
         let (queue, opened) = Queue::open(Box::new(disk), dir.path(), limits, 1);
         assert!(opened.problem.is_none());
@@ -116,6 +122,34 @@ impl Run {
         files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
     }
 
+    /// Appends a block of so many records and delivers the first of them.
+    fn append_and_begin(&mut self, records: u64) {
+        let ids: Vec<u64> = (1..=records).map(|number| self.next + number).collect();
+        self.next += records;
+        let block = block(&mut self.deflater, Signal::Logs, &ids, 10);
+        self.queue.append(&batch(u128::from(self.next), vec![block])).unwrap();
+        let part = self.queue.assemble_part(Signal::Logs, &Lines, Encoding::Gzip, 0..1).unwrap();
+        self.queue.delivered(Signal::Logs, part.to, 1, 0);
+    }
+
+    /// Appends a delivery of something else.
+    fn append_other(&mut self, signal: Signal, kind: Kind) {
+        self.next += 1;
+        let other = NewBlock { kind, ..block(&mut self.deflater, signal, &[self.next], PADDING) };
+        self.queue.append(&batch(u128::from(self.next), vec![other])).unwrap();
+    }
+
+    fn dropped(&self) -> u64 {
+        self.queue.ledger().dropped(Signal::Logs)
+    }
+
+    /// The process ends and another one begins, with a disk that takes everything.
+    fn reopen(&mut self) {
+        self.full.store(false, Ordering::Relaxed);
+        let limits = Limits { segment_bytes: 8 << 10, ..Limits::new(MAX_BYTES, Overflow::DropOldest) };
+        self.queue = Queue::open(Box::new(RealDisk), self.dir.path(), limits, 1).0;
+    }
+
     /// The disk is back; nothing may be missing but what is counted. Returns how much that is.
     fn come_back(&mut self) -> u64 {
         self.full.store(false, Ordering::Relaxed);
@@ -139,6 +173,7 @@ fn the_oldest_make_room_for_what_memory_holds() {
     assert!(run.queue.is_degraded());
     // The newest that fit into memory were taken, and only when that was full did the sender have to keep them.
     assert!(refused > 0 && run.acknowledged.len() > 80, "{refused} {}", run.acknowledged.len());
+    assert!(run.dropped() > 0, "segments on disk give way while it takes nothing");
     assert!(run.come_back() > 0);
 }
 
@@ -162,6 +197,24 @@ fn nothing_is_given_up_for_what_memory_does_not_take() {
     assert_eq!(run.append(50), 50);
     assert_eq!(run.queue.ledger().dropped(Signal::Logs), dropped);
     run.come_back();
+}
+
+#[test]
+fn nor_is_a_segment_given_up_for_what_a_smaller_memory_does_not_take() {
+    for memory_max_bytes in (9..17).map(|kib| kib << 10) {
+        let limits = Limits {
+            memory_max_bytes,
+            segment_bytes: 8 << 10,
+            ..Limits::new(MAX_BYTES, Overflow::DropOldest)
+        };
+        let mut run = Run::with(limits);
+        run.append(52);
+        run.full.store(true, Ordering::Relaxed);
+        while run.append(1) == 0 {}
+        let dropped = run.dropped();
+        assert_eq!(run.append(20), 20);
+        assert_eq!(run.dropped(), dropped);
+    }
 }
 
 #[test]
@@ -214,4 +267,153 @@ fn what_only_memory_holds_at_the_end_is_counted_whatever_became_of_the_directory
     std::fs::remove_file(run.dir.path().join("queue")).unwrap();
     assert_eq!((run.queue.close(), run.queue.ledger().dropped(Signal::Logs)), (0, 0), "all of it is on disk");
     assert_eq!(drain(&mut run.queue)[0], [1, 2, 3, 4]);
+}
+
+// === Fragments and what is remembered, which no request takes along
+
+#[test]
+fn a_fragment_is_given_up_with_its_segment_and_counted_then() {
+    for until_it_goes in [false, true] {
+        let mut run = Run::new(Overflow::DropOldest);
+        run.append(12);
+        run.append_other(Signal::Logs, Kind::Fragment);
+        run.append_other(Signal::Logs, Kind::Carry);
+        while run.dropped() == 0 || (until_it_goes && run.queue.fragment().is_some()) {
+            run.append(1);
+        }
+        assert_eq!(run.queue.fragment().is_none(), until_it_goes);
+        assert_eq!(run.queue.carry().is_none(), until_it_goes);
+        let [got, ..] = drain(&mut run.queue);
+        let given_up = run.acknowledged.len() - got.len() + usize::from(until_it_goes);
+        assert_eq!(run.dropped(), given_up as u64);
+    }
+}
+
+#[test]
+fn a_fragment_that_only_memory_holds_at_the_end_is_a_record_that_is_lost() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append(1);
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    run.append_other(Signal::Logs, Kind::Fragment);
+    assert_eq!((run.queue.close(), run.dropped()), (2, 2));
+    assert!(run.queue.fragment().is_none());
+    run.reopen();
+    assert_eq!(run.queue.ledger().dropped_for(Signal::Logs, Reason::Unsaved), 2);
+}
+
+#[test]
+fn what_is_on_disk_at_the_end_stays_whatever_memory_held() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append(1);
+    run.append_other(Signal::Logs, Kind::Fragment);
+    run.append_other(Signal::Logs, Kind::Carry);
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    let carry = run.queue.state().carry;
+    assert_eq!((run.queue.close(), run.dropped()), (1, 1));
+    assert_eq!(run.queue.state().carry, carry);
+    run.reopen();
+    assert!(run.queue.fragment().is_some() && run.queue.carry().is_some());
+    assert_eq!(run.dropped(), 1);
+}
+
+#[test]
+fn a_report_that_only_memory_holds_at_the_end_is_made_anew_but_for_one_that_arrived() {
+    let mut run = Run::new(Overflow::DropOldest);
+    let refused = block(&mut run.deflater, Signal::Metrics, &[1, 2, 3, 4, 5, 6, 7], PADDING);
+    run.queue.append(&batch(7_000, vec![refused])).unwrap();
+    let request = run.queue.assemble(Signal::Metrics, &Lines, Encoding::Gzip, 1 << 20, 1).unwrap();
+    run.queue.refuse(Signal::Metrics, request.to, Reason::Refused);
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    let of = |records| Tally { signal: Signal::Metrics, reason: Reason::Refused, records };
+    assert_eq!(run.queue.unreported(), [of(7)]);
+    run.append_other(Signal::Metrics, Kind::Report(of(2)));
+    run.append_other(Signal::Metrics, Kind::Report(of(5)));
+    let first = run.queue.assemble(Signal::Metrics, &Lines, Encoding::Gzip, 1, 1).unwrap();
+    run.queue.delivered(Signal::Metrics, first.to, 0, 0);
+    assert_eq!(run.queue.unreported(), []);
+    assert_eq!(run.queue.close(), 1);
+    let lost = Tally { signal: Signal::Logs, reason: Reason::Unsaved, records: 1 };
+    assert_eq!(run.queue.unreported(), [lost, of(5)]);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_counts_for_what_is_on_disk_and_not_for_what_was_given_up() {
+    for on_disk in [true, false] {
+        let mut run = Run::new(Overflow::DropOldest);
+        run.append(1);
+        if !on_disk {
+            assert_eq!(drain(&mut run.queue)[0], [1]);
+        }
+        run.full.store(true, Ordering::Relaxed);
+        while !run.queue.is_degraded() {
+            run.append(1);
+        }
+        let request = run.queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1, 1).unwrap();
+        let delivered = run.queue.ledger().delivered(Signal::Logs);
+        assert_eq!(run.queue.close(), 1);
+        run.queue.delivered(Signal::Logs, request.to, 1, 0);
+        let counted = run.queue.ledger().delivered(Signal::Logs) - delivered;
+        assert_eq!((counted, run.dropped()), (u64::from(on_disk), 1));
+    }
+}
+
+#[test]
+fn of_a_block_that_is_done_in_part_the_rest_is_lost_and_of_one_on_disk_nothing() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append_other(Signal::Metrics, Kind::Block { joins: None });
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    assert_eq!(drain(&mut run.queue)[0].len(), 1);
+    run.append_and_begin(4);
+    assert_eq!((run.queue.close(), run.dropped()), (3, 3));
+
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append_and_begin(4);
+    run.full.store(true, Ordering::Relaxed);
+    while !run.queue.is_degraded() {
+        run.append(1);
+    }
+    assert_eq!((run.queue.close(), run.dropped()), (1, 1));
+}
+
+#[test]
+fn what_was_under_way_when_its_segment_went_is_not_lost_if_it_arrives() {
+    for (records, is_part) in [(1, true), (2, true), (3, false)] {
+        let mut run = Run::new(Overflow::DropOldest);
+        if !is_part {
+            // Neither what is done nor a fragment is under way.
+            run.append(1);
+            drain(&mut run.queue);
+            run.append_other(Signal::Logs, Kind::Fragment);
+        }
+        let blocks: &[&[u64]] = if is_part { &[&[1, 2, 3]] } else { &[&[1], &[2], &[3]] };
+        for ids in blocks {
+            let block = block(&mut run.deflater, Signal::Logs, ids, 10);
+            run.queue.append(&batch(u128::from(ids[0]) + 1_000, vec![block])).unwrap();
+        }
+        let request = if is_part {
+            run.queue.assemble_part(Signal::Logs, &Lines, Encoding::Gzip, 0..records)
+        } else {
+            run.queue.assemble(Signal::Logs, &Lines, Encoding::Gzip, 1 << 20, 9)
+        };
+        let request = request.unwrap();
+        assert_eq!(request.records, records);
+        while run.dropped() == 0 {
+            run.append(1);
+        }
+        let before = run.dropped();
+        run.queue.delivered(Signal::Logs, request.to, request.records.into(), 0);
+        assert_eq!(run.dropped(), before - u64::from(records));
+    }
 }

@@ -428,7 +428,7 @@ fn a_readers_file_that_somebody_else_put_in_the_place_of_its_own_is_written_over
 #[cfg(feature = "tool")]
 mod surveys {
     use super::*;
-    use outlast::queue::{Standing, survey};
+    use outlast::queue::{ReadOnlyDisk, Standing, survey};
 
     #[test]
     fn a_survey_tells_what_became_of_each_frame_and_changes_nothing() {
@@ -468,6 +468,40 @@ mod surveys {
         assert_eq!(intact, [(1, true), (1, true), (1, false)]);
         let skipped = HEADER_BYTES as u64 + u64::from(segment.frames[1].stored_bytes);
         assert_eq!(segments[0].damaged_bytes, skipped);
+    }
+
+    #[test]
+    fn classes_are_never_sent_and_a_frame_that_comes_again_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0000000001.seg");
+        let mut queue = open(dir.path());
+        append(&mut queue, &[1], 10);
+        let mut classes = block(&mut Deflater::default(), Signal::Logs, &[2, 3], 0);
+        classes.kind = Kind::Classes;
+        queue.append(&batch(2, vec![classes])).unwrap();
+        drop(queue);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend_from_within(HEAD_BYTES as usize..);
+        std::fs::write(&path, bytes).unwrap();
+        let (_, segments) = survey(dir.path()).unwrap();
+        let became: Vec<_> = segments[0].frames.iter().map(|frame| (frame.records, frame.standing)).collect();
+        assert_eq!(became, [(1, Standing::Waits), (2, Standing::Done)]);
+    }
+
+    #[test]
+    fn the_disk_of_a_survey_changes_nothing_and_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, other) = (dir.path().join("kept"), dir.path().join("other"));
+        std::fs::write(&kept, "kept").unwrap();
+        let disk = ReadOnlyDisk;
+        assert!(disk.create(&other).is_err() && disk.rename(&kept, &other).is_err());
+        assert!(disk.remove(&kept).is_err() && disk.remove_all(&kept).is_err());
+        assert!(disk.open(&kept).unwrap().write_all_at(b"gone", 0).is_err());
+        assert_eq!((std::fs::read(&kept).unwrap(), other.exists()), (b"kept".to_vec(), false));
+        let (queue, link) = (dir.path().join("queue"), dir.path().join("link"));
+        append(&mut open(&queue), &[1], 10);
+        std::os::unix::fs::symlink(&queue, &link).unwrap();
+        assert!(survey(&queue).is_ok() && survey(&link).is_err());
     }
 
     #[test]

@@ -158,3 +158,82 @@ pub(super) fn bytes_on_disk_below(dir: &Path) -> u64 {
         })
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    fn file(dir: &Path, name: &str, mode: u32, bytes: usize) -> PathBuf {
+        let path = dir.join(name);
+        fs::write(&path, vec![0xa5; bytes]).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn all_below_is_made_private_and_nothing_that_a_link_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, outside) = (dir.path().join("index"), dir.path().join("outside"));
+        let within = index.join("within");
+        fs::create_dir_all(&within).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::set_permissions(&within, Permissions::from_mode(0o755)).unwrap();
+        let ours = [file(&index, "a", 0o644, 1), file(&within, "b", 0o666, 1), file(&index, "c", 0o600, 1)];
+        let not_ours = file(&outside, "d", 0o644, 1);
+        symlink(&not_ours, index.join("link")).unwrap();
+        symlink(&outside, index.join("directory")).unwrap();
+        keep_private_below(&index);
+        assert_eq!(ours.map(|path| mode(&path)), [0o600; 3]);
+        assert_eq!((mode(&within), mode(&not_ours)), (0o700, 0o644));
+    }
+
+    #[test]
+    fn what_is_in_directories_within_counts_and_a_hole_does_not() {
+        const LONG: usize = 256 << 10;
+        let dir = tempfile::tempdir().unwrap();
+        let within = dir.path().join("within");
+        fs::create_dir(&within).unwrap();
+        assert_eq!(bytes_on_disk_below(&dir.path().join("missing")), 0);
+        file(dir.path(), "a", 0o600, LONG);
+        let one = bytes_on_disk_below(dir.path());
+        assert!((LONG as u64..2 * LONG as u64).contains(&one), "{one}");
+        file(&within, "b", 0o600, LONG);
+        File::create(dir.path().join("hole")).unwrap().set_len(16 * LONG as u64).unwrap();
+        let two = bytes_on_disk_below(dir.path());
+        assert!((2 * LONG as u64..3 * LONG as u64).contains(&two), "{two}");
+    }
+
+    /// Who is root may write it all the same.
+    #[test]
+    fn a_file_that_cannot_be_written_is_opened_for_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(dir.path(), "a", 0o400, 3);
+        let mut bytes = [0; 3];
+        RealDisk.open(&path).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, [0xa5; 3]);
+        symlink(&path, dir.path().join("link")).unwrap();
+        assert!(RealDisk.open(&dir.path().join("link")).is_err());
+    }
+
+    #[test]
+    fn whatever_it_is_it_is_removed_and_what_is_not_there_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = file(dir.path(), "kept", 0o600, 1);
+        let (link, tree) = (dir.path().join("link"), dir.path().join("tree"));
+        symlink(&kept, &link).unwrap();
+        fs::create_dir(&tree).unwrap();
+        file(&tree, "a", 0o600, 1);
+        for path in [link, tree, file(dir.path(), "file", 0o600, 1), dir.path().join("missing")] {
+            RealDisk.remove_all(&path).unwrap();
+            assert!(fs::symlink_metadata(path).is_err());
+        }
+        assert!(RealDisk.remove_all(&kept.join("below a file")).is_err());
+        assert!(kept.exists());
+    }
+}

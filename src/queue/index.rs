@@ -270,7 +270,10 @@ impl Worker {
         let rows = guarded(|| db.iter().collect::<Result<Vec<_>, _>>().map_err(IndexError::from)).ok()?;
         drop_guarded(Some(db));
         self.discard().ok()?;
+        let delivery_rows = std::mem::take(&mut self.delivery_rows);
         let (db, _) = self.open_retrying_lock().ok()?;
+        // It is empty as yet.
+        self.delivery_rows = delivery_rows;
         let mut batch = sled::Batch::default();
         for (key, value) in rows {
             batch.insert(key, value);
@@ -471,6 +474,75 @@ mod tests {
         assert_eq!(found.state, Some(state));
         assert_eq!(found.segments, BTreeMap::from([(2, row(20))]));
         assert_eq!(found.deliveries, [5, 6, 7]);
+        let mut worker = worker(&path);
+        drop_guarded(worker.open().ok().map(|(db, _)| db));
+        assert_eq!(worker.delivery_rows, [(0, 1), (1, 2)], "so that they can be forgotten");
+    }
+
+    #[test]
+    fn a_state_goes_without_the_padding_of_its_slot() {
+        let state = State { queue_id: 4, generation: 9, ..State::default() };
+        let row = encode_state(&state);
+        assert!(row.len() < SLOT_BYTES, "{}", row.len());
+        assert_eq!(decode_state(&row), Some(state));
+    }
+
+    #[test]
+    fn it_does_without_two_kinds_of_files_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["conf", "db", "snap.0000000000000A10", "snapshot"] {
+            fs::write(dir.path().join(name), b"").unwrap();
+        }
+        fs::create_dir(dir.path().join("blobs")).unwrap();
+        let mut names = files_to_do_without(dir.path());
+        names.sort();
+        assert_eq!(names, ["conf", "snap.0000000000000A10"].map(|name| dir.path().join(name)));
+        assert!(files_to_do_without(&dir.path().join("missing")).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_never_led_to_and_never_looked_for_in_vain() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, file) = (dir.path().join("index"), dir.path().join("file"));
+        assert!(!is_led_astray(&index).unwrap());
+        fs::create_dir(&index).unwrap();
+        fs::write(index.join("db"), b"").unwrap();
+        assert!(!is_led_astray(&index).unwrap());
+        std::os::unix::fs::symlink(dir.path(), index.join("blobs")).unwrap();
+        assert!(is_led_astray(&index).unwrap());
+        fs::write(&file, b"").unwrap();
+        assert!(is_led_astray(&file).unwrap());
+        assert!(is_led_astray(&file.join("index")).is_err());
+    }
+
+    #[test]
+    fn what_is_discarded_is_gone_and_what_cannot_be_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        worker(&path).discard().unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("db"), b"").unwrap();
+        fs::create_dir(path.with_extension("trash")).unwrap();
+        worker(&path).discard().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(&path, b"").unwrap();
+        assert!(worker(&path.join("index")).discard().is_err());
+    }
+
+    #[test]
+    fn an_index_that_is_written_anew_has_the_same_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        write(&path, vec![Entry::Closed(2, row(20)), Entry::Deliveries(vec![5, 6])]);
+        let mut worker = worker(&path);
+        let (db, _) = worker.open().unwrap();
+        let db = worker.write_anew(db).unwrap();
+        assert_eq!(worker.delivery_rows, [(0, 2)]);
+        worker.apply(&db, &[Entry::Deliveries(vec![7])]).unwrap();
+        drop_guarded(Some(db));
+        let found = found(&path);
+        assert_eq!(found.segments, BTreeMap::from([(2, row(20))]));
+        assert_eq!(found.deliveries, [5, 6, 7], "the newest is the last");
     }
 
     #[test]

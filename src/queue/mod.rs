@@ -40,6 +40,8 @@ mod bytes;
 mod catch_up;
 mod classes;
 mod close;
+#[cfg(test)]
+mod corners;
 mod damage;
 mod deliveries;
 mod disk;

@@ -146,3 +146,39 @@ impl Index {
         self.bytes.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_does_not_keep_up_is_left_alone_for_good() {
+        let (mut index, noted) = Index::tapped();
+        for number in 0..PENDING_ENTRIES_MAX as u32 {
+            index.note(Entry::Removed(number));
+        }
+        index.note(Entry::Removed(u32::MAX));
+        assert_eq!(noted.try_iter().count(), PENDING_ENTRIES_MAX);
+        index.note(Entry::Removed(0));
+        assert_eq!(noted.try_iter().count(), 0, "there is room, but nobody to note anything");
+    }
+
+    #[test]
+    fn it_is_opening_until_what_it_found_was_taken() {
+        const LONG: Duration = Duration::from_secs(60);
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = Index::new(dir.path().to_path_buf());
+        assert!(index.is_opening());
+        assert!(index.take_found(LONG).is_some());
+        assert!(!index.is_opening());
+        assert!(index.take_found(LONG).is_none());
+        while index.bytes() <= 1 {
+            // It is measured once it is open: a block of the disk at least.
+            thread::yield_now();
+        }
+        assert!(!Index::new(dir.path().join("missing")).is_opening(), "there is nothing to be found");
+        let mut index = Index::new(dir.path().to_path_buf());
+        index.give_up(&"a test");
+        assert!(!index.is_opening(), "it is not waited for");
+    }
+}

@@ -141,7 +141,7 @@ impl ReaderFile {
     ///
     /// # Errors
     /// If the file cannot be read just now. One that is not there, cut off or no file is no error.
-    fn load(&mut self, disk: &dyn Disk) -> io::Result<Option<State>> {
+    pub(super) fn load(&mut self, disk: &dyn Disk) -> io::Result<Option<State>> {
         self.file = None;
         let file = match disk.open(&self.path) {
             Err(error) if is_no_file(&error) => return Ok(None),

@@ -205,6 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_come_again_in_a_segment_are_visited_once() {
+        let (dir, offsets) = written(3);
+        edit(&dir, |bytes| {
+            let again = bytes[offsets[1] as usize..].to_vec();
+            bytes.extend_from_slice(&again);
+        });
+        let (mut store, _) = Segments::open(Box::new(RealDisk), dir.path(), 0);
+        let mut ordinals = Vec::new();
+        assert!(super::walk(&mut store, 1, |header, _| ordinals.push(header.seq.ordinal())));
+        assert_eq!(ordinals, [0, 1, 2]);
+    }
+
+    #[test]
     fn an_empty_or_headless_file_yields_nothing() {
         let (dir, _) = written(1);
         edit(&dir, Vec::clear);
