@@ -393,7 +393,26 @@ fn a_damaged_fragment_is_a_record_that_is_gone_and_counted_once() {
     let mut queue = open(dir.path());
     assert_eq!((queue.fragment(), queue.fragment()), (None, None));
     assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 1);
-    assert_eq!(open(dir.path()).ledger().dropped_for(Signal::Logs, Reason::Damaged), 1);
+    // Its frame is there still.
+    let mut queue = open(dir.path());
+    assert_eq!(queue.fragment(), None);
+    assert_eq!(queue.ledger().dropped_for(Signal::Logs, Reason::Damaged), 1);
+}
+
+#[test]
+fn a_fragment_of_which_nothing_came_is_not_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    let first = append_fragment(&mut queue);
+    queue.append(&batch(7, vec![block(&mut Deflater::default(), Signal::Logs, &[7], 10)])).unwrap();
+    queue.forget_fragment(first);
+    for mut queue in [queue, open(dir.path())] {
+        assert_eq!((queue.fragment(), waiting(&queue)), (None, 1));
+    }
+    // The next one waits as any does.
+    let second = append_fragment(&mut open(dir.path()));
+    assert!(second > first);
+    assert_eq!(open(dir.path()).fragment().map(|(seq, ..)| seq), Some(second));
 }
 
 #[test]

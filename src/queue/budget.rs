@@ -6,7 +6,7 @@ use super::ledger::{Ledger, Reason, Tally};
 use super::reader::ReaderId;
 use super::scan::walk;
 use super::shed::Room;
-use super::state::{FRAMES_START, Mark};
+use super::state::{FRAMES_START, Mark, State};
 use super::store::{Queue, headers_of};
 use super::types::{AppendError, Batch, Overflow};
 use crate::{PerSignal, Signal};
@@ -53,7 +53,7 @@ impl Queue {
     /// # Errors
     /// [`AppendError::NoRoom`] if the count cannot be kept either.
     pub(super) fn turn_away(&mut self, batch: &Batch, reason: Reason, all: bool) -> Result<(), AppendError> {
-        let before = (self.state.fragment, self.state.turned_away);
+        let State { fragment, fragment_done, turned_away, .. } = self.state;
         let mut dropped = 0;
         let mut records = PerSignal::<u64>::default();
         for header in headers_of(batch, 0, 0) {
@@ -61,7 +61,7 @@ impl Queue {
             *records.get_mut(header.signal) += header.user_records();
             // Counted with what was to join it.
             if header.kind == (Kind::Block { joins: Some(self.state.fragment) }) {
-                self.state.fragment = Seq::default();
+                self.state.settle_fragment();
             }
         }
         self.for_all(&records, reason, Ledger::drop);
@@ -71,7 +71,7 @@ impl Queue {
         }
         if self.save_all().is_err() {
             self.for_all(&records, reason, Ledger::undrop);
-            (self.state.fragment, self.state.turned_away) = before;
+            self.state = State { fragment, turned_away, fragment_done, ..self.state };
             // Some place may have taken the count: it is to forget it.
             drop(self.save_all());
             return Err(AppendError::NoRoom);
@@ -136,7 +136,7 @@ impl Queue {
         if self.state.fragment.segment() == number && self.state.fragment != Seq::default() {
             let reason = Reason::Overflow;
             self.state.ledger.drop(Tally { signal: Signal::Logs, reason, records: 1 });
-            self.state.fragment = Seq::default();
+            self.state.settle_fragment();
             total += 1;
         }
         if self.state.carry.segment() == number {

@@ -294,7 +294,7 @@ impl Queue {
             }
         }
         self.state.ledger.drop(Tally { signal: Signal::Logs, reason: Reason::Damaged, records: 1 });
-        self.state.fragment = Seq::default();
+        self.state.settle_fragment();
         drop(self.save_state());
         None
     }
@@ -302,7 +302,7 @@ impl Queue {
     /// The fragment `seq` was completed, and nothing came of it.
     pub fn forget_fragment(&mut self, seq: Seq) {
         if self.state.fragment == seq {
-            self.state.fragment = Seq::default();
+            self.state.settle_fragment();
             drop(self.save_state());
         }
     }

@@ -104,7 +104,7 @@ impl Queue {
                         state.reported = header.seq;
                         found.reports.push((header.seq, tally));
                     }
-                    Kind::Fragment if header.seq > fragment => fragment = header.seq,
+                    Kind::Fragment if header.seq > fragment.max(state.fragment_done) => fragment = header.seq,
                     Kind::Carry if header.seq > carry => carry = header.seq,
                     Kind::Block { joins: Some(seq) } => joins.push((seq, header.delivery)),
                     _ => {}
@@ -117,7 +117,10 @@ impl Queue {
         if self.state.turned_away != 0 {
             self.deliveries.note_whole(self.state.turned_away);
         }
-        self.state.fragment = if joined { Seq::default() } else { fragment };
+        self.state.fragment = fragment;
+        if joined {
+            self.state.settle_fragment();
+        }
         self.state.carry = carry;
     }
 
@@ -425,8 +428,7 @@ pub(super) fn newest_state(store: &mut Segments, queue_id: u128, give_up: bool) 
         adopt(store, &state);
     }
     // What lay in memory only is gone, and its numbers must not come to mean something else.
-    let own = [state.reported, state.fragment, state.carry, state.told, state.outstanding.upto];
-    for seq in state.marks.iter().map(|(_, mark)| mark.seq).chain(own) {
+    for seq in state.frames_named() {
         store.number_at_least(seq.segment().saturating_add(1));
     }
     Ok(state)

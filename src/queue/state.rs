@@ -104,6 +104,8 @@ pub struct State {
     pub outstanding: Outstanding,
     /// What was given up unread, the oldest of it.
     pub unread: Unread,
+    /// The last first part that does not wait any more, whatever became of it: its frame may be there for long.
+    pub fragment_done: Seq,
 }
 
 impl State {
@@ -143,10 +145,23 @@ impl State {
         for (_, seq) in self.unread.marks.iter() {
             slot.extend_from_slice(&seq.0.to_le_bytes());
         }
+        slot.extend_from_slice(&self.fragment_done.0.to_le_bytes());
         slot.resize(SLOT_BYTES - 4, 0);
         let crc = crc32(&slot);
         slot.extend_from_slice(&crc.to_le_bytes());
         slot
+    }
+
+    /// The frames it names, whether they are there or not.
+    pub(super) fn frames_named(&self) -> impl Iterator<Item = Seq> {
+        let own =
+            [self.reported, self.fragment, self.carry, self.told, self.outstanding.upto, self.fragment_done];
+        self.marks.iter().map(|(_, mark)| mark.seq).chain(own)
+    }
+
+    /// The first part that waited does not any more.
+    pub(super) fn settle_fragment(&mut self) {
+        self.fragment_done = self.fragment_done.max(std::mem::take(&mut self.fragment));
     }
 
     /// Takes what was being shed for gone, if the segment has the length that it was to have then.
@@ -196,8 +211,8 @@ impl State {
         for signal in Signal::ALL {
             *state.unread.marks.get_mut(signal) = Seq(fields.u64()?);
         }
-        let own = [state.reported, state.fragment, state.carry, state.told, state.outstanding.upto];
-        let mut named = state.marks.iter().map(|(_, mark)| mark.seq).chain(own);
+        state.fragment_done = Seq(fields.u64()?);
+        let mut named = state.frames_named();
         let plausible = named.all(|seq| seq.segment() <= SEGMENT_MAX) && state.generation <= GENERATION_MAX;
         plausible.then_some(state)
     }
@@ -226,6 +241,7 @@ const _: () = assert!(
         + 16
         + 32
         + 28
+        + 8
         + 4
         <= SLOT_BYTES
 );
@@ -247,6 +263,7 @@ mod tests {
             turned_away: 13,
             outstanding: Outstanding { upto: Seq::new(7, 2), records: PerSignal::from_fn(|_| 14) },
             unread: Unread { segment: 4, marks: PerSignal::from_fn(|_| Seq::new(4, 1)) },
+            fragment_done: Seq(7),
             ..State::default()
         };
         *state.marks.get_mut(Signal::Traces) = Mark { seq: Seq::new(4, 2), records: 17 };
@@ -273,6 +290,7 @@ mod tests {
         assert_eq!(read.ledger.handed(Signal::Traces), 0);
         assert_eq!(read.shedding, Shedding::default());
         assert_eq!(read.outstanding, Outstanding::default());
+        assert_eq!(read.fragment_done, Seq::default());
         assert_eq!(read.ledger.dropped(Signal::Logs), 3);
         assert_eq!((read.carry, read.marks), (state().carry, state().marks));
         assert_eq!((read.told, read.ledger.delivered(Signal::Metrics)), (Seq::default(), 0));

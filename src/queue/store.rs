@@ -293,7 +293,7 @@ impl Queue {
                     self.state.reported = header.seq;
                 }
                 Kind::Block { joins: Some(seq) } if seq == self.state.fragment => {
-                    self.state.fragment = Seq::default();
+                    self.state.settle_fragment();
                 }
                 Kind::Shed | Kind::Classes => continue,
                 Kind::Block { .. } => {}
