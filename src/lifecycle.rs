@@ -372,11 +372,12 @@ impl Conductor<'_> {
             }
             () = clock::sleep(wait) => Some("shutdown: the counts took too long".to_owned()),
         };
+        // What the keepers took in before they counted is answered: that goes out when its connection has its turn.
+        tokio::task::yield_now().await;
         if let Some(line) = line {
             let now = self.clock.now();
             logging::say(&line, self.leaving.map_or(FINISH_WAIT, |leaving| leaving.line_wait(now)));
         }
-        // What the keepers took in before they counted is answered: that goes out when its connection has its turn.
         tokio::task::yield_now().await;
     }
 }

@@ -341,8 +341,8 @@ enum First {
 
 /// What `verdict` says of the first of the `sent` records of `signal`, of which `reports` are reports of ours; `None` if it
 /// does not say which it refuses. One that rejects as many as were sent names them all, except of metrics: there
-/// it counts data points, of which a metric has any number. Reports of ours alone are no loss: handed over, they would have
-/// to be reported where that fails.
+/// it counts data points, of which a metric has any number. A request of reports of ours alone is no loss: handed over, they would
+/// have to be reported where that fails.
 fn first_named(signal: Signal, sent: u64, reports: u64, verdict: &Verdict) -> Option<First> {
     match *verdict {
         _ if reports >= sent => None,

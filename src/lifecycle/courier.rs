@@ -51,13 +51,28 @@ pub(super) struct Courier {
     health: Health,
     fallback_health: Health,
     has_fallback: bool,
-    /// That the fallback gets something was told, and nothing was delivered since.
-    hands_over: bool,
-    /// A backend that takes some and refuses some would have it told again and again.
-    handing_over: Pace,
+    handing_over: HandingOver,
     alert: Alert,
     voice: Voice,
     stage: Stage,
+}
+
+/// Whether it is to be told that the fallback gets something.
+#[derive(Default)]
+pub(super) struct HandingOver {
+    /// It was, and nothing was delivered since.
+    pub(super) is_told: bool,
+    /// A backend that takes some and refuses some would have it told again and again.
+    pace: Pace,
+}
+
+impl HandingOver {
+    /// It gets something at `now`; asking is telling.
+    pub(super) fn is_to_be_told(&mut self, now: Time) -> bool {
+        let tells = !self.is_told && self.pace.allows(now);
+        self.is_told |= tells;
+        tells
+    }
 }
 
 /// What a courier still needs.
@@ -114,8 +129,7 @@ impl Courier {
             levels: Levels::default(),
             health: name.map_or_else(Health::default, Health::of_destination),
             fallback_health: Health::of(fallback_name.unwrap_or_default()),
-            hands_over: false,
-            handing_over: Pace::default(),
+            handing_over: HandingOver::default(),
             alert: Alert::after(config.outage_alert_after),
             voice: Voice::default(),
             stage: Stage::Holds,
@@ -211,14 +225,13 @@ impl Courier {
             self.health_of(target).note(now, &verdict, left.blocks);
         }
         match (target, outcome) {
-            (Target::Primary, Outcome::Delivered) => self.hands_over = false,
+            (Target::Primary, Outcome::Delivered) => self.handing_over.is_told = false,
             (Target::Fallback, Outcome::Delivered) => {
                 // What the backend refused is there now: the search for it is over.
                 self.health.found_the_fault();
-                if !self.hands_over && self.handing_over.allows(now) {
+                if self.handing_over.is_to_be_told(now) {
                     log::warn!("the fallback gets what the backend does not take");
                 }
-                self.hands_over = true;
             }
             _ => {}
         }

@@ -1,3 +1,4 @@
+use super::courier::HandingOver;
 use super::last_line::last_line;
 use super::*;
 use crate::Signal;
@@ -149,4 +150,18 @@ async fn what_comes_to_light_at_the_end_asks_for_no_further_event() {
     assert!(!courier.has_released(), "and lets nothing come");
     courier.act(&mut clock, &keepers[0]);
     assert!(courier.is_done());
+}
+
+#[test]
+fn that_the_fallback_gets_something_is_told_once_an_outage_and_not_too_often() {
+    let mut handing_over = HandingOver::default();
+    let tells =
+        |handing_over: &mut HandingOver, second| handing_over.is_to_be_told(Duration::from_secs(second));
+    assert!(tells(&mut handing_over, 1));
+    assert!(!tells(&mut handing_over, 100), "the same outage");
+    handing_over.is_told = false;
+    assert!(tells(&mut handing_over, 101));
+    handing_over.is_told = false;
+    assert!(!tells(&mut handing_over, 105), "just told");
+    assert!(tells(&mut handing_over, 111), "and not forgotten for that");
 }

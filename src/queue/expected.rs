@@ -83,7 +83,7 @@ impl Expected {
     /// the signal of the frame behind them.
     fn beyond(&self) -> u64 {
         let beyond = |signal| self.found_of(signal).saturating_sub(*self.outstanding.records.get(signal));
-        Signal::ALL.into_iter().map(beyond).sum()
+        Signal::ALL.into_iter().map(beyond).fold(0, u64::saturating_add)
     }
 
     fn found_of(&self, signal: Signal) -> u64 {
@@ -163,7 +163,7 @@ impl Queue {
         let Some(expected) = self.own.expected.take_if(|expected| expected.uncounted.is_empty()) else {
             return;
         };
-        let mut sum = 0;
+        let mut sum = 0_u64;
         let mut beyond = expected.beyond();
         for signal in Signal::ALL.into_iter().filter(|signal| *self.own.wants.get(*signal)) {
             let lost = expected.lost(signal);
@@ -171,7 +171,7 @@ impl Queue {
             let records = lost.saturating_sub(beyond);
             beyond = beyond.saturating_sub(lost);
             self.state.ledger.drop(Tally { signal, reason: Reason::Damaged, records });
-            sum += records;
+            sum = sum.saturating_add(records);
         }
         if sum > 0 {
             log::warn!(
