@@ -234,10 +234,13 @@ mod tests {
         for _ in 0..LINES_WAITING_MAX + 10 {
             outlet.put("next\n".into(), Duration::ZERO);
         }
-        assert!((9..=11).contains(&outlet.lost.load(Ordering::Relaxed)));
+        let lost = usize::try_from(outlet.lost.load(Ordering::Relaxed)).unwrap();
+        assert!((9..=11).contains(&lost));
         pipe.open();
-        let text = pipe.until(|text| text.contains("lines are missing here"));
+        // All of them: before that there is no room for another.
+        let text = pipe.until(|text| text.matches("next\n").count() == LINES_WAITING_MAX + 10 - lost);
         assert!(text.starts_with("first\n"), "{text}");
+        assert!(text.contains("lines are missing here"), "{text}");
         outlet.put("after\n".into(), Duration::from_secs(60));
         assert!(pipe.until(|_| true).ends_with("next\nafter\n"));
         assert!(!outlet.clogged.load(Ordering::Relaxed));
