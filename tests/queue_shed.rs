@@ -341,19 +341,26 @@ fn where_no_segment_can_be_written_anew_the_oldest_go_until_there_is_room() {
     assert_eq!(drain(&mut queue)[0].last(), Some(&1000));
 }
 
-#[test]
-fn for_a_destination_that_is_away_the_least_severe_go_although_another_has_everything() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
+/// A queue of which one destination has everything, while something had to give way for another that is away.
+fn full_for_one_that_is_away(dir: &Path, severity: impl Fn(u64) -> u8) -> (Queue, ReaderId) {
+    let mut queue = open(Box::new(RealDisk), dir, Overflow::Shed);
     let others = vec![ReaderSpec { name: "audit".to_owned(), wants: Readers::default().first }];
     queue.serve(&Readers { others, ..Readers::default() });
     let audit = ReaderId::FIRST.next();
     let mut id = 0;
     while queue.at(audit).ledger().dropped(Signal::Logs) == 0 && id < 500 {
-        append(&mut queue, &[id], if id % 2 == 0 { DEBUG } else { ERROR });
+        append(&mut queue, &[id], severity(id));
         drain(&mut queue);
         id += 1;
     }
+    (queue, audit)
+}
+
+#[test]
+fn for_a_destination_that_is_away_the_least_severe_go_although_another_has_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut queue, audit) =
+        full_for_one_that_is_away(dir.path(), |id| if id % 2 == 0 { DEBUG } else { ERROR });
     let away = queue.at(audit);
     assert!(away.ledger().dropped_for(Signal::Logs, Reason::Shed) > 0);
     assert_eq!(away.ledger().dropped_for(Signal::Logs, Reason::Overflow), 0);
@@ -362,16 +369,7 @@ fn for_a_destination_that_is_away_the_least_severe_go_although_another_has_every
 #[test]
 fn what_a_destination_that_is_away_holds_up_gives_way_to_what_is_less_severe_for_another() {
     let dir = tempfile::tempdir().unwrap();
-    let mut queue = open(Box::new(RealDisk), dir.path(), Overflow::Shed);
-    let others = vec![ReaderSpec { name: "audit".to_owned(), wants: Readers::default().first }];
-    queue.serve(&Readers { others, ..Readers::default() });
-    let audit = ReaderId::FIRST.next();
-    let mut id = 0;
-    while queue.at(audit).ledger().dropped(Signal::Logs) == 0 && id < 500 {
-        append(&mut queue, &[id], ERROR);
-        drain(&mut queue);
-        id += 1;
-    }
+    let (mut queue, _) = full_for_one_that_is_away(dir.path(), |_| ERROR);
     // Larger than two segments.
     let mut large = block(&mut Deflater::default(), Signal::Logs, &[1000], 18_000);
     large.severity = DEBUG;

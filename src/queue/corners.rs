@@ -25,7 +25,7 @@ fn open(dir: &Path) -> Queue {
 }
 
 /// A delivery of one frame of `kind`, with three records.
-fn delivery(number: u128, signal: Signal, kind: Kind) -> Batch {
+pub(super) fn delivery(number: u128, signal: Signal, kind: Kind) -> Batch {
     let block = NewBlock {
         kind,
         signal,

@@ -429,9 +429,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use crate::Signal;
-    use crate::encode::{Otlp, WireFormat};
+    use crate::encode::Otlp;
+    use crate::queue::corners::delivery;
     use crate::queue::notes::{Entry, Index};
-    use crate::queue::{Batch, Deflater, Encoding, Kind, Limits, NewBlock, Overflow, Queue, RealDisk};
+    use crate::queue::{Encoding, Kind, Limits, Overflow, Queue, RealDisk};
     use std::path::Path;
     use std::sync::mpsc::Receiver;
 
@@ -465,19 +466,9 @@ mod tests {
     }
 
     fn append(queue: &mut Queue, number: u128) {
-        let block = NewBlock {
-            kind: Kind::Block { joins: None },
-            signal: Signal::Logs,
-            format: Otlp.id(),
-            events_end: 1,
-            records: 1,
-            plain_len: 1,
-            plain_crc: crc32fast::hash(b"x"),
-            times: (1, 1),
-            severity: 0,
-            payload: Deflater::default().deflate(b"x").unwrap(),
-        };
-        queue.append(&Batch { delivery: number, received: 1, parts_before: 0, blocks: vec![block] }).unwrap();
+        let mut delivery = delivery(number, Signal::Logs, Kind::Block { joins: None });
+        delivery.blocks[0].records = 1;
+        queue.append(&delivery).unwrap();
     }
 
     #[test]

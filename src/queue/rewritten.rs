@@ -66,6 +66,19 @@ pub(super) struct Rewritten {
 }
 
 impl Rewritten {
+    /// Of a segment no frame was looked at yet; `head` is what stands before them.
+    pub(super) fn begin(head: Vec<u8>) -> Self {
+        Self {
+            bytes: head,
+            stays: false,
+            waiting: Vec::new(),
+            gone: Vec::new(),
+            thinned: Vec::new(),
+            lowest: Lowest::NOTHING,
+            lowest_to_go: Lowest::NOTHING,
+        }
+    }
+
     /// Appends a frame without its payload, for the sake of the delivery that it says.
     pub(super) fn bare(&mut self, header: &Header) {
         let bare =
@@ -127,15 +140,7 @@ impl Queue {
         if self.store.read(number, &mut head, 0).is_err() {
             return Ok(None);
         }
-        let mut made = Rewritten {
-            bytes: head,
-            stays: false,
-            waiting: Vec::new(),
-            gone: Vec::new(),
-            thinned: Vec::new(),
-            lowest: Lowest::NOTHING,
-            lowest_to_go: Lowest::NOTHING,
-        };
+        let mut made = Rewritten::begin(head);
         let mut position = Position::start_of(number);
         let mut last = None;
         // What is to be said of the records of the block before.

@@ -82,7 +82,7 @@ impl<'a> Cursor<'a> {
         }
         let start = self.at;
         loop {
-            self.at += quote(self.bytes.get(self.at..)?)?;
+            self.at += quote(self.rest())?;
             // A quote is escaped by an odd number of backslashes. Each is counted for one quote at most.
             let inside = self.since(start);
             self.at += 1;

@@ -52,6 +52,16 @@ fn put(queue: &mut Queue, kind: Kind, severity: u8) -> Seq {
     header.seq
 }
 
+/// A queue with a segment of two blocks: its number, and the less severe of them, which comes first.
+fn with_two_classes(dir: &Path) -> (Queue, u32, Seq) {
+    let mut queue = open(dir);
+    queue.begin_segment().unwrap();
+    let number = queue.store.active().unwrap();
+    let first = put(&mut queue, Kind::Block { joins: None }, DEBUG);
+    put(&mut queue, Kind::Block { joins: None }, ERROR);
+    (queue, number, first)
+}
+
 /// The headers of the frames in what a segment comes to.
 fn headers(bytes: &[u8]) -> Vec<Header> {
     let mut headers = Vec::new();
@@ -109,11 +119,7 @@ fn what_is_shed_is_summed_up_for_the_line_about_it() {
 #[test]
 fn what_is_done_or_appended_counts_for_the_lowest_class_of_a_segment() {
     let dir = tempfile::tempdir().unwrap();
-    let mut queue = open(dir.path());
-    queue.begin_segment().unwrap();
-    let number = queue.store.active().unwrap();
-    let first = put(&mut queue, Kind::Block { joins: None }, DEBUG);
-    put(&mut queue, Kind::Block { joins: None }, ERROR);
+    let (mut queue, number, first) = with_two_classes(dir.path());
     assert_eq!(queue.lowest_in(number).record, 1);
     queue.state.marks.get_mut(Signal::Logs).seq = first;
     assert_eq!(queue.lowest_in(number).record, 4);
@@ -125,11 +131,7 @@ fn what_is_done_or_appended_counts_for_the_lowest_class_of_a_segment() {
 #[test]
 fn a_segment_in_which_the_class_is_done_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    let mut queue = open(dir.path());
-    queue.begin_segment().unwrap();
-    let number = queue.store.active().unwrap();
-    let first = put(&mut queue, Kind::Block { joins: None }, DEBUG);
-    put(&mut queue, Kind::Block { joins: None }, ERROR);
+    let (mut queue, number, first) = with_two_classes(dir.path());
     queue.begin_segment().unwrap();
     queue.state.marks.get_mut(Signal::Logs).seq = first;
     let len = queue.store.len(number);
@@ -203,15 +205,7 @@ fn what_is_left_of_a_block_that_is_done_in_part_is_spared() {
 #[test]
 fn a_block_that_is_gone_leaves_its_delivery_and_nothing_of_a_payload() {
     let was = sample(Seq::new(1, 3));
-    let mut made = Rewritten {
-        bytes: vec![0; FRAMES_START as usize],
-        stays: false,
-        waiting: Vec::new(),
-        gone: Vec::new(),
-        thinned: Vec::new(),
-        lowest: Lowest::NOTHING,
-        lowest_to_go: Lowest::NOTHING,
-    };
+    let mut made = Rewritten::begin(vec![0; FRAMES_START as usize]);
     made.bare(&was);
     let is = Header { kind: Kind::Shed, plain_len: 0, stored_len: 0, plain_crc: 0, stored_crc: 0, ..was };
     assert_eq!(headers(&made.bytes), [is]);
