@@ -43,6 +43,12 @@ const LOCK_RETRIES: u32 = 10;
 const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// Rows after which its size is looked at, unless it was flushed before: its directory is read for it.
 const MEASURE_EVERY_ENTRIES: usize = 256;
+/// What is written before its size is looked at again, however much has piled up: one row of deliveries, or so many
+/// others. sled writes a page of up to 64 KiB anew for each of them now and then, so it grows by 110 KiB at once at most
+/// (seen), which is less than the smallest segment.
+const APPLIED_MAX_BYTES: usize = 4 << 10;
+/// What any other row counts for.
+const ROW_BYTES: usize = 256;
 /// Errors after which the index is left alone until the next start.
 const FAILURES_MAX: u32 = 3;
 /// sled's own cache. It bounds little; small values do.
@@ -100,7 +106,7 @@ impl Worker {
         let mut failures = 0;
         let mut unmeasured = MEASURE_EVERY_ENTRIES;
         while let Ok(first) = inbox.recv() {
-            let entries: Vec<Entry> = std::iter::once(first).chain(inbox.try_iter()).collect();
+            let entries = few(first, inbox.try_iter());
             let Some(open) = &db else { continue };
             unmeasured = unmeasured.saturating_add(entries.len());
             match self.apply(open, &entries) {
@@ -287,6 +293,21 @@ impl Worker {
     }
 }
 
+/// `first` and what follows, as far as [`APPLIED_MAX_BYTES`] go.
+fn few(first: Entry, mut next: impl Iterator<Item = Entry>) -> Vec<Entry> {
+    let mut entries = Vec::from([first]);
+    let size = |entry: &Entry| match entry {
+        Entry::Deliveries(hashes) => hashes.len() * size_of::<u128>(),
+        Entry::State(_) | Entry::Closed(..) | Entry::Removed(_) => ROW_BYTES,
+    };
+    while entries.iter().map(size).sum::<usize>() + ROW_BYTES <= APPLIED_MAX_BYTES
+        && let Some(entry) = next.next()
+    {
+        entries.push(entry);
+    }
+    entries
+}
+
 /// sled tells of a held lock only in words.
 fn is_locked(error: &IndexError) -> bool {
     matches!(error, IndexError::Sled(sled::Error::Io(error)) if error.to_string().contains("acquire lock"))
@@ -452,6 +473,41 @@ mod tests {
         let (db, found) = worker(dir).open().unwrap();
         drop_guarded(Some(db));
         found
+    }
+
+    #[test]
+    fn what_has_piled_up_is_written_a_little_at_a_time() {
+        let deliveries = |count: u128| Entry::Deliveries((0..count).collect());
+        let mut pending = vec![Entry::Removed(1); 40].into_iter();
+        assert_eq!(few(Entry::Removed(0), &mut pending).len(), 16, "4 KiB of rows");
+        assert_eq!(few(deliveries(250), &mut pending).len(), 1);
+        assert_eq!(few(deliveries(10), &mut pending).len(), 16, "what is small has company");
+        assert_eq!(pending.len(), 10);
+        let mut pending = [Entry::Removed(1), deliveries(250), Entry::Removed(2)].into_iter();
+        assert_eq!(few(Entry::Removed(0), &mut pending).len(), 3, "of rows of deliveries one at most");
+        assert_eq!(few(Entry::Removed(0), std::iter::empty()).len(), 1);
+    }
+
+    #[test]
+    fn what_has_piled_up_does_not_make_it_grow_beyond_a_segment() {
+        const SMALLEST_SEGMENT_BYTES: u64 = 128 << 10;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let entries = (0..PENDING_ENTRIES_MAX as u32).map(|number| match number % 4 {
+            0 => Entry::State(Box::default()),
+            1 => Entry::Closed(number, row(5)),
+            2 => Entry::Deliveries((0..250).map(|hash| u128::from(number) << 64 | hash).collect()),
+            _ => Entry::Removed(number.saturating_sub(42)),
+        });
+        let (entries, watched) = (entries.collect(), path.clone());
+        let writer = thread::spawn(move || write(&watched, entries));
+        let mut most = 0;
+        while !writer.is_finished() {
+            most = most.max(bytes_on_disk_below(&path));
+        }
+        writer.join().unwrap();
+        assert!(most > INDEX_MAX_BYTES / 2, "{most}: it was looked at");
+        assert!(most <= INDEX_MAX_BYTES + SMALLEST_SEGMENT_BYTES, "{most}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The index from outside: what is noted in it, what was found, and a thread that nobody waits for.
 
+use super::disk::bytes_on_disk_below;
 use super::index::Worker;
 use super::state::State;
 use super::types::Waiting;
 use crate::PerSignal;
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::Metadata;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,10 +67,12 @@ pub struct Index {
 impl Index {
     /// An index in `dir`, a directory of its own. If there is one it is opened now, else with the first entry.
     pub fn new(dir: PathBuf) -> Self {
-        let exists = dir.symlink_metadata().is_ok();
-        let mut index =
-            Self { dir, entries: None, given_up: false, bytes: Arc::default(), found: None, taken: false };
-        if exists {
+        let found = dir.symlink_metadata();
+        // The budget has to know of it before it is open, which may take long. A link is not followed.
+        let bytes = if found.as_ref().is_ok_and(Metadata::is_dir) { bytes_on_disk_below(&dir) } else { 0 };
+        let bytes = Arc::new(AtomicU64::new(bytes));
+        let mut index = Self { dir, entries: None, given_up: false, bytes, found: None, taken: false };
+        if found.is_ok() {
             index.start();
         } else {
             index.taken = true;
@@ -161,6 +165,18 @@ mod tests {
         assert_eq!(noted.try_iter().count(), PENDING_ENTRIES_MAX);
         index.note(Entry::Removed(0));
         assert_eq!(noted.try_iter().count(), 0, "there is room, but nobody to note anything");
+    }
+
+    #[test]
+    fn what_it_takes_is_known_before_it_is_open() {
+        const BYTES: usize = 100 << 10;
+        let dir = tempfile::tempdir().unwrap();
+        let (index, link) = (dir.path().join("index"), dir.path().join("link"));
+        std::fs::create_dir(&index).unwrap();
+        std::fs::write(index.join("db.old"), vec![0xa5; BYTES]).unwrap();
+        std::os::unix::fs::symlink(&index, &link).unwrap();
+        assert!(Index::new(link).bytes() < BYTES as u64, "what is behind a link is not ours");
+        assert!(Index::new(index).bytes() >= BYTES as u64);
     }
 
     #[test]
