@@ -15,7 +15,7 @@ use outlast::queue::{
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 const MAX_BYTES: u64 = 48 << 10;
 const DEBUG: u8 = 5;
@@ -230,6 +230,58 @@ fn of_blocks_that_mix_severities_the_least_severe_records_go() {
     let kept = [DEBUG, 9, 13, ERROR].map(|number| of(&drained, number) * 100 / of(&all, number));
     assert!(kept[3] >= 98, "percent of each level: {kept:?}");
     assert!(kept[0] <= 15, "percent of each level: {kept:?}");
+}
+
+/// A queue over a disk that notes the most there is on it while a segment is about to replace another.
+fn measured(dir: &Path) -> (Queue, Arc<AtomicU64>) {
+    let most = Arc::new(AtomicU64::new(0));
+    let (noted, watched) = (Arc::clone(&most), dir.to_path_buf());
+    let disk = LawfulDisk::new(move |op, _| {
+        if op == Op::Rename {
+            let files = std::fs::read_dir(&watched).unwrap();
+            let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+            noted.fetch_max(bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    (open(disk, dir, Overflow::Shed), most)
+}
+
+#[test]
+fn a_segment_that_is_longer_than_others_is_written_anew_within_the_budget_and_a_segment() {
+    // Segments are of 6 KiB; deliveries, in one piece, of some 13, 17, 27 and 38. Of the last the oldest have to go, too.
+    for (records, is_longest) in [(30, false), (40, false), (64, false), (90, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, most) = measured(dir.path());
+        let deliveries = 9;
+        for delivery in 1..=deliveries {
+            queue.append(&mixed(delivery, records, 500)).unwrap();
+        }
+        let most = most.load(Ordering::Relaxed);
+        assert!(most <= MAX_BYTES + (6 << 10), "{most} bytes on disk, with {records} records a delivery");
+        assert!(most > 0, "some segment was written anew");
+        let (shed, dropped) =
+            (queue.ledger().dropped_for(Signal::Logs, Reason::Shed), queue.ledger().dropped(Signal::Logs));
+        assert_eq!(shed == dropped, !is_longest, "{shed} {dropped}, {records} records a delivery");
+        let drained = drain_lines(&mut queue);
+        assert!(drained.is_sorted_by(|a, b| a < b), "{drained:?}");
+        assert_eq!(drained.len() as u64 + dropped, deliveries * records);
+    }
+}
+
+#[test]
+fn a_delivery_that_fills_an_empty_queue_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut queue, most) = measured(dir.path());
+    queue.append(&mixed(1, 100, 500)).unwrap();
+    assert!(queue.disk_bytes() > MAX_BYTES / 4 * 3, "{}", queue.disk_bytes());
+    assert_eq!(queue.ledger().dropped(Signal::Logs), 0);
+    for delivery in 2..=4 {
+        queue.append(&mixed(delivery, 9, 500)).unwrap();
+    }
+    assert!(most.load(Ordering::Relaxed) <= MAX_BYTES + (6 << 10));
+    let dropped = queue.ledger().dropped(Signal::Logs);
+    assert_eq!(drain_lines(&mut queue).len() as u64 + dropped, 127);
 }
 
 #[test]

@@ -44,7 +44,26 @@ impl Queue {
 
     /// Whether `size` more bytes fit. What is in memory counts as well: it goes to the disk as soon as that takes it.
     pub(super) fn has_room_for(&self, size: u64) -> bool {
-        self.disk_bytes() + self.store.memory_bytes() + size + FRAMES_START <= self.limits.max_bytes
+        let taken = self.disk_bytes() + self.store.memory_bytes() + self.kept_free_for(size);
+        taken + size + FRAMES_START <= self.limits.max_bytes
+    }
+
+    /// Bytes of the budget that are kept free, with `size` more to come, so that any segment can be written anew beside
+    /// itself ([`fits_aside`](Self::fits_aside)): a delivery is in one segment, however long that is.
+    pub(super) fn kept_free_for(&self, size: u64) -> u64 {
+        if self.limits.overflow != Overflow::Shed {
+            return 0;
+        }
+        let longest = self.store.all().map(|(_, len)| len).max().unwrap_or_default();
+        let beyond = longest.max(size + FRAMES_START).saturating_sub(self.limits.segment_bytes);
+        // What would fit into an empty queue does.
+        let left = self.limits.max_bytes.saturating_sub(size + FRAMES_START);
+        beyond.min(self.limits.kept_free_max_bytes()).min(left)
+    }
+
+    /// Whether a file of `len` bytes may stand beside what there is for the moment in which it replaces a segment.
+    pub(super) fn fits_aside(&self, len: u64) -> bool {
+        self.disk_bytes() + len <= self.limits.max_bytes + self.limits.segment_bytes
     }
 
     /// Counts blocks of a batch as given up. `all`: nothing else of the delivery is kept, so that a repeat of it is known for

@@ -37,6 +37,9 @@ pub enum StoreError {
     /// The stand-in memory is full.
     #[error("the memory that stands in for the disk is full")]
     MemoryFull,
+    /// The byte budget has no room for a segment beside the one that it is to replace.
+    #[error("the byte budget has no room for it")]
+    OverBudget,
 }
 
 impl StoreError {
@@ -46,7 +49,7 @@ impl StoreError {
             Self::Io(error) => {
                 matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
             }
-            Self::Vanished | Self::Missing(_) | Self::MemoryFull => true,
+            Self::Vanished | Self::Missing(_) | Self::MemoryFull | Self::OverBudget => true,
         }
     }
 }

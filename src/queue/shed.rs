@@ -158,6 +158,9 @@ impl Queue {
             self.lowest.insert(number, made.lowest);
             return Ok(Some(made.lowest_to_go));
         }
+        if made.stays && !self.fits_aside(len) {
+            return Err(StoreError::OverBudget);
+        }
         for reader in self.readers() {
             let mut queue = self.at(reader);
             let records = made.records(|header| queue.waits_here(header));

@@ -68,6 +68,15 @@ impl Limits {
         self.max_bytes / 8 * Self::BRIMMING_EIGHTHS
     }
 
+    /// What is kept free of the budget so that a long segment can be written anew: a quarter is enough for a delivery of
+    /// a megabyte, deflated, in the smallest budget. Of one that is longer still the oldest go instead.
+    const KEPT_FREE_DIVISOR: u64 = 4;
+
+    /// No more than this is kept free, in bytes.
+    pub(super) fn kept_free_max_bytes(&self) -> u64 {
+        self.max_bytes / Self::KEPT_FREE_DIVISOR
+    }
+
     /// Limits for a budget of `max_bytes`.
     pub fn new(max_bytes: u64, overflow: Overflow) -> Self {
         let segment_bytes = (max_bytes / 16).clamp(Self::SEGMENT_BYTES.start, Self::SEGMENT_BYTES.end);

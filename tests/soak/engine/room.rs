@@ -88,6 +88,15 @@ impl Room {
     }
 }
 
+/// Names and lengths of the files in `dir`.
+pub(crate) fn files_in(dir: &Path) -> Vec<(String, u64)> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let told = |entry: fs::DirEntry| {
+        Some((entry.file_name().to_string_lossy().into_owned(), entry.metadata().ok()?.len()))
+    };
+    entries.flatten().filter_map(told).collect()
+}
+
 /// Bytes that the files below `dir` take on their disk.
 pub(crate) fn bytes_below(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;

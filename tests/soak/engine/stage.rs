@@ -43,6 +43,8 @@ pub(crate) struct Watched {
     pub(crate) disk_max_bytes: u64,
     /// The same for the present sandbox, whose settings say what it may be.
     disk_of_sandbox_max_bytes: u64,
+    /// The files there were then.
+    files_of_sandbox: Vec<(String, u64)>,
     /// What the extension added to each undisturbed invocation, in microseconds.
     pub(crate) added_micros: Vec<u64>,
     pub(crate) processes: u64,
@@ -409,7 +411,9 @@ impl Stage {
         books.problems.extend(balance.problems(innocents));
         let (most, limit) = (books.watched.disk_of_sandbox_max_bytes, environment.disk_limit_bytes);
         if most > limit {
-            books.problems.push(format!("{most} bytes on disk, above {limit}"));
+            let files = &books.watched.files_of_sandbox;
+            let problem = format!("{most} bytes on disk, above {limit}; then or just after: {files:?}");
+            books.problems.push(problem);
         }
         let left = room::bytes_below(&self.queue);
         if left > DRAINED_MAX_BYTES {
@@ -514,12 +518,15 @@ async fn watch(lambda: Weak<Sandbox>, queue: PathBuf, books: Arc<Mutex<Books>>) 
             last = process;
             lock(&books).watched.processes += 1;
         }
-        note(&mut lock(&books).watched, rss.unwrap_or_default(), disk);
+        note(&mut lock(&books).watched, rss.unwrap_or_default(), disk, &queue);
         sleep(WATCH_EVERY).await;
     }
 }
 
-fn note(watched: &mut Watched, rss_kib: u64, disk_bytes: u64) {
+fn note(watched: &mut Watched, rss_kib: u64, disk_bytes: u64, queue: &Path) {
+    if disk_bytes > watched.disk_of_sandbox_max_bytes {
+        watched.files_of_sandbox = room::files_in(queue);
+    }
     watched.rss_max_kib = watched.rss_max_kib.max(rss_kib);
     watched.disk_max_bytes = watched.disk_max_bytes.max(disk_bytes);
     watched.disk_of_sandbox_max_bytes = watched.disk_of_sandbox_max_bytes.max(disk_bytes);
