@@ -35,6 +35,16 @@ impl Lowest {
         }
     }
 
+    /// The same, but that of records, or else of blocks, is above `class`.
+    pub(super) fn above(self, class: u8, of_records: bool) -> Self {
+        let above = class.saturating_add(1);
+        if of_records {
+            Self { record: self.record.max(above), ..self }
+        } else {
+            Self { block: self.block.max(above), ..self }
+        }
+    }
+
     pub(super) fn least(self, other: Self) -> Self {
         Self { record: self.record.min(other.record), block: self.block.min(other.block) }
     }

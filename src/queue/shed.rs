@@ -52,7 +52,8 @@ impl Queue {
             }
             let newest = headers_of(new, 0, 0).iter().map(|header| Lowest::of(header).record).min();
             let newest = newest.unwrap_or(NOTHING);
-            let (oldest, number) = self.least_severe(&passed_over, thinning.is_allowed());
+            let of_records = thinning.is_allowed();
+            let (oldest, number) = self.least_severe(&passed_over, of_records);
             // The newest segment is not closed for what is no better.
             let stays = oldest != NOTHING
                 && (oldest < newest || oldest == newest && Some(number) != self.store.active());
@@ -79,7 +80,8 @@ impl Queue {
                 match self.shed_segment(number, Going::Class(oldest), &mut thinning) {
                     Ok(None) => {}
                     Ok(Some(lowest)) => {
-                        passed_over.insert(number, lowest);
+                        // What was not found there is not looked for again, whatever it was.
+                        passed_over.insert(number, lowest.above(oldest, of_records));
                     }
                     Err(error) => {
                         self.own.overflowed.not_rewritten += 1;
@@ -153,7 +155,9 @@ impl Queue {
         thinning.begin(len_before);
         let Some(made) = self.without(number, going, thinning)? else { return Ok(Some(Lowest::NOTHING)) };
         let len = if made.stays { made.bytes.len() as u64 } else { 0 };
-        if made.gone.is_empty() && made.thinned.is_empty() || len >= len_before {
+        // What is done in it may be enough, with nothing given up.
+        let enough = thinning.is_enough(len_before.saturating_sub(len));
+        if len >= len_before || made.gone.is_empty() && made.thinned.is_empty() && !enough {
             // What was known of it was done meanwhile, or is being sent.
             self.lowest.insert(number, made.lowest);
             return Ok(Some(made.lowest_to_go));

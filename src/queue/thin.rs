@@ -58,7 +58,12 @@ impl Thinning {
 
     /// Whether one more block of it may be thinned, after `freed` bytes are free.
     pub(super) fn goes_on(&self, freed: u64) -> bool {
-        self.left_here > 0 && freed < self.enough
+        self.left_here > 0 && !self.is_enough(freed)
+    }
+
+    /// Whether the segment at hand gives what it is to give, if `freed` bytes of it are free.
+    pub(super) fn is_enough(&self, freed: u64) -> bool {
+        freed >= self.enough
     }
 
     /// The block of `header` without its records of `class` and below. `None` if that cannot be, or is no gain: then it is

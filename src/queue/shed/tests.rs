@@ -129,13 +129,13 @@ fn what_is_done_or_appended_counts_for_the_lowest_class_of_a_segment() {
 }
 
 #[test]
-fn a_segment_in_which_the_class_is_done_is_left_as_it_is() {
+fn a_segment_in_which_the_class_is_done_is_left_as_it_is_if_that_is_not_enough() {
     let dir = tempfile::tempdir().unwrap();
     let (mut queue, number, first) = with_two_classes(dir.path());
     queue.begin_segment().unwrap();
     queue.state.marks.get_mut(Signal::Logs).seq = first;
     let len = queue.store.len(number);
-    let kept = queue.shed_segment(number, OF_DEBUG, &mut Thinning::never()).unwrap();
+    let kept = queue.shed_segment(number, OF_DEBUG, &mut Thinning::for_room_of(1 << 20)).unwrap();
     assert_eq!(kept.map(|lowest| lowest.record), Some(4));
     assert_eq!(queue.store.len(number), len);
 }
