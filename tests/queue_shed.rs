@@ -10,7 +10,7 @@ use outlast::Signal;
 use outlast::encode::{Ndjson, WireFormat};
 use outlast::queue::{
     Appended, Batch, Deflater, Disk, Encoding, Limits, NewBlock, Overflow, Queue, ReaderId, ReaderSpec,
-    Readers, RealDisk, Reason, severity_class,
+    Readers, RealDisk, Reason, Request, severity_class,
 };
 use std::fmt::Write;
 use std::path::Path;
@@ -295,6 +295,79 @@ fn room_is_found_in_a_segment_of_which_a_part_was_delivered() {
     let gone: Vec<u64> = waited.filter(|id| !drained.contains(id)).collect();
     assert!(gone.iter().all(|id| level(*id) == DEBUG), "{gone:?}");
     assert_eq!(gone.len(), shed);
+}
+
+/// The numbers of the records in a request.
+fn lines_of(request: Request) -> Vec<u64> {
+    let body = String::from_utf8(request.body).unwrap();
+    let numbers = body.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["id"].as_u64().unwrap()
+    });
+    numbers.collect()
+}
+
+#[test]
+fn whatever_is_sent_from_a_full_queue_that_sheds_each_record_is_delivered_or_counted() {
+    for seed in 0..16 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, most) = measured(dir.path());
+        let (mut delivered, mut appended) = (Vec::new(), 0);
+        let padding = [10, 60, 250, 600][seed as usize % 4];
+        for delivery in 1..=400 {
+            let records = if random.u8(..40) == 0 { 40 } else { random.u64(1..7) };
+            let kept = queue.append(&mixed(delivery, records, random.usize(1..padding)));
+            assert!(matches!(kept, Ok(Appended::OnDisk | Appended::Dropped)), "{kept:?}");
+            appended += records;
+            let request = match random.u8(..6) {
+                0 => queue.assemble(Signal::Logs, &Ndjson, Encoding::Identity, 8 << 10, random.u32(1..9)),
+                1 => queue.assemble_part(Signal::Logs, &Ndjson, Encoding::Identity, 0..random.u32(1..4)),
+                2 => {
+                    let part = queue.assemble_part(Signal::Logs, &Ndjson, Encoding::Identity, 0..1);
+                    queue.keep(Signal::Logs);
+                    let judge = random.u8(..3);
+                    // Its neighbour is taken: the record is at fault. Or it is taken itself, or nothing is known.
+                    let alibi = (judge == 0)
+                        .then(|| queue.assemble_second(Signal::Logs, &Ndjson, Encoding::Identity))
+                        .flatten();
+                    queue.keep(Signal::Logs);
+                    if let Some(alibi) = alibi {
+                        assert_eq!(queue.settle(Signal::Logs, 1, 1), 1);
+                        delivered.extend(lines_of(alibi));
+                    } else if let Some(part) = part.filter(|_| judge == 1) {
+                        assert_eq!(queue.settle(Signal::Logs, 0, 1), 1);
+                        delivered.extend(lines_of(part));
+                    }
+                    None
+                }
+                _ => None,
+            };
+            // Meanwhile more comes, and may push out what is under way.
+            if let Some(request) = request {
+                for more in 0..random.u64(..3) {
+                    queue.append(&mixed(delivery + 1000 * (more + 1), 3, 60)).unwrap();
+                    appended += 3;
+                }
+                let to = request.to;
+                if random.u8(..3) == 0 {
+                    queue.keep(Signal::Logs);
+                } else {
+                    delivered.extend(lines_of(request));
+                    queue.done(Signal::Logs, to);
+                }
+            }
+        }
+        queue.keep(Signal::Logs);
+        let dropped = queue.ledger().dropped(Signal::Logs);
+        delivered.extend(drain_lines(&mut queue));
+        let count = delivered.len() as u64;
+        delivered.sort_unstable();
+        delivered.dedup();
+        assert_eq!(delivered.len() as u64, count, "seed {seed}: nothing comes twice");
+        assert_eq!(count + dropped, appended, "seed {seed}: {dropped} dropped");
+        assert!(most.load(Ordering::Relaxed) <= MAX_BYTES + (6 << 10), "seed {seed}: {most:?}");
+    }
 }
 
 #[test]
