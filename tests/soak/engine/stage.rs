@@ -33,6 +33,8 @@ pub(crate) const DRAINED_MAX_BYTES: u64 = 1 << 20;
 /// While a run settles the function is busy like this.
 const SETTLING_RUN: Duration = Duration::from_millis(40);
 const INVOCATIONS_PER_MARKER: u32 = 50;
+/// Requests before the first of two with the same record that are told of as well.
+const AROUND_REPEAT: u64 = 12;
 /// SHUTDOWNs until everything must be out.
 const ENDS_MAX: u32 = 6;
 
@@ -380,17 +382,22 @@ impl Stage {
             }
         }
         for ((first, again), records) in needless {
-            let told = |number: u64| {
-                let request = requests.get(usize::try_from(number).unwrap())?;
-                let answered = request.answered_at.map(|at| at.duration_since(request.at));
-                Some((request.verdict.clone(), request.connection, answered))
-            };
-            let apart = |number: u64| Some(requests.get(usize::try_from(number).unwrap())?.at);
+            // These two and what was sent around and between them.
+            let (from, to) = (first.min(again), first.max(again));
+            let told: Vec<_> = requests
+                .iter()
+                .filter(|request| (from.saturating_sub(AROUND_REPEAT)..=to).contains(&request.number))
+                .map(|request| {
+                    let answered = request.answered_at.map(|at| at.duration_since(request.at));
+                    let Request { number, signal, verdict, records, connection, at, .. } = request;
+                    let ago = Instant::now().duration_since(*at);
+                    format!(
+                        "{number} {signal:?} {records} {verdict:?} {answered:?} on {connection}, {ago:?} ago"
+                    )
+                })
+                .collect();
             books.problems.push(format!(
-                "{records} records came again in request {again} {:?} after request {first} {:?}, {:?} apart, without need",
-                told(again),
-                told(first),
-                apart(again).zip(apart(first)).map(|(again, first)| again.max(first) - again.min(first))
+                "{records} records came again in request {again} after request {first}, without need: {told:#?}"
             ));
         }
         let disruptions = std::mem::take(&mut books.disruptions);
