@@ -167,6 +167,7 @@ fn tell(stage: &Stage, took: Duration) -> usize {
     println!("\nafter {:.0} s:", took.as_secs_f64());
     println!("  {}", line(&books.sum));
     println!("  reported to the backend: {:?}", books.account.reported());
+    println!("  of what was delivered, the fallback has {} records", books.handed_over);
     println!("  repeats of requests whose fate was unknown: {} records", books.explained_repeats);
     println!(
         "  {processes} processes seen, {shutdowns} SHUTDOWNs and resets ({killed_at_deadline} killed at the deadline), \

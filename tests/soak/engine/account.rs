@@ -14,6 +14,9 @@ use outlast_simulator::Event;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
+/// From here on numbers of requests are those of the fallback's, from 0.
+pub(crate) const FALLBACK_FROM: u64 = 1 << 40;
+
 /// A record that came again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeat {
@@ -103,6 +106,11 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
+    /// The same, if it came to the fallback.
+    pub(crate) fn at_fallback(self) -> Self {
+        Self { request: self.request + FALLBACK_FROM, ..self }
+    }
+
     /// What there is to note of a record.
     pub(crate) fn of(record: &Record) -> Self {
         if record.signal != Signal::Logs {
@@ -238,6 +246,15 @@ impl Account {
         self.acknowledged
     }
 
+    /// Records that came to the fallback last, since the last balance.
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.brought
+            .iter()
+            .filter(|(request, _)| **request >= FALLBACK_FROM)
+            .map(|(_, records)| records)
+            .sum()
+    }
+
     /// Takes the repeats noted so far.
     pub(crate) fn take_repeats(&mut self) -> Vec<Repeat> {
         std::mem::take(&mut self.repeats)
@@ -262,8 +279,11 @@ impl Account {
         let missing = self.missing();
         let unacknowledged = self.early.values().map(|arrivals| arrivals.len() as u64).sum();
         let mut pairs = std::mem::take(&mut self.pairs);
-        // A request that was given up comes when the network brings it.
-        pairs.retain(|(_, arrival, key)| !self.alike.contains(key) && !is_unknown(arrival.request));
+        // A request that was given up comes when the network brings it, and what goes to the fallback goes another way.
+        pairs.retain(|(_, arrival, key)| {
+            let is_told = arrival.request < FALLBACK_FROM && !is_unknown(arrival.request);
+            is_told && !self.alike.contains(key)
+        });
         pairs.sort_unstable();
         let arrivals: Vec<u64> = pairs.into_iter().map(|(_, arrival, _)| arrival.number).collect();
         let (swapped, misordered) = disorder(&arrivals);

@@ -71,6 +71,17 @@ impl Weather {
         }
     }
 
+    /// What a fallback is like in an episode: well, more often than not.
+    fn of_fallback(rng: &mut Rng) -> Self {
+        match rng.u8(..8) {
+            0..4 => Self::Healthy,
+            4 => Self::Refused,
+            5 => Self::Status(*pick(rng, &[401, 429, 503])),
+            6 => Self::Flaky(503, 0.2 + 0.6 * rng.f64()),
+            _ => Self::Slow(Duration::from_millis(rng.u64(20..400))),
+        }
+    }
+
     /// Whether it answers 500, after which two neighbours may change places.
     pub(crate) fn has_500s(self) -> bool {
         matches!(self, Self::Status(500) | Self::Flaky(500, _))
@@ -204,7 +215,7 @@ impl Step {
 
 /// What an episode sets.
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) queue_max_bytes: u64,
     pub(crate) drop_newest: bool,
@@ -219,6 +230,8 @@ pub(crate) struct Settings {
     pub(crate) all_signals: bool,
     /// `OUTLAST_OVERFLOW=shed`, whatever `drop_newest` says.
     pub(crate) sheds: bool,
+    /// A second backend as the fallback, and what it is like.
+    pub(crate) fallback: Option<Weather>,
 }
 
 impl Settings {
@@ -236,6 +249,7 @@ impl Settings {
             shutdown_budget: millis(rng, &[1_400, 1_400, 900, 500]),
             all_signals: false,
             sheds: false,
+            fallback: None,
         }
     }
 
@@ -272,6 +286,7 @@ impl Episode {
         let mut apart = Rng::with_seed(!seed);
         settings.all_signals = apart.bool();
         settings.sheds = apart.u8(..3) == 0;
+        settings.fallback = (apart.u8(..3) == 0).then(|| Weather::of_fallback(&mut apart));
         let count = rng.usize(STEPS);
         let steps = (0..count).map(|_| Step::draw(&mut rng, &settings)).collect();
         Self { seed, settings, steps }

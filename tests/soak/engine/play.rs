@@ -79,6 +79,13 @@ pub(crate) async fn play(stage: &Stage, episode: &Episode, label: &str, deadline
         .freeze(freeze)
         .shutdown(budget)
         .timeout(FUNCTION_TIMEOUT);
+    let builder = match settings.fallback {
+        Some(weather) => {
+            stage.weather_at_fallback(weather, episode.seed).await;
+            builder.env("OUTLAST_FALLBACK", stage.fallback.url())
+        }
+        None => builder,
+    };
     let environment = stage.start(builder, settings.queue_max_bytes, settings.timeout).await;
     let mut player = Player {
         stage,

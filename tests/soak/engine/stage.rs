@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use outlast_backend::{Answer, Backend, Behaviour, Condition, Door, Fate, Request, Reset, Verdict};
+use outlast_backend::{Answer, Backend, Behaviour, Condition, Door, Fate, Reset, Verdict};
 use outlast_simulator::{
     Builder, Invocation, Invoked, Moment, Sandbox, ShutdownEnd, ShutdownReason, TelemetryOptions,
 };
@@ -15,15 +15,16 @@ use tokio::time::{sleep, timeout};
 use super::account::{Account, Arrival, Balance, key_of_event};
 use super::clock::ShiftedClock;
 use super::plan::Weather;
+use super::requests::Requests;
 use super::room::{self, Room};
 
 /// How long anything is waited for: far more than a busy machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// A freeze from here on may cost a request its connection (the extension's own bound is a second).
-const LONG_FREEZE: Duration = Duration::from_millis(900);
+pub(crate) const LONG_FREEZE: Duration = Duration::from_millis(900);
 /// The last request of a process may go unnoted if the process ends so soon after its answer.
-const END: Duration = Duration::from_millis(100);
+pub(crate) const END: Duration = Duration::from_millis(100);
 /// Connections that waited to be accepted are read within so long after that.
 const STALE_READ: Duration = Duration::from_millis(300);
 /// A smaller queue has no index.
@@ -33,8 +34,6 @@ pub(crate) const DRAINED_MAX_BYTES: u64 = 1 << 20;
 /// While a run settles the function is busy like this.
 const SETTLING_RUN: Duration = Duration::from_millis(40);
 const INVOCATIONS_PER_MARKER: u32 = 50;
-/// Requests before the first of two with the same record that are told of as well.
-const AROUND_REPEAT: u64 = 12;
 /// SHUTDOWNs until everything must be out.
 const ENDS_MAX: u32 = 6;
 
@@ -62,6 +61,8 @@ pub(crate) struct Books {
     pub(crate) watched: Watched,
     /// Repeats of records whose request's fate the extension could not know.
     pub(crate) explained_repeats: u64,
+    /// Records that the fallback has.
+    pub(crate) handed_over: u64,
     pub(crate) problems: Vec<String>,
     /// When a request under way may have been lost sight of.
     disruptions: Vec<(Instant, Instant)>,
@@ -77,6 +78,8 @@ pub(crate) struct Books {
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) backend: BackendHandle,
+    /// A second backend for what the first does not take, in some episodes.
+    pub(crate) fallback: BackendHandle,
     pub(crate) room: Option<Room>,
     pub(crate) clock: Option<ShiftedClock>,
     extension: PathBuf,
@@ -90,6 +93,38 @@ pub(crate) struct BackendHandle(pub(crate) Backend);
 impl std::fmt::Debug for BackendHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0.url())
+    }
+}
+
+impl BackendHandle {
+    async fn make(&self, weather: Weather, seed: u64) {
+        let behaviour = match weather {
+            Weather::Healthy => Behaviour::healthy(),
+            Weather::Refused => return self.set_door(Door::Refused).await.unwrap(),
+            Weather::Unaccepted => return self.set_door(Door::Unaccepted).await.unwrap(),
+            Weather::Unreachable => return self.set_door(Door::Unreachable).await.unwrap(),
+            Weather::ResetBeforeBody => Behaviour::Reset(Reset::BeforeBody),
+            Weather::ResetWithin(bytes) => Behaviour::Reset(Reset::AfterBytes(bytes)),
+            Weather::ResetAfter { kept } => Behaviour::Reset(Reset::AfterBody(fate(kept))),
+            Weather::Hang { kept } => Behaviour::Hang(fate(kept)),
+            Weather::Status(status) => Behaviour::status(status),
+            Weather::RetryAfter(status, seconds) => {
+                Behaviour::answer(Answer::new(status).retry_after_seconds(seconds))
+            }
+            Weather::Flaky(status, probability) => {
+                Behaviour::status(status).when(Condition::chance(probability, seed))
+            }
+            Weather::TooLarge(bytes) => Behaviour::too_large_above_plain(bytes),
+            Weather::Poison => Behaviour::poisoned_by(|record| record.text.contains(POISON)),
+            Weather::Partial(rejected) => Behaviour::partial(rejected, "not all of them"),
+            Weather::Garbage => Behaviour::garbage("<html>welcome</html>"),
+            Weather::NoGzip => Behaviour::no_gzip(),
+            Weather::Slow(delay) => Behaviour::healthy().after(delay),
+            Weather::Trickle(pause) => Behaviour::healthy().trickled(pause),
+            Weather::Redirect => Behaviour::redirect(302, self.url()),
+        };
+        self.behave(behaviour);
+        self.set_door(Door::Open).await.unwrap();
     }
 }
 
@@ -125,6 +160,7 @@ impl Stage {
         let disk = room.as_ref().map_or(dir, Room::dir);
         Self {
             backend: BackendHandle(Backend::builder().start().unwrap()),
+            fallback: BackendHandle(Backend::builder().start().unwrap()),
             queue: disk.join("queue"),
             room,
             clock: None,
@@ -180,7 +216,9 @@ impl Stage {
         let segment_bytes = (queue_max_bytes / 16).clamp(128 << 10, 4 << 20);
         let watch = watch(Arc::downgrade(&lambda), self.queue.clone(), Arc::clone(&self.books));
         tokio::spawn(watch);
-        tokio::spawn(note_freezes(lambda.moments(), self.backend.0.clone(), Arc::clone(&self.books)));
+        for backend in [&self.backend, &self.fallback] {
+            tokio::spawn(note_freezes(lambda.moments(), backend.0.clone(), Arc::clone(&self.books)));
+        }
         lock(&self.books).watched.disk_of_sandbox_max_bytes = 0;
         Environment {
             lambda,
@@ -210,36 +248,15 @@ impl Stage {
     /// Makes the backend so.
     pub(crate) async fn weather(&self, weather: Weather, seed: u64) {
         self.accept_again();
-        let behaviour = match weather {
-            Weather::Healthy => Behaviour::healthy(),
-            Weather::Refused => return self.backend.set_door(Door::Refused).await.unwrap(),
-            Weather::Unaccepted => {
-                lock(&self.books).unaccepted_since = Some(Instant::now());
-                return self.backend.set_door(Door::Unaccepted).await.unwrap();
-            }
-            Weather::Unreachable => return self.backend.set_door(Door::Unreachable).await.unwrap(),
-            Weather::ResetBeforeBody => Behaviour::Reset(Reset::BeforeBody),
-            Weather::ResetWithin(bytes) => Behaviour::Reset(Reset::AfterBytes(bytes)),
-            Weather::ResetAfter { kept } => Behaviour::Reset(Reset::AfterBody(fate(kept))),
-            Weather::Hang { kept } => Behaviour::Hang(fate(kept)),
-            Weather::Status(status) => Behaviour::status(status),
-            Weather::RetryAfter(status, seconds) => {
-                Behaviour::answer(Answer::new(status).retry_after_seconds(seconds))
-            }
-            Weather::Flaky(status, probability) => {
-                Behaviour::status(status).when(Condition::chance(probability, seed))
-            }
-            Weather::TooLarge(bytes) => Behaviour::too_large_above_plain(bytes),
-            Weather::Poison => Behaviour::poisoned_by(|record| record.text.contains(POISON)),
-            Weather::Partial(rejected) => Behaviour::partial(rejected, "not all of them"),
-            Weather::Garbage => Behaviour::garbage("<html>welcome</html>"),
-            Weather::NoGzip => Behaviour::no_gzip(),
-            Weather::Slow(delay) => Behaviour::healthy().after(delay),
-            Weather::Trickle(pause) => Behaviour::healthy().trickled(pause),
-            Weather::Redirect => Behaviour::redirect(302, self.backend.url()),
-        };
-        self.backend.behave(behaviour);
-        self.backend.set_door(Door::Open).await.unwrap();
+        if weather == Weather::Unaccepted {
+            lock(&self.books).unaccepted_since = Some(Instant::now());
+        }
+        self.backend.make(weather, seed).await;
+    }
+
+    /// Makes the fallback so.
+    pub(crate) async fn weather_at_fallback(&self, weather: Weather, seed: u64) {
+        self.fallback.make(weather, seed).await;
     }
 
     fn accept_again(&self) {
@@ -256,7 +273,9 @@ impl Stage {
         *seen += events.len();
         // Not under the lock: others wait for that who are to keep time.
         let keys: Vec<_> = events.iter().map(|event| key_of_event(event)).collect();
-        let arrivals: Vec<_> = self.backend.take_records().iter().map(Arrival::of).collect();
+        let mut arrivals: Vec<_> = self.backend.take_records().iter().map(Arrival::of).collect();
+        let handed = self.fallback.take_records();
+        arrivals.extend(handed.iter().map(|record| Arrival::of(record).at_fallback()));
         let mut books = lock(&self.books);
         for key in keys {
             books.account.acknowledge(key);
@@ -324,6 +343,7 @@ impl Stage {
     pub(crate) async fn settle(&self, environment: &Environment, marker: &str, innocents: bool) -> Balance {
         self.accept_again();
         self.backend.recover().await.unwrap();
+        self.fallback.recover().await.unwrap();
         if let Some(room) = &self.room {
             room.free().unwrap();
         }
@@ -356,8 +376,10 @@ impl Stage {
         let came_in = |received: &outlast_backend::Received| {
             received.undecoded() == 0 && received.requests_with(&Verdict::Pending) == 0
         };
-        if self.backend.wait_for(came_in, PATIENCE).await.is_err() {
-            self.problem("requests do not end");
+        for backend in [&self.backend, &self.fallback] {
+            if backend.wait_for(came_in, PATIENCE).await.is_err() {
+                self.problem("requests do not end");
+            }
         }
         self.observe(environment);
         self.balance(environment, ledger.map(|(_, dropped)| dropped), innocents)
@@ -370,32 +392,19 @@ impl Stage {
         *undelivered = dropped_by_lambda;
         let mut books = lock(&self.books);
         let repeats = books.account.take_repeats();
-        let requests = self.backend.requests();
+        let requests = Requests { primary: self.backend.requests(), fallback: self.fallback.requests() };
         let mut needless: BTreeMap<(u64, u64), u64> = BTreeMap::new();
         for repeat in repeats {
             // The one that began first may have been taken last.
-            let first = repeat.before.min(repeat.again);
-            if is_unknown(first, &requests, &books.disruptions, environment.request_timeout) {
+            let (first, _) = requests.in_order(repeat.before, repeat.again);
+            if requests.is_unknown(first, &books.disruptions, environment.request_timeout) {
                 books.explained_repeats += 1;
             } else {
                 *needless.entry((repeat.before, repeat.again)).or_default() += 1;
             }
         }
         for ((first, again), records) in needless {
-            // These two and what was sent around and between them.
-            let (from, to) = (first.min(again), first.max(again));
-            let told: Vec<_> = requests
-                .iter()
-                .filter(|request| (from.saturating_sub(AROUND_REPEAT)..=to).contains(&request.number))
-                .map(|request| {
-                    let answered = request.answered_at.map(|at| at.duration_since(request.at));
-                    let Request { number, signal, verdict, records, connection, at, .. } = request;
-                    let ago = Instant::now().duration_since(*at);
-                    format!(
-                        "{number} {signal:?} {records} {verdict:?} {answered:?} on {connection}, {ago:?} ago"
-                    )
-                })
-                .collect();
+            let told = requests.around(first, again);
             books.problems.push(format!(
                 "{records} records came again in request {again} after request {first}, without need: {told:#?}"
             ));
@@ -412,8 +421,9 @@ impl Stage {
             books.problems.push(problem);
             0
         };
+        books.handed_over += books.account.handed_over();
         let balance = books.account.close(dropped, lost_by_lambda, |request| {
-            is_unknown(request, &requests, &disruptions, environment.request_timeout)
+            requests.is_unknown(request, &disruptions, environment.request_timeout)
         });
         books.problems.extend(balance.problems(innocents));
         let (most, limit) = (books.watched.disk_of_sandbox_max_bytes, environment.disk_limit_bytes);
@@ -473,33 +483,6 @@ fn counts(line: &str) -> Option<(u64, u64)> {
     let mut by_signal = dropped.split(')').next()?.trim_start_matches(" (").split(", ");
     let logs = by_signal.find_map(|count| count.strip_suffix(" logs")).unwrap_or("0");
     Some((left.rsplit(' ').next()?.parse().ok()?, logs.parse().ok()?))
-}
-
-/// Whether the extension could not know that a request had been taken: it had no answer or a late one, or something came
-/// between the answer and the next request.
-fn is_unknown(
-    number: u64,
-    requests: &[Request],
-    disruptions: &[(Instant, Instant)],
-    request_timeout: Duration,
-) -> bool {
-    let at = usize::try_from(number).unwrap();
-    let Some(first) = requests.get(at) else { return false };
-    if !matches!(first.verdict, Verdict::Accepted | Verdict::Partial { .. }) {
-        return true;
-    }
-    let Some(answered) = first.answered_at else { return true };
-    if answered.duration_since(first.at) * 10 >= request_timeout * 9 {
-        return true;
-    }
-    // Each signal has requests of its own, which wait for none of another's.
-    let mut later = requests.iter().skip(at + 1);
-    let next = later.find(|later| later.signal == first.signal).map_or_else(Instant::now, |next| next.at);
-    // Given up without an answer: a machine this busy looks like a freeze to the extension.
-    if answered > next && next.saturating_duration_since(first.at) >= LONG_FREEZE {
-        return true;
-    }
-    disruptions.iter().any(|(from, to)| first.at <= *to && next >= *from)
 }
 
 /// `VmHWM` of the extension in KiB.
