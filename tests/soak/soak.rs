@@ -167,6 +167,9 @@ fn tell(stage: &Stage, took: Duration) -> usize {
     println!("\nafter {:.0} s:", took.as_secs_f64());
     println!("  {}", line(&books.sum));
     println!("  reported to the backend: {:?}", books.account.reported());
+    if books.sum_of_further != Balance::default() {
+        println!("  a further destination: {}", line(&books.sum_of_further));
+    }
     println!("  of what was delivered, the fallback has {} records", books.handed_over);
     println!("  repeats of requests whose fate was unknown: {} records", books.explained_repeats);
     println!(

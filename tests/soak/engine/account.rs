@@ -118,7 +118,10 @@ impl Arrival {
         }
         let text = |name: &str| record.attributes.get(name).cloned().unwrap_or_default();
         let own = record.event_name == "outlast.dropped";
-        let report = (own && text("outlast.dropped.signal") == "logs").then(|| {
+        // A report about another destination says nothing of the first one's.
+        let is_told =
+            text("outlast.dropped.signal") == "logs" && text("outlast.dropped.destination").is_null();
+        let report = (own && is_told).then(|| {
             let reason = text("outlast.dropped.reason").as_str().unwrap_or_default().to_owned();
             (reason, text("outlast.dropped.records").as_u64().unwrap_or_default())
         });

@@ -71,8 +71,8 @@ impl Weather {
         }
     }
 
-    /// What a fallback is like in an episode: well, more often than not.
-    fn of_fallback(rng: &mut Rng) -> Self {
+    /// What a second backend is like in an episode: well, more often than not.
+    fn of_another(rng: &mut Rng) -> Self {
         match rng.u8(..8) {
             0..4 => Self::Healthy,
             4 => Self::Refused,
@@ -232,6 +232,8 @@ pub(crate) struct Settings {
     pub(crate) sheds: bool,
     /// A second backend as the fallback, and what it is like.
     pub(crate) fallback: Option<Weather>,
+    /// A further destination, and what it is like.
+    pub(crate) destination: Option<Weather>,
 }
 
 impl Settings {
@@ -250,6 +252,7 @@ impl Settings {
             all_signals: false,
             sheds: false,
             fallback: None,
+            destination: None,
         }
     }
 
@@ -286,7 +289,8 @@ impl Episode {
         let mut apart = Rng::with_seed(!seed);
         settings.all_signals = apart.bool();
         settings.sheds = apart.u8(..3) == 0;
-        settings.fallback = (apart.u8(..3) == 0).then(|| Weather::of_fallback(&mut apart));
+        settings.fallback = (apart.u8(..3) == 0).then(|| Weather::of_another(&mut apart));
+        settings.destination = (apart.u8(..3) == 0).then(|| Weather::of_another(&mut apart));
         let count = rng.usize(STEPS);
         let steps = (0..count).map(|_| Step::draw(&mut rng, &settings)).collect();
         Self { seed, settings, steps }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::account::Balance;
 use super::plan::{Delivering, Episode, FUNCTION_TIMEOUT, Step};
-use super::stage::{Environment, PATIENCE, POISON, Stage};
+use super::stage::{Environment, FURTHER, PATIENCE, POISON, Stage};
 
 /// Lambda freezes about this long after the last gate.
 const FREEZE_GRACE: Duration = Duration::from_millis(1);
@@ -79,14 +79,19 @@ pub(crate) async fn play(stage: &Stage, episode: &Episode, label: &str, deadline
         .freeze(freeze)
         .shutdown(budget)
         .timeout(FUNCTION_TIMEOUT);
-    let builder = match settings.fallback {
-        Some(weather) => {
-            stage.weather_at_fallback(weather, episode.seed).await;
-            builder.env("OUTLAST_FALLBACK", stage.fallback.url())
-        }
-        None => builder,
-    };
-    let environment = stage.start(builder, settings.queue_max_bytes, settings.timeout).await;
+    let mut builder = builder;
+    if let Some(weather) = settings.fallback {
+        stage.weather_at(&stage.fallback, weather, episode.seed).await;
+        builder = builder.env("OUTLAST_FALLBACK", stage.fallback.url());
+    }
+    if let Some(weather) = settings.destination {
+        stage.weather_at(&stage.further, weather, episode.seed).await;
+        let of_further =
+            [("OUTLAST_DESTINATIONS", FURTHER.to_owned()), ("OUTLAST_FURTHER_ENDPOINT", stage.further.url())];
+        builder = of_further.into_iter().fold(builder, |builder, (name, value)| builder.env(name, value));
+    }
+    let mut environment = stage.start(builder, settings.queue_max_bytes, settings.timeout).await;
+    environment.has_further = settings.destination.is_some();
     let mut player = Player {
         stage,
         environment: &environment,

@@ -57,6 +57,9 @@ pub(crate) struct Watched {
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     pub(crate) account: Account,
+    /// The same for the further destination, and the sum of its balances.
+    pub(crate) of_further: Account,
+    pub(crate) sum_of_further: Balance,
     pub(crate) sum: Balance,
     pub(crate) watched: Watched,
     /// Repeats of records whose request's fate the extension could not know.
@@ -70,6 +73,9 @@ pub(crate) struct Books {
     unaccepted_since: Option<Instant>,
     /// What the queue's ledger said at the last balance.
     ledger: u64,
+    ledger_of_further: u64,
+    /// Whether there was one in the latest episode.
+    had_further: bool,
     /// By how much reports said more than was dropped, at the last balance.
     over_told: u64,
 }
@@ -80,6 +86,8 @@ pub(crate) struct Stage {
     pub(crate) backend: BackendHandle,
     /// A second backend for what the first does not take, in some episodes.
     pub(crate) fallback: BackendHandle,
+    /// A further destination, in some episodes.
+    pub(crate) further: BackendHandle,
     pub(crate) room: Option<Room>,
     pub(crate) clock: Option<ShiftedClock>,
     extension: PathBuf,
@@ -147,6 +155,8 @@ pub(crate) struct Environment {
     disk_limit_bytes: u64,
     /// Requests that take longer than this were given up by the extension.
     request_timeout: Duration,
+    /// There is a further destination, which gets everything as well.
+    pub(crate) has_further: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -161,6 +171,7 @@ impl Stage {
         Self {
             backend: BackendHandle(Backend::builder().start().unwrap()),
             fallback: BackendHandle(Backend::builder().start().unwrap()),
+            further: BackendHandle(Backend::builder().start().unwrap()),
             queue: disk.join("queue"),
             room,
             clock: None,
@@ -216,7 +227,7 @@ impl Stage {
         let segment_bytes = (queue_max_bytes / 16).clamp(128 << 10, 4 << 20);
         let watch = watch(Arc::downgrade(&lambda), self.queue.clone(), Arc::clone(&self.books));
         tokio::spawn(watch);
-        for backend in [&self.backend, &self.fallback] {
+        for backend in self.all() {
             tokio::spawn(note_freezes(lambda.moments(), backend.0.clone(), Arc::clone(&self.books)));
         }
         lock(&self.books).watched.disk_of_sandbox_max_bytes = 0;
@@ -228,6 +239,7 @@ impl Stage {
             undelivered: Mutex::default(),
             disk_limit_bytes: queue_max_bytes + segment_bytes,
             request_timeout,
+            has_further: false,
         }
     }
 
@@ -254,9 +266,13 @@ impl Stage {
         self.backend.make(weather, seed).await;
     }
 
-    /// Makes the fallback so.
-    pub(crate) async fn weather_at_fallback(&self, weather: Weather, seed: u64) {
-        self.fallback.make(weather, seed).await;
+    /// Makes another one so.
+    pub(crate) async fn weather_at(&self, backend: &BackendHandle, weather: Weather, seed: u64) {
+        backend.make(weather, seed).await;
+    }
+
+    fn all(&self) -> [&BackendHandle; 3] {
+        [&self.backend, &self.fallback, &self.further]
     }
 
     fn accept_again(&self) {
@@ -276,9 +292,16 @@ impl Stage {
         let mut arrivals: Vec<_> = self.backend.take_records().iter().map(Arrival::of).collect();
         let handed = self.fallback.take_records();
         arrivals.extend(handed.iter().map(|record| Arrival::of(record).at_fallback()));
+        let further: Vec<_> = self.further.take_records().iter().map(Arrival::of).collect();
         let mut books = lock(&self.books);
         for key in keys {
             books.account.acknowledge(key);
+            if environment.has_further {
+                books.of_further.acknowledge(key);
+            }
+        }
+        for arrival in further {
+            books.of_further.receive(arrival);
         }
         for arrival in arrivals {
             books.account.receive(arrival);
@@ -344,11 +367,12 @@ impl Stage {
         self.accept_again();
         self.backend.recover().await.unwrap();
         self.fallback.recover().await.unwrap();
+        self.further.recover().await.unwrap();
         if let Some(room) = &self.room {
             room.free().unwrap();
         }
         environment.lambda.telemetry(|options| *options = TelemetryOptions::default());
-        let mut ledger = None;
+        let mut ledgers = None;
         for attempt in 0..ENDS_MAX {
             let began = Instant::now();
             let mut markers = 0;
@@ -368,49 +392,67 @@ impl Stage {
             self.shut_down(environment, ShutdownReason::Spindown).await;
             let lines = environment.lambda.extension_output();
             let last = lines.iter().rev().find(|line| line.text.contains("shutdown: "));
-            ledger = last.and_then(|line| counts(&line.text)).filter(|(left, _)| *left == 0);
-            if ledger.is_some() {
+            ledgers = last.and_then(|line| dropped_if_drained(&line.text, environment.has_further));
+            if ledgers.is_some() {
                 break;
             }
         }
         let came_in = |received: &outlast_backend::Received| {
             received.undecoded() == 0 && received.requests_with(&Verdict::Pending) == 0
         };
-        for backend in [&self.backend, &self.fallback] {
+        for backend in self.all() {
             if backend.wait_for(came_in, PATIENCE).await.is_err() {
                 self.problem("requests do not end");
             }
         }
         self.observe(environment);
-        self.balance(environment, ledger.map(|(_, dropped)| dropped), innocents)
+        self.balance(environment, ledgers, innocents)
     }
 
-    fn balance(&self, environment: &Environment, ledger: Option<u64>, innocents: bool) -> Balance {
+    fn balance(&self, environment: &Environment, ledgers: Option<(u64, u64)>, innocents: bool) -> Balance {
         let dropped_by_lambda = environment.lambda.dropped();
         let mut undelivered = lock(&environment.undelivered);
         let lost_by_lambda = dropped_by_lambda - *undelivered;
         *undelivered = dropped_by_lambda;
         let mut books = lock(&self.books);
-        let repeats = books.account.take_repeats();
+        let books = &mut *books;
         let requests = Requests { primary: self.backend.requests(), fallback: self.fallback.requests() };
-        let mut needless: BTreeMap<(u64, u64), u64> = BTreeMap::new();
-        for repeat in repeats {
-            // The one that began first may have been taken last.
-            let (first, _) = requests.in_order(repeat.before, repeat.again);
-            if requests.is_unknown(first, &books.disruptions, environment.request_timeout) {
-                books.explained_repeats += 1;
-            } else {
-                *needless.entry((repeat.before, repeat.again)).or_default() += 1;
+        let of_further = Requests { primary: self.further.requests(), fallback: Vec::new() };
+        for (account, requests) in [(&mut books.account, &requests), (&mut books.of_further, &of_further)] {
+            let mut needless: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+            for repeat in account.take_repeats() {
+                // The one that began first may have been taken last.
+                let (first, _) = requests.in_order(repeat.before, repeat.again);
+                if requests.is_unknown(first, &books.disruptions, environment.request_timeout) {
+                    books.explained_repeats += 1;
+                } else {
+                    *needless.entry((repeat.before, repeat.again)).or_default() += 1;
+                }
+            }
+            for ((first, again), records) in needless {
+                let told = requests.around(first, again);
+                books.problems.push(format!(
+                    "{records} records came again in request {again} after request {first}, without need: {told:#?}"
+                ));
             }
         }
-        for ((first, again), records) in needless {
-            let told = requests.around(first, again);
-            books.problems.push(format!(
-                "{records} records came again in request {again} after request {first}, without need: {told:#?}"
-            ));
-        }
         let disruptions = std::mem::take(&mut books.disruptions);
-        let dropped = if let Some(ledger) = ledger {
+        let dropped = if let Some((ledger, ledger_of_further)) = ledgers {
+            // One that was not set meanwhile was forgotten.
+            let before =
+                if ledger_of_further < books.ledger_of_further { 0 } else { books.ledger_of_further };
+            books.ledger_of_further = ledger_of_further;
+            let mut of_further =
+                books.of_further.close(ledger_of_further - before, lost_by_lambda, |request| {
+                    of_further.is_unknown(request, &disruptions, environment.request_timeout)
+                });
+            if !std::mem::replace(&mut books.had_further, environment.has_further) {
+                // A new one gets what is still stored, though the others have it.
+                of_further.unacknowledged = 0;
+            }
+            let problems = of_further.problems(false).into_iter();
+            books.problems.extend(problems.map(|problem| format!("further destination: {problem}")));
+            books.sum_of_further.add(&of_further);
             let dropped = ledger.saturating_sub(books.ledger);
             books.ledger = ledger;
             dropped
@@ -464,9 +506,13 @@ impl Stage {
     /// The queue's directory is removed while nothing runs: the next process begins with nothing.
     pub(crate) fn wipe(&self) {
         std::fs::remove_dir_all(&self.queue).unwrap();
-        lock(&self.books).ledger = 0;
+        let mut books = lock(&self.books);
+        (books.ledger, books.ledger_of_further) = (0, 0);
     }
 }
+
+/// The name of the further destination.
+pub(crate) const FURTHER: &str = "further";
 
 /// What a poisonous line contains.
 pub(crate) const POISON: &str = "poison";
@@ -475,8 +521,21 @@ fn fate(kept: bool) -> Fate {
     if kept { Fate::Kept } else { Fate::Lost }
 }
 
-/// What the last line says is left on disk, of all signals, and how many log records were dropped since the queue was
-/// made.
+/// How many log records the last line says were dropped since the queue was made: for the backend, and for the further
+/// destination if there is one. Nothing if it says that something is left on disk for either.
+fn dropped_if_drained(line: &str, has_further: bool) -> Option<(u64, u64)> {
+    let mut parts = line.split("; ");
+    let (left, dropped) = counts(parts.next()?)?;
+    let further = parts.find_map(|part| part.strip_prefix(FURTHER));
+    let (left_for_further, dropped_for_further) = match further {
+        Some(part) if has_further => counts(part)?,
+        None if has_further => return None,
+        _ => (0, 0),
+    };
+    (left + left_for_further == 0).then_some((dropped, dropped_for_further))
+}
+
+/// What a part of the last line says is left on disk, of all signals, and how many log records were dropped.
 fn counts(line: &str) -> Option<(u64, u64)> {
     let (left, rest) = line.split_once(" left on disk")?;
     let (_, dropped) = rest.split_once(" dropped")?;
