@@ -22,6 +22,9 @@ use xxhash_rust::xxh3::xxh3_128;
 const FRAGMENT_WAIT_NANOS: u64 = 10_000_000_000;
 /// A record joined from several parts is at most this long; what is larger stays in its parts.
 const JOINED_MAX_BYTES: usize = 32 << 20;
+/// Parts of cut records that are the same and are told from one another. More of them, within what the queue remembers, are
+/// taken for repeats: each has to be looked for behind the others.
+const SAME_PARTS_MAX: u128 = 1024;
 /// At the end of the environment drops are reported at once, for nobody comes after us, but no more often than this: a
 /// backend that rejects the reports themselves would otherwise get one per request until the deadline.
 const LAST_REPORTS_MAX: u32 = 16;
@@ -41,6 +44,8 @@ pub(super) struct Intake {
     /// Requests that cannot be told from others with the same content.
     pub(super) indistinct: u64,
     pub(super) received: u64,
+    /// Hash of the latest body that this process took.
+    pub(super) latest: Option<u128>,
     pub(super) own: Own,
     pub(super) untold: Untold,
 }
@@ -93,21 +98,46 @@ impl Intake {
             completes_resources: false,
             indistinct: 0,
             received: 0,
+            latest: None,
             untold: Untold::default(),
         }
     }
 
     /// Takes in the body of a delivery.
     pub(super) fn take(&mut self, body: &[u8], received: u64) -> Taken {
-        let delivery = xxh3_128(body);
-        let known = self.queue.known(delivery);
-        if known.is_some_and(|progress| progress.is_whole()) {
-            return Receipt::Repeated.into();
-        }
+        let hash = xxh3_128(body);
+        let Some((delivery, known)) = self.identified(hash, body) else { return Receipt::Repeated.into() };
         match self.keep(body, delivery, received, known) {
-            Ok(taken) => taken,
+            Ok(taken) => {
+                self.latest = Some(hash);
+                taken
+            }
             Err(Lost::NoRoom | Lost::Broken) => Receipt::Full.into(),
         }
+    }
+
+    /// What a body is remembered by, and what there is of it. `None` if it is a repeat of Lambda's.
+    ///
+    /// Of two records of one millisecond the last parts may be the same, if they are a few bytes long. Lambda sends one
+    /// delivery at a time, and what it sends again is the latest: another one that continues a record which waits for the rest
+    /// is new, and has a number of its own.
+    fn identified(&mut self, hash: u128, body: &[u8]) -> Option<(u128, Option<Progress>)> {
+        let is_whole = |known: Option<Progress>| known.is_some_and(|progress| progress.is_whole());
+        let known = self.queue.known(hash);
+        if !is_whole(known) {
+            return Some((hash, known));
+        }
+        // Of what an earlier process took, nobody knows which was the latest.
+        self.latest.filter(|latest| *latest != hash)?;
+        let (_, _, head) = self.queue.fragment()?;
+        if join(&self.pipeline.first_part(&head), body) == Join::Unrelated {
+            return None;
+        }
+        (1..SAME_PARTS_MAX).find_map(|number| {
+            let delivery = hash.wrapping_add(number);
+            let known = self.queue.known(delivery);
+            (!is_whole(known)).then_some((delivery, known))
+        })
     }
 
     fn keep(

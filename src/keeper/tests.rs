@@ -180,6 +180,31 @@ fn the_halves_of_a_cut_record_are_joined_also_across_a_restart() {
 }
 
 #[test]
+fn parts_of_two_cut_records_that_are_the_same_are_no_repeats() {
+    let head = |text: &str| {
+        let envelope = r#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":"#;
+        format!(r#"{envelope}"{text}}}]"#)
+    };
+    let tail = br#"[{"time":"2026-09-03T14:29:52.929Z","type":"function","record":"}]"#;
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = open(dir.path());
+    let expected = ["one", "two", "three"];
+    for text in expected {
+        assert_eq!(take(&mut intake, head(text).as_bytes(), 1), Receipt::Kept);
+        assert_eq!(take(&mut intake, head(text).as_bytes(), 1), Receipt::Repeated);
+        assert_eq!(take(&mut intake, tail, 2), Receipt::Kept);
+        assert_eq!(take(&mut intake, tail, 3), Receipt::Repeated);
+    }
+    // A process that knows none of them to be the latest takes them for repeats.
+    let mut intake = open(dir.path());
+    for text in expected {
+        assert_eq!(take(&mut intake, head(text).as_bytes(), 4), Receipt::Repeated);
+        assert_eq!(take(&mut intake, tail, 5), Receipt::Repeated);
+    }
+    assert_eq!(texts(&drain(&mut intake)), expected);
+}
+
+#[test]
 fn half_a_record_whose_rest_never_comes_is_delivered_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let mut intake = open(dir.path());
