@@ -5,7 +5,7 @@
 mod common;
 
 use common::disk::{LawfulDisk, Op, broken};
-use common::{Lines, batch, block, numbers};
+use common::{Lines, batch, block, bytes_in, numbers};
 use outlast::queue::{
     Appended, Deflater, Encoding, Kind, Limits, Overflow, Queue, ReaderId, ReaderSpec, Readers, RealDisk,
     Reason, Tally,
@@ -475,8 +475,7 @@ impl Account {
                 assert_eq!(queue.waiting(signal).records, 0);
             }
         }
-        let bytes: u64 =
-            std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        let bytes = bytes_in(self.dir.path());
         assert!(bytes <= 128 << 10, "{bytes} bytes left of an empty queue");
     }
 }

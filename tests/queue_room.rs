@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Lines, batch, block, drain};
+use common::{Lines, batch, block, bytes_in, drain};
 use outlast::Signal;
 use outlast::queue::{
     AppendError, Appended, Deflater, Disk, DiskFile, Encoding, Kind, Limits, NewBlock, Overflow, Queue,
@@ -118,8 +118,7 @@ impl Run {
     }
 
     fn on_disk(&self) -> u64 {
-        let files = std::fs::read_dir(self.dir.path()).unwrap();
-        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+        bytes_in(self.dir.path())
     }
 
     /// Appends a block of so many records and delivers the first of them.

@@ -5,7 +5,7 @@
 mod common;
 
 use common::disk::{LawfulDisk, Op, broken};
-use common::{Lines, batch, block, drain, numbers};
+use common::{Lines, batch, block, bytes_in, drain, numbers};
 use outlast::Signal;
 use outlast::encode::{Ndjson, WireFormat};
 use outlast::queue::{
@@ -91,8 +91,7 @@ fn a_segment_that_cannot_be_read_does_not_let_the_queue_grow() {
         unreadable.store(true, Ordering::Relaxed);
         for id in 40..400 {
             append(&mut queue, &[id], ERROR);
-            let files = std::fs::read_dir(dir.path()).unwrap();
-            let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+            let bytes = bytes_in(dir.path());
             assert!(bytes <= MAX_BYTES, "{overflow:?}: {bytes} bytes on disk after {id}");
         }
         let dropped = queue.ledger().dropped(Signal::Logs);
@@ -191,16 +190,25 @@ fn level(id: u64) -> u8 {
     [DEBUG, 9, 13, ERROR][(id.wrapping_mul(2_654_435_761) >> 9) as usize % 4]
 }
 
+/// The numbers of the records in a request.
+fn lines_of(request: Request) -> Vec<u64> {
+    let body = String::from_utf8(request.body).unwrap();
+    let numbers = body.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["id"].as_u64().unwrap()
+    });
+    numbers.collect()
+}
+
 fn drain_lines(queue: &mut Queue) -> Vec<u64> {
     let mut all = Vec::new();
     while queue.count_one() {}
     while let Some(request) = queue.assemble(Signal::Logs, &Ndjson, Encoding::Identity, 32 << 10, 64) {
-        let body = String::from_utf8(request.body).unwrap();
-        let lines: Vec<serde_json::Value> =
-            body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), request.records as usize);
-        all.extend(lines.iter().map(|line| line["id"].as_u64().unwrap()));
-        queue.done(Signal::Logs, request.to);
+        let (records, to) = (request.records as usize, request.to);
+        let lines = lines_of(request);
+        assert_eq!(lines.len(), records);
+        all.extend(lines);
+        queue.done(Signal::Logs, to);
     }
     all
 }
@@ -213,8 +221,7 @@ fn of_blocks_that_mix_severities_the_least_severe_records_go() {
     let deliveries = 16;
     for delivery in 1..=deliveries {
         queue.append(&mixed(delivery, 9, 500)).unwrap();
-        let files = std::fs::read_dir(dir.path()).unwrap();
-        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        let bytes = bytes_in(dir.path());
         assert!(bytes <= MAX_BYTES + (6 << 10), "{bytes} bytes on disk after {delivery}");
         if delivery % 7 == 0 {
             drop(queue);
@@ -238,9 +245,7 @@ fn measured(dir: &Path) -> (Queue, Arc<AtomicU64>) {
     let (noted, watched) = (Arc::clone(&most), dir.to_path_buf());
     let disk = LawfulDisk::new(move |op, _| {
         if op == Op::Rename {
-            let files = std::fs::read_dir(&watched).unwrap();
-            let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
-            noted.fetch_max(bytes, Ordering::Relaxed);
+            noted.fetch_max(bytes_in(&watched), Ordering::Relaxed);
         }
         Ok(())
     });
@@ -295,16 +300,6 @@ fn room_is_found_in_a_segment_of_which_a_part_was_delivered() {
     let gone: Vec<u64> = waited.filter(|id| !drained.contains(id)).collect();
     assert!(gone.iter().all(|id| level(*id) == DEBUG), "{gone:?}");
     assert_eq!(gone.len(), shed);
-}
-
-/// The numbers of the records in a request.
-fn lines_of(request: Request) -> Vec<u64> {
-    let body = String::from_utf8(request.body).unwrap();
-    let numbers = body.lines().map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        line["id"].as_u64().unwrap()
-    });
-    numbers.collect()
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(super) struct Intake {
     pub(super) indistinct: u64,
     pub(super) received: u64,
     /// Hash of the latest body that this process took.
-    pub(super) latest: Option<u128>,
+    latest: Option<u128>,
     pub(super) own: Own,
     pub(super) untold: Untold,
 }

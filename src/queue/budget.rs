@@ -44,13 +44,17 @@ impl Queue {
 
     /// Whether `size` more bytes fit. What is in memory counts as well: it goes to the disk as soon as that takes it.
     pub(super) fn has_room_for(&self, size: u64) -> bool {
-        let taken = self.disk_bytes() + self.store.memory_bytes() + self.kept_free_for(size);
-        taken + size + FRAMES_START <= self.limits.max_bytes
+        self.spoken_for(size) + self.store.memory_bytes() + size + FRAMES_START <= self.limits.max_bytes
+    }
+
+    /// Bytes of the budget that are used on disk or kept free, with `size` more to come.
+    pub(super) fn spoken_for(&self, size: u64) -> u64 {
+        self.disk_bytes() + self.kept_free_for(size)
     }
 
     /// Bytes of the budget that are kept free, with `size` more to come, so that any segment can be written anew beside
     /// itself ([`fits_aside`](Self::fits_aside)): a delivery is in one segment, however long that is.
-    pub(super) fn kept_free_for(&self, size: u64) -> u64 {
+    fn kept_free_for(&self, size: u64) -> u64 {
         if self.limits.overflow != Overflow::Shed {
             return 0;
         }

@@ -93,12 +93,12 @@ impl Queue {
 
     /// Whether so much of the budget is used that something will have to give way soon.
     pub fn is_nearly_full(&self) -> bool {
-        self.disk_bytes() + self.kept_free_for(0) >= self.limits.nearly_full_bytes()
+        self.spoken_for(0) >= self.limits.nearly_full_bytes()
     }
 
     /// Whether so much of it is used that the next delivery may cost something.
     pub fn is_brimming(&self) -> bool {
-        self.disk_bytes() + self.kept_free_for(0) >= self.limits.brimming_bytes()
+        self.spoken_for(0) >= self.limits.brimming_bytes()
     }
 
     pub(super) fn note(&mut self, entry: Entry) {

@@ -48,6 +48,11 @@ impl WireFormat for Lines {
     }
 }
 
+/// The length of all files in `dir` together.
+pub fn bytes_in(dir: &Path) -> u64 {
+    std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
 /// A block of numbered records.
 pub fn block(deflater: &mut Deflater, signal: Signal, ids: &[u64], padding: usize) -> NewBlock {
     // Padding that does not compress, so that sizes are what they seem.

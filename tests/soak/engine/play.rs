@@ -64,7 +64,7 @@ pub(crate) async fn play(stage: &Stage, episode: &Episode, label: &str, deadline
     let freeze = if settings.freezes { Freeze::After(FREEZE_GRACE) } else { Freeze::Off };
     let budget = ShutdownOptions { budget: settings.shutdown_budget, runtime_stops_in: Duration::ZERO };
     let millis = |duration: Duration| format!("{}ms", duration.as_millis());
-    let builder = stage
+    let mut builder = stage
         .builder()
         .env("OUTLAST_QUEUE_MAX_BYTES", settings.queue_max_bytes)
         .env("OUTLAST_OVERFLOW", settings.overflow())
@@ -79,16 +79,14 @@ pub(crate) async fn play(stage: &Stage, episode: &Episode, label: &str, deadline
         .freeze(freeze)
         .shutdown(budget)
         .timeout(FUNCTION_TIMEOUT);
-    let mut builder = builder;
     if let Some(weather) = settings.fallback {
-        stage.weather_at(&stage.fallback, weather, episode.seed).await;
+        stage.fallback.make(weather, episode.seed).await;
         builder = builder.env("OUTLAST_FALLBACK", stage.fallback.url());
     }
     if let Some(weather) = settings.destination {
-        stage.weather_at(&stage.further, weather, episode.seed).await;
-        let of_further =
-            [("OUTLAST_DESTINATIONS", FURTHER.to_owned()), ("OUTLAST_FURTHER_ENDPOINT", stage.further.url())];
-        builder = of_further.into_iter().fold(builder, |builder, (name, value)| builder.env(name, value));
+        stage.further.make(weather, episode.seed).await;
+        builder =
+            builder.env("OUTLAST_DESTINATIONS", FURTHER).env("OUTLAST_FURTHER_ENDPOINT", stage.further.url());
     }
     let mut environment = stage.start(builder, settings.queue_max_bytes, settings.timeout).await;
     environment.has_further = settings.destination.is_some();

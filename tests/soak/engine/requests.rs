@@ -41,13 +41,23 @@ impl Requests {
         if at(one) <= at(other) { (one, other) } else { (other, one) }
     }
 
-    /// The next request of the same signal, wherever it went: each signal has requests of its own, which wait for none of
-    /// another's.
-    fn after(&self, number: u64, first: &Request) -> Option<(u64, &Request)> {
-        let later = self
-            .all()
-            .filter(|(other, later)| later.signal == first.signal && (later.at, *other) > (first.at, number));
-        later.min_by_key(|(other, later)| (later.at, *other))
+    /// The next request of the same signal, wherever it went, and whether it went the other way: each signal has requests of its
+    /// own, which wait for none of another's. Either place has its own in the order in which they began.
+    fn after(&self, number: u64, first: &Request) -> Option<(bool, &Request)> {
+        let (own, other) = if Self::is_fallback(number) {
+            (&self.fallback, &self.primary)
+        } else {
+            (&self.primary, &self.fallback)
+        };
+        let from = [
+            (false, own, usize::try_from(first.number).unwrap() + 1),
+            (true, other, other.partition_point(|other| other.at <= first.at)),
+        ];
+        let next = from.into_iter().filter_map(|(is_aside, place, from)| {
+            let next = place.iter().skip(from).find(|later| later.signal == first.signal)?;
+            Some((is_aside, next))
+        });
+        next.min_by_key(|(_, next)| next.at)
     }
 
     /// Whether the extension could not know that a request had been taken: it had no answer or a late one, or something came
@@ -73,8 +83,7 @@ impl Requests {
             return true;
         }
         // SHUTDOWN cuts a request short for the fallback.
-        let goes_aside = |(next, _): (u64, &Request)| Self::is_fallback(next) != Self::is_fallback(number);
-        if next.is_some_and(goes_aside) && answered + END >= next_at {
+        if next.is_some_and(|(is_aside, _)| is_aside) && answered + END >= next_at {
             return true;
         }
         disruptions.iter().any(|(from, to)| first.at <= *to && next_at >= *from)

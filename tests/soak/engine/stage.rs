@@ -105,7 +105,8 @@ impl std::fmt::Debug for BackendHandle {
 }
 
 impl BackendHandle {
-    async fn make(&self, weather: Weather, seed: u64) {
+    /// Makes it so.
+    pub(crate) async fn make(&self, weather: Weather, seed: u64) {
         let behaviour = match weather {
             Weather::Healthy => Behaviour::healthy(),
             Weather::Refused => return self.set_door(Door::Refused).await.unwrap(),
@@ -266,11 +267,6 @@ impl Stage {
         self.backend.make(weather, seed).await;
     }
 
-    /// Makes another one so.
-    pub(crate) async fn weather_at(&self, backend: &BackendHandle, weather: Weather, seed: u64) {
-        backend.make(weather, seed).await;
-    }
-
     fn all(&self) -> [&BackendHandle; 3] {
         [&self.backend, &self.fallback, &self.further]
     }
@@ -365,9 +361,9 @@ impl Stage {
     /// line that no other is like, comes through. Then SHUTDOWN, until nothing is left on disk. Then the balance.
     pub(crate) async fn settle(&self, environment: &Environment, marker: &str, innocents: bool) -> Balance {
         self.accept_again();
-        self.backend.recover().await.unwrap();
-        self.fallback.recover().await.unwrap();
-        self.further.recover().await.unwrap();
+        for backend in self.all() {
+            backend.recover().await.unwrap();
+        }
         if let Some(room) = &self.room {
             room.free().unwrap();
         }
