@@ -187,14 +187,41 @@ fn an_alibi_that_arrived_is_marked_where_it_was_sent_from_and_nowhere_else() {
         queue.settle(Signal::Logs, refused, 1);
         let delivered = u64::from(is_next);
         assert_eq!(account(&queue), (refused, delivered, 3 - refused - delivered), "{blocks:?}, {refused}");
-        // It counts for one settlement; the next one is believed.
-        queue.settle(Signal::Logs, 0, 1);
-        assert_eq!(
-            account(&queue),
-            (refused, delivered + 1, 2 - refused - delivered),
-            "{blocks:?}, {refused}"
-        );
+        // It counts for one settlement.
+        assert_eq!(queue.settle(Signal::Logs, 0, 1), 0);
+        let left = 3 - refused - delivered;
+        assert_eq!(account(&queue), (refused, delivered, left), "{blocks:?}, {refused}");
+        // What was taken from the front is told otherwise.
+        assert_eq!(queue.took(Signal::Logs, 1), 1);
+        assert_eq!(account(&queue), (refused, delivered + 1, left - 1), "{blocks:?}, {refused}");
     }
+}
+
+#[test]
+fn an_alibi_is_marked_although_what_stood_before_it_was_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    append(&mut queue, &[1], 10);
+    append(&mut queue, &[2, 3], 10);
+    let alibi = queue.assemble_second(Signal::Logs, &Lines, Encoding::Gzip).unwrap();
+    assert_eq!(numbers(&alibi), [2]);
+    let (suspect, to) =
+        (queue.assemble_part(Signal::Logs, &Lines, Encoding::Gzip, 0..1).unwrap(), alibi.head);
+    queue.refuse(Signal::Logs, suspect.to, Reason::Overflow);
+    assert_eq!(queue.oldest(Signal::Logs).unwrap().seq, to);
+    assert_eq!(queue.settle(Signal::Logs, 0, 1), 1);
+    assert_eq!(request(&mut queue).0, [3]);
+}
+
+#[test]
+fn nothing_is_taken_that_this_queue_did_not_send() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    append(&mut queue, &[1, 2], 10);
+    assert_eq!(queue.took(Signal::Logs, 1), 0);
+    assert_eq!(request(&mut queue).0, [1, 2]);
+    assert_eq!(queue.took(Signal::Logs, 1), 1);
+    assert_eq!(request(&mut queue).0, [2]);
 }
 
 #[test]

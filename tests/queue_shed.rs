@@ -338,7 +338,7 @@ fn whatever_is_sent_from_a_full_queue_that_sheds_each_record_is_delivered_or_cou
                         assert_eq!(queue.settle(Signal::Logs, u64::from(!is_innocent), 1), 1);
                         delivered.extend(lines_of(alibi));
                     } else if let Some(part) = part.filter(|_| judge == 1) {
-                        assert_eq!(queue.settle(Signal::Logs, 0, 1), 1);
+                        assert_eq!(queue.took(Signal::Logs, 1), 1);
                         delivered.extend(lines_of(part));
                     }
                     None

@@ -93,6 +93,13 @@ pub struct Backlog {
     pub brimming: bool,
 }
 
+impl Backlog {
+    /// The sequence number of the oldest block.
+    pub fn head_sequence(&self) -> Option<u64> {
+        self.head.map(|head| head.sequence)
+    }
+}
+
 /// What a request really carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {

@@ -265,7 +265,7 @@ impl Flight {
         match (first, verdict) {
             (Some(First::Taken(records)), _) => {
                 sent.records = records;
-                let fate = Fate::Settled { head: sent.head, refused: 0, delivered: records };
+                let fate = Fate::Taken { head: sent.head, records };
                 Ok((fate, Outcome::Delivered, Verdict::Delivered { rejected: 0, message: None }))
             }
             (

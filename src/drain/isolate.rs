@@ -58,6 +58,13 @@ pub(super) struct Settlement {
     pub(super) delivered: u64,
 }
 
+impl Settlement {
+    /// A neighbour was delivered, and what stood before it is gone.
+    pub(super) fn of_neighbour(left: &Backlog) -> Option<Self> {
+        left.head_sequence().map(|head| Self { head, refused: 0, delivered: 1 })
+    }
+}
+
 /// The search in one lane.
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
@@ -137,12 +144,12 @@ impl Isolation {
     pub(super) fn delivered(&mut self, sent: &Sent, left: &Backlog, alibi: bool) -> Option<Settlement> {
         if alibi {
             self.accuse(true);
-            return None;
+            // The suspect may have gone meanwhile.
+            return if self.is_active() { None } else { Settlement::of_neighbour(left) };
         }
         if let Some(delivered) = self.alibi_delivered() {
             self.reset();
-            let head = left.head.filter(|_| delivered)?.sequence;
-            return Some(Settlement { head, refused: 0, delivered: 1 });
+            return Settlement::of_neighbour(left).filter(|_| delivered);
         }
         let search = self.search.as_mut()?;
         search.suspicion = Suspicion::None;
@@ -153,7 +160,7 @@ impl Isolation {
             }
             Window::Records { head, count } => {
                 *count = count.saturating_sub(sent.records);
-                *count == 0 || left.head.map(|now| now.sequence) != Some(*head)
+                *count == 0 || left.head_sequence() != Some(*head)
             }
         };
         if over {

@@ -114,6 +114,9 @@ pub(super) struct Lane {
     limit_records: Option<u64>,
     refusals: u32,
     pub(super) standing: Standing,
+    /// The head is another one than when the request under way began. It may have been taken by that very request: its
+    /// answer can be overtaken by word of what came in since.
+    moved: bool,
 }
 
 impl Lane {
@@ -137,6 +140,7 @@ impl Lane {
             limit_records: None,
             refusals: 0,
             standing: Standing::Unknown,
+            moved: false,
         }
     }
 
@@ -193,20 +197,52 @@ impl Lane {
         (max < head.records).then_some(max)
     }
 
-    /// The queue changed by something other than an answer.
+    /// The keeper says what waits, unasked.
     pub(super) fn level_changed(&mut self, level: Backlog) {
-        let sequence = |level: &Backlog| level.head.map(|head| head.sequence);
-        if sequence(&self.level) != sequence(&level) {
-            self.isolation.reset();
-            if matches!(self.settling, Settling::Appealed(_)) {
-                self.settling = Settling::No;
-            }
-        }
+        let moved = self.level.head_sequence() != level.head_sequence();
         self.level = level;
+        match self.flight {
+            Some(_) => self.moved |= moved,
+            None if moved => self.replaced(),
+            None => {}
+        }
     }
 
+    /// The request under way ended, and `left` waits. `landed`: what it carried was taken from the front, so that another
+    /// head is what was to be expected.
+    pub(super) fn ended(&mut self, left: Backlog, landed: bool) {
+        let moved = std::mem::take(&mut self.moved) || self.level.head_sequence() != left.head_sequence();
+        self.level = left;
+        if moved && !landed {
+            self.replaced();
+        }
+    }
+
+    /// The request under way is given up.
+    pub(super) fn gave_up(&mut self) {
+        self.ended(self.level, false);
+    }
+
+    /// The head went without an answer: whatever was thought of it is void. A neighbour of it that was delivered already
+    /// is marked all the same.
+    fn replaced(&mut self) {
+        let mut neighbour_was_delivered = self.isolation.neighbour_was_delivered();
+        if let Settling::Appealed(settlement) = self.settling {
+            self.settling = Settling::No;
+            neighbour_was_delivered |= settlement.delivered > 0;
+        }
+        self.isolation.reset();
+        if neighbour_was_delivered {
+            self.want(Settlement::of_neighbour(&self.level));
+        }
+    }
+
+    /// What is to be settled already comes first, and of a head that went meanwhile nothing is left to settle.
     fn want(&mut self, settlement: Option<Settlement>) {
-        self.settling = settlement.map_or(Settling::No, Settling::Wanted);
+        let settlement = settlement.filter(|wanted| self.level.head_sequence() == Some(wanted.head));
+        if let (Settling::No, Some(settlement)) = (self.settling, settlement) {
+            self.settling = Settling::Wanted(settlement);
+        }
     }
 
     /// The settlement to ask for, once.
@@ -256,16 +292,16 @@ impl Lane {
 
     /// The fallback has what was sent. What the backend would have said to it is no longer asked.
     pub(super) fn handed_over(&mut self, sent: &Sent, left: Backlog) {
+        self.level = left;
         let rest = match self.settling {
             Settling::Appealed(settlement) => {
-                let head = left.head.filter(|_| settlement.delivered > 0);
-                head.map(|head| Settlement { head: head.sequence, refused: 0, ..settlement })
+                self.settling = Settling::No;
+                Settlement::of_neighbour(&left).filter(|_| settlement.delivered > 0)
             }
             _ => self.isolation.delivered(sent, &left, false),
         };
         self.isolation.reset();
         self.want(rest);
-        self.level = left;
     }
 
     /// A settlement was carried out (or found nothing to settle).
@@ -275,9 +311,9 @@ impl Lane {
     }
 
     pub(super) fn delivered(&mut self, sent: &Sent, left: Backlog, alibi: bool) {
+        self.level = left;
         let settlement = self.isolation.delivered(sent, &left, alibi);
         self.want(settlement);
-        self.level = left;
         self.answered();
         self.urgent = self.isolation.is_active();
         self.freeze_losses = 0;

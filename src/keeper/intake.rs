@@ -334,14 +334,20 @@ impl Intake {
                 patron.takes = false;
                 queue.keep(signal);
             }
-            Fate::Settled { head, refused, delivered } => {
-                // It judged content, so it works; and what it refused may be all there was to send.
+            Fate::Taken { head, records } => {
                 patron.takes = true;
                 if queue.oldest(signal).is_some_and(|oldest| oldest.seq.0 == head) {
-                    patron.delivered += queue.settle(signal, refused, delivered);
+                    patron.delivered += queue.took(signal, records);
                 } else {
                     queue.keep(signal);
                 }
+            }
+            Fate::Settled { head, refused, delivered } => {
+                // It judged content, so it works; and what it refused may be all there was to send.
+                patron.takes = true;
+                // What was to be given up may have gone otherwise. An alibi has arrived all the same.
+                let is_there = queue.oldest(signal).is_some_and(|oldest| oldest.seq.0 == head);
+                patron.delivered += queue.settle(signal, if is_there { refused } else { 0 }, delivered);
             }
         }
     }

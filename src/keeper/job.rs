@@ -88,13 +88,20 @@ pub enum Fate {
     },
     /// Not taken, or nobody knows: its records stay.
     Kept,
-    /// Records at the front are given up, and those after them have arrived.
-    Settled {
+    /// Records at the front were taken, of a request that held more.
+    Taken {
         /// The block that must be the oldest; if it is not, nothing happens.
+        head: u64,
+        /// How many.
+        records: u64,
+    },
+    /// Records at the front are given up, and an alibi after them has arrived.
+    Settled {
+        /// The block that must be the oldest; if it is not, none is given up.
         head: u64,
         /// Records given up.
         refused: u64,
-        /// Records that have arrived.
+        /// 1 if the alibi that was sent last has arrived.
         delivered: u64,
     },
 }

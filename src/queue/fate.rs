@@ -341,30 +341,48 @@ impl Queue {
         mark
     }
 
-    /// Gives up the first `refused` records of `signal` that are not done, and notes that the `delivered` ones
-    /// after those have arrived, in one step. If an alibi was sent, it is the one that has, and no other in its place. Gives
-    /// the number of the user's records among these.
+    /// The first `records` of `signal` that are not done were taken, of a request that held more. Gives the number of the
+    /// user's among these.
+    pub fn took(&mut self, signal: Signal, records: u64) -> u64 {
+        self.keep(signal);
+        if !self.is_judged(signal) {
+            return 0;
+        }
+        let to = self.mark_after(signal, records);
+        let arrived = self.user_records_until(signal, to);
+        self.state.ledger.deliver(signal, arrived);
+        self.advance(signal, to);
+        arrived
+    }
+
+    /// Gives up the first `refused` records of `signal` that are not done, and notes that the `delivered` one after those
+    /// has arrived, in one step: the alibi that was sent last, and no other in its place. Gives the number of the user's
+    /// records that arrived.
     pub fn settle(&mut self, signal: Signal, refused: u64, delivered: u64) -> u64 {
-        self.fill(signal, u32::MAX);
-        // As with what a request was made of: only what this queue has sent, or an earlier process kept, was judged.
-        let lane = self.lanes.get(signal);
-        let judged = |seq: Seq| seq <= lane.sent_to || seq.segment() < self.first_own;
-        if !lane.head().is_some_and(|head| judged(head.header.seq)) {
+        self.keep(signal);
+        if !self.is_judged(signal) {
             return 0;
         }
         let refused_to = self.mark_after(signal, refused);
         let alibi = self.lanes.get_mut(signal).alibi.take();
-        let delivered =
-            if alibi.is_none_or(|alibi| self.follows(signal, refused_to, alibi)) { delivered } else { 0 };
-        let to = self.mark_after(signal, refused.saturating_add(delivered));
+        let is_next = alibi.is_some_and(|alibi| self.follows(signal, refused_to, alibi));
+        let to = self.mark_after(signal, refused.saturating_add(if is_next { delivered } else { 0 }));
         let records = self.user_records_until(signal, refused_to);
         let arrived = self.user_records_until(signal, to).saturating_sub(records);
         self.state.ledger.drop(Tally { signal, reason: Reason::Refused, records });
         self.state.ledger.deliver(signal, arrived);
         self.unreport_until(signal, refused_to);
-        self.keep(signal);
         self.advance(signal, to);
         arrived
+    }
+
+    /// Whether the oldest block of `signal` may have been judged. As with what a request was made of: only what this queue
+    /// has sent, or an earlier process kept, was.
+    fn is_judged(&mut self, signal: Signal) -> bool {
+        self.fill(signal, u32::MAX);
+        let lane = self.lanes.get(signal);
+        lane.head()
+            .is_some_and(|head| head.header.seq <= lane.sent_to || head.header.seq.segment() < self.first_own)
     }
 
     /// Whether the first record of `signal` after `mark` is record `place` of block `seq`.

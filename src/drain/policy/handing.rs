@@ -72,7 +72,7 @@ impl Policy {
         let throttled = self.throttle.as_ref().is_some_and(|throttle| throttle.ready_at() > now);
         let pressed = throttled || self.brimming || self.destination.is_open();
         let failing = |lane: &Lane| pressed || lane.failures >= FAILURES_TO_GIVE_WAY;
-        let head = |lane: &Lane| lane.level.head.map(|head| head.sequence);
+        let head = |lane: &Lane| lane.level.head_sequence();
         // The oldest first, across signals: that is what would be dropped next.
         let ready = self.lanes.iter().filter(|lane| lane.is_ready() && failing(lane));
         let oldest = ready.filter_map(head).min()?;
@@ -150,6 +150,7 @@ impl Policy {
         left: Backlog,
     ) {
         let random = self.rng.f64();
+        self.lane(signal).ended(left, outcome == Outcome::Delivered);
         let Some(standby) = &mut self.standby else { return };
         if outcome != Outcome::NotSent {
             standby.destination.used(now);
@@ -190,7 +191,6 @@ impl Policy {
             standby.failed(now, flight.started, bounds, random);
             self.lane(signal).lose_appeal();
         }
-        self.lane(signal).level_changed(left);
     }
 
     /// A request to the fallback was given up.

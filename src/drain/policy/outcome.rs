@@ -24,11 +24,8 @@ impl Policy {
     ) {
         let random = self.rng.f64();
         let alibi = flight.is_alibi();
-        if outcome == Outcome::Delivered {
-            self.lane(signal).level = left;
-        } else {
-            self.lane(signal).level_changed(left);
-        }
+        // An alibi stays where it is.
+        self.lane(signal).ended(left, outcome == Outcome::Delivered && !alibi);
         if outcome != Outcome::NotSent {
             self.destination.used(now);
             if let Some(throttle) = &mut self.throttle {
@@ -155,6 +152,7 @@ impl Policy {
         let ends = |flight: &Flight| over || now >= flight.ends_at(timeout) || cut(flight);
         let signal = self.lanes.iter().find(|lane| lane.flight.as_ref().is_some_and(ends))?.signal;
         let flight = self.lane(signal).flight.take()?;
+        self.lane(signal).gave_up();
         let given_up = Some((signal, flight.target));
         if over {
             return given_up;

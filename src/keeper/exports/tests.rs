@@ -194,9 +194,12 @@ fn records_of_a_request_can_be_sent_one_by_one() {
         got.extend(ids(std::slice::from_ref(&request.body)));
         // The third is refused.
         let head = request.head.0;
-        let (refused, delivered) = if got.len() == 3 { (1, 0) } else { (0, 1) };
+        let fate = match got.len() {
+            3 => Fate::Settled { head, refused: 1, delivered: 0 },
+            _ => Fate::Taken { head, records: 1 },
+        };
         intake.land(ReaderId::FIRST, Signal::Traces, Fate::Kept);
-        intake.land(ReaderId::FIRST, Signal::Traces, Fate::Settled { head, refused, delivered });
+        intake.land(ReaderId::FIRST, Signal::Traces, fate);
     }
     assert_eq!(got, [0, 1, 2, 3]);
     let summary = intake.summary();

@@ -287,11 +287,13 @@ fn a_set_that_is_refused_is_no_drop_of_the_users() {
     intake.land(ReaderId::FIRST, Signal::Metrics, Fate::Kept);
     let head = |intake: &mut Intake| intake.queue.oldest(Signal::Metrics).unwrap().seq.0;
     let first_block = u64::from(intake.queue.oldest(Signal::Metrics).unwrap().records);
-    let settled = Fate::Settled { head: head(&mut intake), refused: 0, delivered: first_block + 3 };
-    intake.land(ReaderId::FIRST, Signal::Metrics, settled);
+    let taken = Fate::Taken { head: head(&mut intake), records: first_block + 3 };
+    intake.land(ReaderId::FIRST, Signal::Metrics, taken);
     assert_eq!(intake.queue.waiting(Signal::Metrics).records, of_function - first_block);
-    let settled = Fate::Settled { head: head(&mut intake), refused: rest - 3, delivered: 1 };
+    let settled = Fate::Settled { head: head(&mut intake), refused: rest - 3, delivered: 0 };
     intake.land(ReaderId::FIRST, Signal::Metrics, settled);
+    let taken = Fate::Taken { head: head(&mut intake), records: 1 };
+    intake.land(ReaderId::FIRST, Signal::Metrics, taken);
     assert_eq!(intake.queue.waiting(Signal::Metrics).records, of_function - first_block - 1);
     assert_eq!(intake.queue.ledger().dropped(Signal::Metrics), 0);
     assert_eq!(intake.queue.ledger().delivered(Signal::Metrics), first_block + 1);

@@ -8,7 +8,7 @@ use super::world::{
     Reply, Request, UNAVAILABLE, World, away, hang, ms, reply, settings, takes, two, with_fallback,
 };
 use crate::Signal;
-use crate::drain::policy::{Action, Event, Outcome, Settings, Target};
+use crate::drain::policy::{Action, Event, Outcome, Portion, Settings, Target};
 
 /// SHUTDOWN with `budget` left after the reserve; a report is still to come, so that it does not end at once.
 fn shutdown_within(world: &mut World, budget: Duration) {
@@ -318,4 +318,92 @@ fn it_tells_how_long_a_request_is_under_way_and_how_long_ago_the_function_was_do
     assert_eq!(world.policy.since_done(world.now), None);
     world.tell(Event::FunctionDone { request: 1, ran: Some(ms(5)) });
     assert_eq!(world.policy.since_done(world.now + ms(30)), Some(ms(30)));
+}
+
+// === A suspect, an alibi, and what else happens to the queue
+
+/// Three records, each a block of its own. The first one breaks the backend; once the second was taken as an alibi, the
+/// answer to the first is `then`.
+fn with_an_alibi(fallback: bool, then: Outcome) -> World {
+    let taken = Rc::new(Cell::new(false));
+    let settings = if fallback { with_fallback() } else { settings() };
+    let mut world = World::started(
+        settings,
+        two(
+            move |request| {
+                let outcome = match (request.has(1), taken.get()) {
+                    (true, true) => then,
+                    (true, false) => Outcome::ServerError { after: None },
+                    _ => Outcome::Delivered,
+                };
+                taken.set(taken.get() || !request.has(1));
+                reply(ms(10), outcome)
+            },
+            takes,
+        ),
+    );
+    for _ in 0..3 {
+        world.append(Signal::Logs, 1, 100);
+    }
+    world
+}
+
+fn logs(ids: &[u64]) -> Vec<(Signal, u64)> {
+    ids.iter().map(|id| (Signal::Logs, *id)).collect()
+}
+
+#[test]
+fn a_neighbour_is_not_sent_again_if_the_answer_of_the_suspect_is_overtaken_by_word_of_what_came_in() {
+    for overtaken in [false, true] {
+        let mut world = with_an_alibi(false, Outcome::Delivered);
+        world.answers_are_overtaken = overtaken;
+        world.run_until_empty(200);
+        assert_eq!((world.delivered, world.refused), (logs(&[2, 1, 3]), logs(&[])), "{overtaken}");
+        let mut world = with_an_alibi(true, Outcome::ServerError { after: None });
+        world.answers_are_overtaken = overtaken;
+        world.run_until_empty(200);
+        assert_eq!((world.delivered, world.handed), (logs(&[2, 3]), logs(&[1])), "{overtaken}");
+    }
+}
+
+/// Lets the requests up to the alibi go out, and so many after it.
+fn until_alibi_and(world: &mut World, more: usize) {
+    let is_alibi = |send: &(Duration, Signal, Portion)| send.2 == Portion::Alibi;
+    let sent = |world: &World| {
+        let sends = world.sends();
+        sends.iter().position(is_alibi).is_some_and(|at| sends.len() > at + more)
+    };
+    while !sent(world) {
+        world.run_for(ms(1));
+    }
+}
+
+#[test]
+fn a_neighbour_is_marked_although_the_suspect_is_dropped_meanwhile() {
+    // While the alibi is under way, and while the suspect is tried a last time.
+    for more in [0, 1] {
+        let mut world = with_an_alibi(false, Outcome::ServerError { after: None });
+        until_alibi_and(&mut world, more);
+        world.drop_oldest(Signal::Logs);
+        world.run_until_empty(200);
+        assert_eq!((world.delivered, world.refused), (logs(&[2, 3]), logs(&[])), "{more}");
+    }
+}
+
+#[test]
+fn nothing_goes_to_the_fallback_for_a_record_that_was_dropped_while_it_was_judged() {
+    let mut world = World::started(with_fallback(), two(|_| reply(ms(10), Outcome::Refused), takes));
+    world.append(Signal::Logs, 1, 100);
+    world.append(Signal::Logs, 1, 100);
+    while world.in_flight() == 0 || world.sends().len() < 2 {
+        world.run_for(ms(1));
+    }
+    world.drop_oldest(Signal::Logs);
+    world.run_until_empty(200);
+    assert_eq!((world.handed, world.refused), (logs(&[2]), logs(&[])));
+    let appeals = world
+        .actions
+        .iter()
+        .filter(|(_, action)| matches!(action, Action::Send { target: Target::Fallback, .. }));
+    assert_eq!(appeals.count(), 1, "only for the one that is there");
 }

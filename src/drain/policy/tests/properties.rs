@@ -99,8 +99,7 @@ fn perform(world: &mut World, step: &Step, unseen: &mut u64) {
                 world.append(signal, records, bytes);
             }
         }
-        Step::Drop(signal) if world.in_flight() == 0 => world.drop_oldest(signal),
-        Step::Drop(_) => {}
+        Step::Drop(signal) => world.drop_oldest(signal),
         Step::Run(time) => world.run_for(ms(time)),
         Step::Invocation(run, idle) => {
             let held = world.invocation(ms(run), ms(idle));
@@ -123,12 +122,14 @@ proptest! {
         seed in any::<u64>(),
         script in prop::collection::vec((outcome(), 0..6_000u64), 0..60),
         steps in prop::collection::vec(step(), 1..30),
+        answers_are_overtaken in any::<bool>(),
     ) {
         let gives_up = script.iter().any(|(outcome, _)| {
             use Outcome::{FirstRefused, Refused, ServerError, TooLarge};
             matches!(outcome, Some(Refused | FirstRefused { .. } | TooLarge | ServerError { .. }))
         });
         let mut world = World::new(settings(), scripted(script)).seeded(settings(), seed);
+        world.answers_are_overtaken = answers_are_overtaken;
         world.tell(Event::Started);
         let mut unseen = 0;
         for step in &steps {
@@ -160,8 +161,10 @@ proptest! {
         fallback in prop::collection::vec((outcome(), 0..6_000u64), 0..40),
         steps in prop::collection::vec((step(), any::<bool>()), 1..30),
         shutdown in prop::option::of(0..2_000u64),
+        answers_are_overtaken in any::<bool>(),
     ) {
         let mut world = World::new(settings.clone(), scripted_both(script, fallback)).seeded(settings.clone(), seed);
+        world.answers_are_overtaken = answers_are_overtaken;
         world.tell(Event::Started);
         let mut unseen = 0;
         for (step, crowded) in &steps {
