@@ -19,11 +19,15 @@ use crate::record::trace_context::XRayHeader;
 /// an environment of Managed Instances, all of them would be half a megabyte with each delivery. One that is forgotten by
 /// a kill loses the time of its start, for its report tells the rest.
 const REMEMBERED_MAX: usize = 256;
+/// The same of those that are over where invocations come one after another: what is late over a kill is the report of the
+/// one before, and these bytes go to the disk with each delivery.
+const OVER_REMEMBERED_MAX: usize = 16;
 
 impl Observer {
     /// Everything that has to be remembered.
     pub fn carry(&self) -> Vec<u8> {
-        let over = self.over.iter().skip(self.over.len().saturating_sub(REMEMBERED_MAX));
+        let over_max = if self.rules.concurrent { REMEMBERED_MAX } else { OVER_REMEMBERED_MAX };
+        let over = self.over.iter().skip(self.over.len().saturating_sub(over_max));
         let over: Vec<Value> =
             over.map(|Over { token, reported, own_trace }| json!([token, reported, own_trace])).collect();
         let open = self.open.iter().skip(self.open.len().saturating_sub(REMEMBERED_MAX));

@@ -21,9 +21,9 @@ pub(super) const OPEN_MAX: usize = 16;
 /// An invocation is over by then, whatever came: none is longer than 15 minutes (Lambda quotas), and its report comes
 /// with the next event of the environment.
 const OPEN_MAX_NANOS: u64 = 16 * 60 * 1_000_000_000;
-/// Invocations that are over and still recognised, so that what comes late or twice is not taken for a new one. Where
-/// many run at once, as many.
-pub(super) const OVER_MAX: usize = 16;
+/// Invocations that are over and still recognised, so that what comes late or twice is not taken for a new one: a quarter
+/// of a second at a thousand a second. Where many run at once, as many.
+pub(super) const OVER_MAX: usize = 256;
 /// The shortest interval before the first data points, where nothing says when what they measure began.
 const FIRST_MIN_NANOS: u64 = 1_000_000;
 

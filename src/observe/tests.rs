@@ -758,11 +758,27 @@ fn what_is_open_is_bounded_in_number_and_time() {
         single.start(number, &id(number));
     }
     assert_eq!(single.observer.open.len(), OPEN_MAX);
-    for number in 0..100_u64 {
+    for number in 0..2 * OVER_MAX as u64 {
         single.start(1000 + number, &id(1000 + number)).done(1050 + number, &id(1000 + number), "success");
         single.report(1060 + number, &id(1000 + number), "success");
     }
     assert_eq!(single.observer.over.len(), OVER_MAX);
+    assert!(single.observer.carry().len() < 1 << 10);
+}
+
+#[test]
+fn reports_that_come_a_hundred_invocations_late_tell_of_nothing_twice() {
+    let id = |number: u64| format!("00000000-0000-4000-8000-{number:012}");
+    let mut stream = Stream::new();
+    for number in 0..1_000 {
+        let at = 1_000 + number;
+        stream.start(at, &id(number)).done(at + 1, &id(number), "success");
+        if let Some(earlier) = number.checked_sub(100) {
+            stream.report(at + 1, &id(earlier), "success");
+        }
+    }
+    let roots = stream.spans.iter().filter(|span| span.kind == SpanKind::Server);
+    assert_eq!((roots.count(), stream.outcomes()), (1_000, [1_000, 0, 0, 0]));
 }
 
 #[test]
