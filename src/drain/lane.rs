@@ -90,6 +90,7 @@ pub(super) enum Standing {
 
 /// One signal's way to the destination.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what is known of it, each by itself")]
 pub(super) struct Lane {
     pub(super) signal: Signal,
     pub(super) level: Backlog,

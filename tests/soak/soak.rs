@@ -144,13 +144,19 @@ fn line(balance: &Balance) -> String {
         dropped,
         unacknowledged,
         undelivered,
+        parts,
+        first_parts,
         unconfirmed,
         swapped,
         misordered,
     } = balance;
+    let in_parts = match parts {
+        0 => String::new(),
+        _ => format!(", {first_parts} in {parts} parts"),
+    };
     format!(
         "{acknowledged} acknowledged = {delivered} delivered + {missing} missing ({dropped} counted as dropped, \
-         {unconfirmed} arrived unconfirmed); \
+         {unconfirmed} arrived unconfirmed{in_parts}); \
          {unacknowledged} more kept of {undelivered} not acknowledged; {swapped} neighbours swapped after a 500, \
          {misordered} out of order"
     )

@@ -71,5 +71,5 @@ pub use backend::{Backend, BackendError, Builder, Decode};
 pub use dialect::Dialect;
 pub use door::Door;
 pub use received::{Received, Request, Verdict};
-pub use record::{Keep, Record, Signal};
+pub use record::{Attributes, Keep, Record, Signal};
 pub use script::{Answer, Behaviour, Condition, Fate, Reset, Rest};

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use outlast_backend::{Record, Signal};
+use outlast_backend::{Attributes, Record, Signal};
 use outlast_simulator::Event;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
@@ -17,9 +17,17 @@ use xxhash_rust::xxh3::xxh3_128;
 /// From here on numbers of requests are those of the fallback's, from 0.
 pub(crate) const FALLBACK_FROM: u64 = 1 << 40;
 
+/// What names of the extension's own metrics and records begin with.
+const OWN: &str = "outlast.";
+
+/// What stands before the value of a record in its envelope.
+const RECORD: &str = r#""record":"#;
+
 /// A record that came again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeat {
+    /// It is what the extension says of itself.
+    pub(crate) own: bool,
     /// The latest of the requests that had brought it.
     pub(crate) before: u64,
     /// The request that brought it again.
@@ -41,6 +49,10 @@ pub(crate) struct Balance {
     pub(crate) unacknowledged: u64,
     /// Events that Lambda could not deliver, most of them because an environment ended.
     pub(crate) undelivered: u64,
+    /// Parts of records that Lambda cut, delivered one by one because the environment ended in between.
+    pub(crate) parts: u64,
+    /// Of these, first parts: so many of the records that are missing have arrived, in parts.
+    pub(crate) first_parts: u64,
     /// Records that arrived in requests of unknown fate only: what is dropped before it is sent once more has both arrived,
     /// perhaps several times, and been counted as dropped.
     pub(crate) unconfirmed: u64,
@@ -54,12 +66,12 @@ impl Balance {
     /// What is wrong. `innocent_after_500`: the backend answered 500, so neighbours may have changed places.
     pub(crate) fn problems(&self, innocent_after_500: bool) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.missing > self.dropped {
-            let lost = self.missing - self.dropped;
+        let lost = self.missing.saturating_sub(self.dropped + self.first_parts);
+        if lost > 0 {
             problems.push(format!("{lost} records lost: {} missing, {} counted", self.missing, self.dropped));
         }
-        // What was kept without Lambda's knowing may be dropped as well, and is counted then.
-        if self.dropped > self.missing + self.undelivered + self.unconfirmed {
+        // What was kept without Lambda's knowing may be dropped as well, and is counted then; of a record in parts, any part.
+        if self.dropped > self.missing + self.undelivered + self.unconfirmed + self.parts {
             problems.push(format!("{} records counted as dropped, {} missing", self.dropped, self.missing));
         }
         if self.unacknowledged > self.undelivered {
@@ -85,6 +97,8 @@ impl Balance {
         self.dropped += other.dropped;
         self.unacknowledged += other.unacknowledged;
         self.undelivered += other.undelivered;
+        self.parts += other.parts;
+        self.first_parts += other.first_parts;
         self.unconfirmed += other.unconfirmed;
         self.swapped += other.swapped;
         self.misordered += other.misordered;
@@ -97,12 +111,37 @@ pub(crate) type Key = u128;
 /// A record that came, as the account wants it.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
-    /// `None` for what the extension made itself.
+    /// `None` for what the extension made itself, and for parts of records.
     key: Option<Key>,
+    /// It is what the extension says of itself: a drop report, or its own metrics.
+    own: bool,
+    part: Option<Part>,
     uid: u128,
     request: u64,
     /// Of a drop report on log records: the reason and the records.
     report: Option<(String, u64)>,
+}
+
+/// What there is of a record that Lambda cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Its beginning.
+    First,
+    /// Any other.
+    Later,
+}
+
+impl Part {
+    /// By the text, which is that of the delivery: every part has the envelope, and the first one the beginning of a JSON
+    /// value in it.
+    fn of(attributes: &Attributes, text: &str) -> Option<Self> {
+        if !["outlast.cut", "outlast.unparsed"].iter().any(|name| attributes.contains_key(*name)) {
+            return None;
+        }
+        let (_, value) = text.split_once(RECORD)?;
+        let is_first = value.starts_with('{') || value.starts_with('"') && !value.starts_with("\"}");
+        Some(if is_first { Self::First } else { Self::Later })
+    }
 }
 
 impl Arrival {
@@ -114,7 +153,9 @@ impl Arrival {
     /// What there is to note of a record.
     pub(crate) fn of(record: &Record) -> Self {
         if record.signal != Signal::Logs {
-            return Self { key: None, uid: identity(record), request: record.request, report: None };
+            let own = record.signal == Signal::Metrics && record.text.starts_with(OWN);
+            let (uid, request) = (identity(record), record.request);
+            return Self { key: None, own, part: None, uid, request, report: None };
         }
         let text = |name: &str| record.attributes.get(name).cloned().unwrap_or_default();
         let own = record.event_name == "outlast.dropped";
@@ -125,8 +166,11 @@ impl Arrival {
             let reason = text("outlast.dropped.reason").as_str().unwrap_or_default().to_owned();
             (reason, text("outlast.dropped.records").as_u64().unwrap_or_default())
         });
+        let part = Part::of(&record.attributes, &record.text);
         Self {
-            key: (!own).then(|| key_of_record(record)),
+            key: (!own && part.is_none()).then(|| key_of_record(record)),
+            own,
+            part,
             uid: xxh3_128(record.uid.as_deref().unwrap_or_default().as_bytes()),
             request: record.request,
             report,
@@ -162,6 +206,8 @@ pub(crate) struct Account {
     brought: HashMap<u64, u64>,
     repeats: Vec<Repeat>,
     reported: BTreeMap<String, u64>,
+    parts: u64,
+    first_parts: u64,
     /// A line that is waited for, until it comes.
     awaited: Option<Key>,
 }
@@ -192,10 +238,16 @@ impl Account {
 
     /// The backend took this.
     pub(crate) fn receive(&mut self, arrival: Arrival) {
-        let Arrival { key, uid, request, report } = arrival;
-        if self.receive_key(key, uid, request)
-            && let Some((reason, records)) = report
-        {
+        let Arrival { key, own, part, uid, request, report } = arrival;
+        if !self.receive_key(key, uid, request) {
+            if let Some(repeat) = self.repeats.last_mut() {
+                repeat.own = own;
+            }
+            return;
+        }
+        self.parts += u64::from(part.is_some());
+        self.first_parts += u64::from(part == Some(Part::First));
+        if let Some((reason, records)) = report {
             *self.reported.entry(reason).or_default() += records;
         }
     }
@@ -204,7 +256,7 @@ impl Account {
     fn receive_key(&mut self, key: Option<Key>, uid: u128, request: u64) -> bool {
         if let Some(latest) = self.uids.get_mut(&uid) {
             let before = *latest;
-            self.repeats.push(Repeat { before, again: request });
+            self.repeats.push(Repeat { own: false, before, again: request });
             // One that was given up may come after the one that followed it.
             if request > before {
                 *latest = request;
@@ -297,6 +349,8 @@ impl Account {
             dropped,
             unacknowledged,
             undelivered,
+            parts: self.parts,
+            first_parts: self.first_parts,
             unconfirmed,
             swapped,
             misordered,
@@ -394,6 +448,23 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_came_in_parts_is_not_missing() {
+        let part = |value: &str, uid: u128| {
+            let text = format!(r#"{{"time":"T","type":"function","record":{value}}}"#);
+            let attributes = [("outlast.cut".to_owned(), Value::from(true))].into_iter().collect();
+            let part = Part::of(&attributes, &text);
+            Arrival { key: None, own: false, part, uid, request: 0, report: None }
+        };
+        let mut account = account(&[1], &[]);
+        for (value, uid) in [("\"one ", 1), ("more\"", 2), ("\"", 3)] {
+            account.receive(part(value, uid));
+        }
+        let balance = account.close(0, 0, |_| false);
+        assert_eq!((balance.missing, balance.parts, balance.first_parts), (1, 3, 1));
+        assert_eq!(balance.problems(false), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_record_nobody_tried_to_deliver_is_from_nowhere() {
         assert_eq!(account(&[1], &[1, 2]).close(0, 1, |_| false).problems(false), Vec::<String>::new());
         assert_eq!(account(&[1], &[1, 2]).close(0, 0, |_| false).problems(false).len(), 1);
@@ -412,7 +483,7 @@ mod tests {
     fn a_uid_that_comes_again_is_a_repeat_and_no_delivery() {
         let mut account = account(&[1, 1], &[1]);
         assert!(!account.receive_key(Some(1), 0, 7));
-        assert_eq!(account.take_repeats(), [Repeat { before: 0, again: 7 }]);
+        assert_eq!(account.take_repeats(), [Repeat { own: false, before: 0, again: 7 }]);
         assert_eq!(account.close(0, 0, |_| false).missing, 1);
     }
 
@@ -434,7 +505,7 @@ mod tests {
         for request in [5, 2, 9] {
             account.receive_key(Some(1), 0, request);
         }
-        let expected = [(0, 5), (5, 2), (5, 9)].map(|(before, again)| Repeat { before, again });
+        let expected = [(0, 5), (5, 2), (5, 9)].map(|(before, again)| Repeat { own: false, before, again });
         assert_eq!(account.take_repeats(), expected);
     }
 

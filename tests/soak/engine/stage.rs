@@ -414,12 +414,19 @@ impl Stage {
         let books = &mut *books;
         let requests = Requests { primary: self.backend.requests(), fallback: self.fallback.requests() };
         let of_further = Requests { primary: self.further.requests(), fallback: Vec::new() };
-        for (account, requests) in [(&mut books.account, &requests), (&mut books.of_further, &of_further)] {
+        for (account, requests, is_first) in
+            [(&mut books.account, &requests, true), (&mut books.of_further, &of_further, false)]
+        {
             let mut needless: BTreeMap<(u64, u64), u64> = BTreeMap::new();
             for repeat in account.take_repeats() {
                 // The one that began first may have been taken last.
                 let (first, _) = requests.in_order(repeat.before, repeat.again);
-                if requests.is_unknown(first, &books.disruptions, environment.request_timeout) {
+                // What the extension says of itself is stored again if its segment goes before the first destination has it,
+                // and then goes to all of them.
+                let is_told_again = repeat.own && !is_first;
+                if is_told_again
+                    || requests.is_unknown(first, &books.disruptions, environment.request_timeout)
+                {
                     books.explained_repeats += 1;
                 } else {
                     *needless.entry((repeat.before, repeat.again)).or_default() += 1;
@@ -464,6 +471,10 @@ impl Stage {
             requests.is_unknown(request, &disruptions, environment.request_timeout)
         });
         books.problems.extend(balance.problems(innocents));
+        if balance.first_parts > disruptions.len() as u64 {
+            let Balance { first_parts, parts, .. } = balance;
+            books.problems.push(format!("{parts} parts of {first_parts} records that nothing came between"));
+        }
         let (most, limit) = (books.watched.disk_of_sandbox_max_bytes, environment.disk_limit_bytes);
         if most > limit {
             let files = &books.watched.files_of_sandbox;
