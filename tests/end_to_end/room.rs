@@ -185,7 +185,7 @@ fn what_a_full_disk_never_took_is_counted_in_place_and_reported_by_the_next_proc
             assert_well(&stage);
             assert!(balance.missing >= 100, "{balance:?}");
             assert_eq!(balance.missing, balance.dropped);
-            assert_eq!(stage.books().account.reported().get("unsaved"), Some(&balance.dropped));
+            assert_eq!(stage.books().main.account.reported().get("unsaved"), Some(&balance.dropped));
         },
     );
 }

@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::account::Balance;
 use crate::engine::plan::Episode;
-use crate::engine::stage::{Stage, Watched};
+use crate::engine::stage::Stage;
+use crate::engine::watch::Watched;
 use crate::engine::{churn, kills, play, room};
 use crate::options::{Options, Run};
 use crate::spread::{Spread, ms};
@@ -171,10 +172,10 @@ fn tell(stage: &Stage, took: Duration) -> usize {
     }
     let added = Spread::of(std::mem::take(&mut books.watched.added_micros));
     println!("\nafter {:.0} s:", took.as_secs_f64());
-    println!("  {}", line(&books.sum));
-    println!("  reported to the backend: {:?}", books.account.reported());
-    if books.sum_of_further != Balance::default() {
-        println!("  a further destination: {}", line(&books.sum_of_further));
+    println!("  {}", line(&books.main.sum));
+    println!("  reported to the backend: {:?}", books.main.account.reported());
+    if books.further.sum != Balance::default() {
+        println!("  a further destination: {}", line(&books.further.sum));
     }
     println!("  of what was delivered, the fallback has {} records", books.handed_over);
     println!("  repeats of requests whose fate was unknown: {} records", books.explained_repeats);

@@ -9,8 +9,10 @@ use outlast_simulator::{
 use tokio::time::sleep;
 
 use super::account::Balance;
+use super::backends::POISON;
+use super::last_line::FURTHER;
 use super::plan::{Delivering, Episode, FUNCTION_TIMEOUT, Step};
-use super::stage::{Environment, FURTHER, PATIENCE, POISON, Stage};
+use super::stage::{Environment, PATIENCE, Stage};
 
 /// Lambda freezes about this long after the last gate.
 const FREEZE_GRACE: Duration = Duration::from_millis(1);

@@ -5,10 +5,16 @@ use std::time::{Duration, Instant};
 use outlast_backend::{Request, Verdict};
 
 use super::account::FALLBACK_FROM;
-use super::stage::{END, LONG_FREEZE};
 
+/// A freeze from here on may cost a request its connection (the extension's own bound is a second).
+pub(crate) const LONG_FREEZE: Duration = Duration::from_millis(900);
+/// The last request of a process may go unnoted if the process ends so soon after its answer.
+pub(crate) const END: Duration = Duration::from_millis(100);
 /// Requests before the first of two with the same record that are told of as well.
 const AROUND_REPEAT: Duration = Duration::from_millis(300);
+
+/// When a request under way may have been lost sight of: from, to.
+pub(crate) type Disruptions = Vec<(Instant, Instant)>;
 
 /// All of them, by their numbers in the account.
 pub(crate) struct Requests {

@@ -1,32 +1,27 @@
-//! Where a run takes place: the backend, the disk, the sandbox with the real binary in it, and the books.
+//! Where a run takes place: the backend, the disk, and the sandbox with the real binary in it.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use outlast_backend::{Answer, Backend, Behaviour, Condition, Door, Fate, Reset, Verdict};
+use outlast_backend::{Backend, Verdict};
 use outlast_simulator::{
-    Builder, Invocation, Invoked, Moment, Sandbox, ShutdownEnd, ShutdownReason, TelemetryOptions,
+    Builder, Invocation, Invoked, Sandbox, ShutdownEnd, ShutdownReason, TelemetryOptions,
 };
-use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::account::{Account, Arrival, Balance, key_of_event};
+use super::account::{Arrival, Balance, key_of_event};
+use super::backends::BackendHandle;
+use super::books::{Books, Evidence};
 use super::clock::ShiftedClock;
+use super::last_line::dropped_if_drained;
 use super::plan::Weather;
-use super::requests::Requests;
+use super::requests::{END, Requests};
 use super::room::{self, Room};
+use super::watch::{note_freezes, rss_max_kib, watch};
 
 /// How long anything is waited for: far more than a busy machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-const WATCH_EVERY: Duration = Duration::from_millis(100);
-/// A freeze from here on may cost a request its connection (the extension's own bound is a second).
-pub(crate) const LONG_FREEZE: Duration = Duration::from_millis(900);
-/// The last request of a process may go unnoted if the process ends so soon after its answer.
-pub(crate) const END: Duration = Duration::from_millis(100);
-/// Connections that waited to be accepted are read within so long after that.
-const STALE_READ: Duration = Duration::from_millis(300);
 /// A smaller queue has no index.
 const INDEX_WORTH_BYTES: u64 = 8 << 20;
 /// Once drained, no more than this is left on disk.
@@ -36,49 +31,6 @@ const SETTLING_RUN: Duration = Duration::from_millis(40);
 const INVOCATIONS_PER_MARKER: u32 = 50;
 /// SHUTDOWNs until everything must be out.
 const ENDS_MAX: u32 = 6;
-
-/// What was seen of the extension besides its records.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Watched {
-    pub(crate) rss_max_kib: u64,
-    pub(crate) disk_max_bytes: u64,
-    /// The same for the present sandbox, whose settings say what it may be.
-    disk_of_sandbox_max_bytes: u64,
-    /// The files there were then.
-    files_of_sandbox: Vec<(String, u64)>,
-    /// What the extension added to each undisturbed invocation, in microseconds.
-    pub(crate) added_micros: Vec<u64>,
-    pub(crate) processes: u64,
-    pub(crate) shutdowns: u64,
-    pub(crate) killed_at_deadline: u64,
-}
-
-/// The books of a run.
-#[derive(Debug, Default)]
-pub(crate) struct Books {
-    pub(crate) account: Account,
-    /// The same for the further destination, and the sum of its balances.
-    pub(crate) of_further: Account,
-    pub(crate) sum_of_further: Balance,
-    pub(crate) sum: Balance,
-    pub(crate) watched: Watched,
-    /// Repeats of records whose request's fate the extension could not know.
-    pub(crate) explained_repeats: u64,
-    /// Records that the fallback has.
-    pub(crate) handed_over: u64,
-    pub(crate) problems: Vec<String>,
-    /// When a request under way may have been lost sight of.
-    disruptions: Vec<(Instant, Instant)>,
-    /// Since when connections wait to be accepted. What is sent on them is read once they are, whoever sent it.
-    unaccepted_since: Option<Instant>,
-    /// What the queue's ledger said at the last balance.
-    ledger: u64,
-    ledger_of_further: u64,
-    /// Whether there was one in the latest episode.
-    had_further: bool,
-    /// By how much reports said more than was dropped, at the last balance.
-    over_told: u64,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -93,55 +45,6 @@ pub(crate) struct Stage {
     extension: PathBuf,
     queue: PathBuf,
     books: Arc<Mutex<Books>>,
-}
-
-/// A backend that can be shown in a failing test.
-pub(crate) struct BackendHandle(pub(crate) Backend);
-
-impl std::fmt::Debug for BackendHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.url())
-    }
-}
-
-impl BackendHandle {
-    /// Makes it so.
-    pub(crate) async fn make(&self, weather: Weather, seed: u64) {
-        let behaviour = match weather {
-            Weather::Healthy => Behaviour::healthy(),
-            Weather::Refused => return self.set_door(Door::Refused).await.unwrap(),
-            Weather::Unaccepted => return self.set_door(Door::Unaccepted).await.unwrap(),
-            Weather::Unreachable => return self.set_door(Door::Unreachable).await.unwrap(),
-            Weather::ResetBeforeBody => Behaviour::Reset(Reset::BeforeBody),
-            Weather::ResetWithin(bytes) => Behaviour::Reset(Reset::AfterBytes(bytes)),
-            Weather::ResetAfter { kept } => Behaviour::Reset(Reset::AfterBody(fate(kept))),
-            Weather::Hang { kept } => Behaviour::Hang(fate(kept)),
-            Weather::Status(status) => Behaviour::status(status),
-            Weather::RetryAfter(status, seconds) => {
-                Behaviour::answer(Answer::new(status).retry_after_seconds(seconds))
-            }
-            Weather::Flaky(status, probability) => {
-                Behaviour::status(status).when(Condition::chance(probability, seed))
-            }
-            Weather::TooLarge(bytes) => Behaviour::too_large_above_plain(bytes),
-            Weather::Poison => Behaviour::poisoned_by(|record| record.text.contains(POISON)),
-            Weather::Partial(rejected) => Behaviour::partial(rejected, "not all of them"),
-            Weather::Garbage => Behaviour::garbage("<html>welcome</html>"),
-            Weather::NoGzip => Behaviour::no_gzip(),
-            Weather::Slow(delay) => Behaviour::healthy().after(delay),
-            Weather::Trickle(pause) => Behaviour::healthy().trickled(pause),
-            Weather::Redirect => Behaviour::redirect(302, self.url()),
-        };
-        self.behave(behaviour);
-        self.set_door(Door::Open).await.unwrap();
-    }
-}
-
-impl std::ops::Deref for BackendHandle {
-    type Target = Backend;
-    fn deref(&self) -> &Backend {
-        &self.0
-    }
 }
 
 /// A sandbox and how far it was read.
@@ -160,7 +63,7 @@ pub(crate) struct Environment {
     pub(crate) has_further: bool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -255,27 +158,17 @@ impl Stage {
 
     /// The same, until another moment.
     pub(crate) fn disrupted_until(&self, from: Instant, to: Instant) {
-        lock(&self.books).disruptions.push((from, to));
+        lock(&self.books).disrupted(from, to);
     }
 
     /// Makes the backend so.
     pub(crate) async fn weather(&self, weather: Weather, seed: u64) {
-        self.accept_again();
-        if weather == Weather::Unaccepted {
-            lock(&self.books).unaccepted_since = Some(Instant::now());
-        }
+        lock(&self.books).accepts(weather != Weather::Unaccepted);
         self.backend.make(weather, seed).await;
     }
 
     fn all(&self) -> [&BackendHandle; 3] {
         [&self.backend, &self.fallback, &self.further]
-    }
-
-    fn accept_again(&self) {
-        let mut books = lock(&self.books);
-        if let Some(since) = books.unaccepted_since.take() {
-            books.disruptions.push((since, Instant::now() + STALE_READ));
-        }
     }
 
     /// Reads what is new at both ends.
@@ -291,16 +184,16 @@ impl Stage {
         let further: Vec<_> = self.further.take_records().iter().map(Arrival::of).collect();
         let mut books = lock(&self.books);
         for key in keys {
-            books.account.acknowledge(key);
+            books.main.account.acknowledge(key);
             if environment.has_further {
-                books.of_further.acknowledge(key);
+                books.further.account.acknowledge(key);
             }
         }
         for arrival in further {
-            books.of_further.receive(arrival);
+            books.further.account.receive(arrival);
         }
         for arrival in arrivals {
-            books.account.receive(arrival);
+            books.main.account.receive(arrival);
         }
         let mut lines = lock(&environment.lines_seen);
         let output = environment.lambda.extension_output();
@@ -348,7 +241,7 @@ impl Stage {
     pub(crate) fn note_end(&self, end: &ShutdownEnd) {
         let mut books = lock(&self.books);
         let now = Instant::now();
-        books.disruptions.push((now.checked_sub(END).unwrap_or(now), now));
+        books.disrupted(now.checked_sub(END).unwrap_or(now), now);
         books.watched.shutdowns += u64::from(!end.extensions.is_empty());
         let by_us = end.extensions.iter().any(|extension| extension.took < end.deadline - end.delivered);
         books.watched.killed_at_deadline += u64::from(!end.exited_by_itself() && !by_us);
@@ -360,7 +253,7 @@ impl Stage {
     /// Sees to it that everything is delivered: the backend is well, there is room, the clock is right; and `marker`, a
     /// line that no other is like, comes through. Then SHUTDOWN, until nothing is left on disk. Then the balance.
     pub(crate) async fn settle(&self, environment: &Environment, marker: &str, innocents: bool) -> Balance {
-        self.accept_again();
+        lock(&self.books).accepts(true);
         for backend in self.all() {
             backend.recover().await.unwrap();
         }
@@ -372,14 +265,14 @@ impl Stage {
         for attempt in 0..ENDS_MAX {
             let began = Instant::now();
             let mut markers = 0;
-            while markers == 0 || (self.books().account.is_awaiting() && began.elapsed() < PATIENCE) {
+            while markers == 0 || (self.books().main.account.is_awaiting() && began.elapsed() < PATIENCE) {
                 // The last in the queue: once it is through, so is everything before it. A full queue may drop it.
                 let marker = format!("{marker} end {attempt}.{markers}");
                 markers += 1;
-                self.books().account.wait_for(&marker);
+                self.books().main.account.wait_for(&marker);
                 self.invoke(environment, Invocation::new().line(marker.as_str())).await;
                 for _ in 0..INVOCATIONS_PER_MARKER {
-                    if !self.books().account.is_awaiting() {
+                    if !self.books().main.account.is_awaiting() {
                         break;
                     }
                     self.invoke(environment, Invocation::new().runs_for(SETTLING_RUN)).await;
@@ -405,76 +298,26 @@ impl Stage {
         self.balance(environment, ledgers, innocents)
     }
 
-    fn balance(&self, environment: &Environment, ledgers: Option<(u64, u64)>, innocents: bool) -> Balance {
+    fn balance(&self, environment: &Environment, dropped: Option<(u64, u64)>, innocents: bool) -> Balance {
         let dropped_by_lambda = environment.lambda.dropped();
-        let mut undelivered = lock(&environment.undelivered);
-        let lost_by_lambda = dropped_by_lambda - *undelivered;
-        *undelivered = dropped_by_lambda;
+        let undelivered =
+            dropped_by_lambda - std::mem::replace(&mut *lock(&environment.undelivered), dropped_by_lambda);
+        let evidence = Evidence {
+            dropped,
+            undelivered,
+            has_further: environment.has_further,
+            innocents,
+            request_timeout: environment.request_timeout,
+            requests: Requests { primary: self.backend.requests(), fallback: self.fallback.requests() },
+            requests_of_further: Requests { primary: self.further.requests(), fallback: Vec::new() },
+        };
         let mut books = lock(&self.books);
-        let books = &mut *books;
-        let requests = Requests { primary: self.backend.requests(), fallback: self.fallback.requests() };
-        let of_further = Requests { primary: self.further.requests(), fallback: Vec::new() };
-        for (account, requests, is_first) in
-            [(&mut books.account, &requests, true), (&mut books.of_further, &of_further, false)]
-        {
-            let mut needless: BTreeMap<(u64, u64), u64> = BTreeMap::new();
-            for repeat in account.take_repeats() {
-                // The one that began first may have been taken last.
-                let (first, _) = requests.in_order(repeat.before, repeat.again);
-                // What the extension says of itself is stored again if its segment goes before the first destination has it,
-                // and then goes to all of them.
-                let is_told_again = repeat.own && !is_first;
-                if is_told_again
-                    || requests.is_unknown(first, &books.disruptions, environment.request_timeout)
-                {
-                    books.explained_repeats += 1;
-                } else {
-                    *needless.entry((repeat.before, repeat.again)).or_default() += 1;
-                }
-            }
-            for ((first, again), records) in needless {
-                let told = requests.around(first, again);
-                books.problems.push(format!(
-                    "{records} records came again in request {again} after request {first}, without need: {told:#?}"
-                ));
-            }
-        }
-        let disruptions = std::mem::take(&mut books.disruptions);
-        let dropped = if let Some((ledger, ledger_of_further)) = ledgers {
-            // One that was not set meanwhile was forgotten.
-            let before =
-                if ledger_of_further < books.ledger_of_further { 0 } else { books.ledger_of_further };
-            books.ledger_of_further = ledger_of_further;
-            let mut of_further =
-                books.of_further.close(ledger_of_further - before, lost_by_lambda, |request| {
-                    of_further.is_unknown(request, &disruptions, environment.request_timeout)
-                });
-            if !std::mem::replace(&mut books.had_further, environment.has_further) {
-                // A new one gets what is still stored, though the others have it.
-                of_further.unacknowledged = 0;
-            }
-            let problems = of_further.problems(false).into_iter();
-            books.problems.extend(problems.map(|problem| format!("further destination: {problem}")));
-            books.sum_of_further.add(&of_further);
-            let dropped = ledger.saturating_sub(books.ledger);
-            books.ledger = ledger;
-            dropped
-        } else {
+        if dropped.is_none() {
             let said = environment.lambda.extension_output();
             let said: Vec<_> = said.iter().rev().take(3).map(|line| line.text.as_str()).collect();
-            let problem = format!("it is not all out at SHUTDOWN: {said:?}");
-            books.problems.push(problem);
-            0
-        };
-        books.handed_over += books.account.handed_over();
-        let balance = books.account.close(dropped, lost_by_lambda, |request| {
-            requests.is_unknown(request, &disruptions, environment.request_timeout)
-        });
-        books.problems.extend(balance.problems(innocents));
-        if balance.first_parts > disruptions.len() as u64 {
-            let Balance { first_parts, parts, .. } = balance;
-            books.problems.push(format!("{parts} parts of {first_parts} records that nothing came between"));
+            books.problems.push(format!("it is not all out at SHUTDOWN: {said:?}"));
         }
+        let balance = books.balance(&evidence);
         let (most, limit) = (books.watched.disk_of_sandbox_max_bytes, environment.disk_limit_bytes);
         if most > limit {
             let files = &books.watched.files_of_sandbox;
@@ -492,14 +335,6 @@ impl Stage {
             books.problems.push(format!("{crash:?}"));
         }
         *seen = crashes.len();
-        books.sum.add(&balance);
-        let told: u64 = books.account.reported().values().sum();
-        let over_told = told.saturating_sub(books.sum.dropped);
-        if over_told > books.over_told {
-            let problem = format!("reports speak of {told} records, {} were dropped", books.sum.dropped);
-            books.problems.push(problem);
-            books.over_told = over_told;
-        }
         balance
     }
 
@@ -514,102 +349,6 @@ impl Stage {
     pub(crate) fn wipe(&self) {
         std::fs::remove_dir_all(&self.queue).unwrap();
         let mut books = lock(&self.books);
-        (books.ledger, books.ledger_of_further) = (0, 0);
-    }
-}
-
-/// The name of the further destination.
-pub(crate) const FURTHER: &str = "further";
-
-/// What a poisonous line contains.
-pub(crate) const POISON: &str = "poison";
-
-fn fate(kept: bool) -> Fate {
-    if kept { Fate::Kept } else { Fate::Lost }
-}
-
-/// How many log records the last line says were dropped since the queue was made: for the backend, and for the further
-/// destination if there is one. Nothing if it says that something is left on disk for either.
-fn dropped_if_drained(line: &str, has_further: bool) -> Option<(u64, u64)> {
-    let mut parts = line.split("; ");
-    let (left, dropped) = counts(parts.next()?)?;
-    let further = parts.find_map(|part| part.strip_prefix(FURTHER));
-    let (left_for_further, dropped_for_further) = match further {
-        Some(part) if has_further => counts(part)?,
-        None if has_further => return None,
-        _ => (0, 0),
-    };
-    (left + left_for_further == 0).then_some((dropped, dropped_for_further))
-}
-
-/// What a part of the last line says is left on disk, of all signals, and how many log records were dropped.
-fn counts(line: &str) -> Option<(u64, u64)> {
-    let (left, rest) = line.split_once(" left on disk")?;
-    let (_, dropped) = rest.split_once(" dropped")?;
-    let mut by_signal = dropped.split(')').next()?.trim_start_matches(" (").split(", ");
-    let logs = by_signal.find_map(|count| count.strip_suffix(" logs")).unwrap_or("0");
-    Some((left.rsplit(' ').next()?.parse().ok()?, logs.parse().ok()?))
-}
-
-/// `VmHWM` of the extension in KiB.
-fn rss_max_kib(process: i32) -> Option<u64> {
-    // Before exec it is a copy of ours.
-    let executable = std::fs::read_link(format!("/proc/{process}/exe")).ok()?;
-    (executable != std::env::current_exe().ok()?).then_some(())?;
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// Reads memory and disk now and then, for as long as the sandbox lives.
-async fn watch(lambda: Weak<Sandbox>, queue: PathBuf, books: Arc<Mutex<Books>>) {
-    let mut last = 0;
-    while let Some(lambda) = lambda.upgrade() {
-        let process = lambda.process_ids().first().copied();
-        drop(lambda);
-        let rss = process.and_then(rss_max_kib);
-        // A walk may count a file under two names, if it is renamed meanwhile.
-        let disk = room::bytes_below(&queue).min(room::bytes_below(&queue));
-        if let Some(process) = process.filter(|process| *process != last) {
-            last = process;
-            lock(&books).watched.processes += 1;
-        }
-        note(&mut lock(&books).watched, rss.unwrap_or_default(), disk, &queue);
-        sleep(WATCH_EVERY).await;
-    }
-}
-
-fn note(watched: &mut Watched, rss_kib: u64, disk_bytes: u64, queue: &Path) {
-    if disk_bytes > watched.disk_of_sandbox_max_bytes {
-        watched.files_of_sandbox = room::files_in(queue);
-    }
-    watched.rss_max_kib = watched.rss_max_kib.max(rss_kib);
-    watched.disk_max_bytes = watched.disk_max_bytes.max(disk_bytes);
-    watched.disk_of_sandbox_max_bytes = watched.disk_of_sandbox_max_bytes.max(disk_bytes);
-}
-
-/// Cuts the backend's idle connections at every freeze, as a network forgets those of a frozen sandbox, and notes long
-/// freezes.
-async fn note_freezes(
-    mut moments: tokio::sync::broadcast::Receiver<Moment>,
-    backend: Backend,
-    books: Arc<Mutex<Books>>,
-) {
-    let mut frozen = None;
-    loop {
-        match moments.recv().await {
-            Ok(Moment::Frozen) => {
-                frozen = Some(Instant::now());
-                backend.cut_idle().await;
-            }
-            Ok(_) => {
-                let since = frozen.take().filter(|since: &Instant| since.elapsed() >= LONG_FREEZE);
-                if let Some(since) = since {
-                    lock(&books).disruptions.push((since, Instant::now()));
-                }
-            }
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
-        }
+        (books.main.dropped, books.further.dropped) = (0, 0);
     }
 }
