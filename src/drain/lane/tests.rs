@@ -200,6 +200,16 @@ fn what_is_handed_over_leaves_the_neighbour_that_arrived_to_be_marked() {
 }
 
 #[test]
+fn what_is_dropped_while_it_appeals_leaves_the_neighbour_that_arrived_to_be_marked() {
+    for (delivered, marked) in [(1, Some(Settlement { head: 2, refused: 0, delivered: 1 })), (0, None)] {
+        let mut lane = settling(1, delivered);
+        lane.appeal();
+        lane.level_changed(level(2, 2, 10, 1_000));
+        assert_eq!((lane.appealed(), lane.take_settlement()), (None, marked));
+    }
+}
+
+#[test]
 fn an_outage_clears_a_doubt_about_a_record() {
     let mut lane = lane(level(3, 1, 1, 100));
     for _ in 0..5 {

@@ -391,6 +391,26 @@ fn a_neighbour_is_marked_although_the_suspect_is_dropped_meanwhile() {
 }
 
 #[test]
+fn a_neighbour_is_marked_although_the_suspect_is_dropped_while_nobody_answers() {
+    let taken = Rc::new(Cell::new(false));
+    let mut world = World::started(settings(), move |request| match (request.has(1), taken.get()) {
+        (true, false) => reply(ms(10), Outcome::ServerError { after: None }),
+        (true, true) => hang(),
+        (false, _) => {
+            taken.set(true);
+            reply(ms(10), Outcome::Delivered)
+        }
+    });
+    for _ in 0..3 {
+        world.append(Signal::Logs, 1, 100);
+    }
+    until_alibi_and(&mut world, 1);
+    world.drop_oldest(Signal::Logs);
+    world.run_until_empty(200);
+    assert_eq!((world.delivered, world.refused), (logs(&[2, 3]), logs(&[])));
+}
+
+#[test]
 fn nothing_goes_to_the_fallback_for_a_record_that_was_dropped_while_it_was_judged() {
     let mut world = World::started(with_fallback(), two(|_| reply(ms(10), Outcome::Refused), takes));
     world.append(Signal::Logs, 1, 100);
