@@ -12,13 +12,14 @@ use outlast::queue::{
     RealDisk, Reason, Tally,
 };
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// The real disk, which somebody else fills up and frees again. What was written may be written over.
+/// The real disk, which somebody else fills up and frees again. What was written may be written over. The most there was on it
+/// is noted.
 #[derive(Clone)]
-struct SharedDisk(Arc<AtomicBool>);
+struct SharedDisk(Arc<AtomicBool>, Arc<AtomicU64>);
 
 impl SharedDisk {
     fn check(&self) -> io::Result<()> {
@@ -26,7 +27,7 @@ impl SharedDisk {
     }
 }
 
-struct SharedFile(SharedDisk, Box<dyn DiskFile>);
+struct SharedFile(SharedDisk, Box<dyn DiskFile>, PathBuf);
 
 impl DiskFile for SharedFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -37,7 +38,9 @@ impl DiskFile for SharedFile {
         if !inside {
             self.0.check()?;
         }
-        self.1.write_all_at(buf, offset)
+        self.1.write_all_at(buf, offset)?;
+        self.0.1.fetch_max(bytes_in(&self.2), Ordering::Relaxed);
+        Ok(())
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.1.set_len(len)
@@ -56,10 +59,10 @@ impl Disk for SharedDisk {
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         self.check()?;
-        Ok(Box::new(SharedFile(self.clone(), RealDisk.create(path)?)))
+        Ok(Box::new(SharedFile(self.clone(), RealDisk.create(path)?, path.parent().unwrap().to_owned())))
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(SharedFile(self.clone(), RealDisk.open(path)?)))
+        Ok(Box::new(SharedFile(self.clone(), RealDisk.open(path)?, path.parent().unwrap().to_owned())))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
@@ -79,6 +82,7 @@ const PADDING: usize = 2_000;
 struct Run {
     dir: tempfile::TempDir,
     full: Arc<AtomicBool>,
+    most: Arc<AtomicU64>,
     queue: Queue,
     deflater: Deflater,
     acknowledged: Vec<u64>,
@@ -92,12 +96,12 @@ impl Run {
 
     fn with(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let full = Arc::new(AtomicBool::new(false));
-        let disk = SharedDisk(Arc::clone(&full));
+        let (full, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let disk = SharedDisk(Arc::clone(&full), Arc::clone(&most));
         let (queue, opened) = Queue::open(Box::new(disk), dir.path(), limits, 1);
         assert!(opened.problem.is_none());
         let (deflater, acknowledged) = (Deflater::default(), Vec::new());
-        Self { dir, full, queue, deflater, acknowledged, next: 0 }
+        Self { dir, full, most, queue, deflater, acknowledged, next: 0 }
     }
 
     /// Appends so many records; returns how many were turned away with nothing kept or counted.
@@ -177,6 +181,27 @@ fn the_oldest_make_room_for_what_memory_holds() {
 }
 
 #[test]
+fn what_memory_holds_leaves_room_for_the_file_that_stays_on_disk_however_long_it_is() {
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Shed] {
+        for records in [1, 20, 30] {
+            let mut run = Run::new(overflow);
+            // One delivery, and so one segment.
+            let ids: Vec<u64> = (1..=records).collect();
+            let long = block(&mut run.deflater, Signal::Logs, &ids, PADDING);
+            run.queue.append(&batch(1, vec![long])).unwrap();
+            run.acknowledged.extend(ids);
+            run.next = records;
+            run.full.store(true, Ordering::Relaxed);
+            run.append(200);
+            assert!(run.queue.is_degraded());
+            run.come_back();
+            let most = run.most.load(Ordering::Relaxed);
+            assert!(most <= MAX_BYTES + (8 << 10), "{most} bytes on disk, {overflow:?}, {records} records");
+        }
+    }
+}
+
+#[test]
 fn a_full_queue_turns_the_newest_away_while_memory_stands_in() {
     let mut run = Run::new(Overflow::DropNewest);
     run.append(40);
@@ -225,14 +250,15 @@ fn memory_is_no_larger_than_what_the_disk_may_hold() {
 /// A queue whose directory cannot be used, for a file is in its place, and four records in memory.
 fn without_a_directory() -> Run {
     let dir = tempfile::tempdir().unwrap();
-    let full = Arc::new(AtomicBool::new(false));
+    let (full, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     std::fs::write(dir.path().join("queue"), "").unwrap();
     let limits = Limits::new(MAX_BYTES, Overflow::DropOldest);
-    let disk = Box::new(SharedDisk(Arc::clone(&full)));
+    let disk = Box::new(SharedDisk(Arc::clone(&full), Arc::clone(&most)));
     let (mut queue, opened) = Queue::open(disk, &dir.path().join("queue"), limits, 1);
     assert!(opened.problem.is_some());
     queue.stand_in();
-    let mut run = Run { dir, full, queue, deflater: Deflater::default(), acknowledged: Vec::new(), next: 0 };
+    let (deflater, acknowledged) = (Deflater::default(), Vec::new());
+    let mut run = Run { dir, full, most, queue, deflater, acknowledged, next: 0 };
     assert_eq!(run.append(4), 0);
     run
 }

@@ -70,6 +70,19 @@ impl Queue {
         self.disk_bytes() + len <= self.limits.max_bytes + self.limits.segment_bytes
     }
 
+    /// Whether what is in memory, with `size` more to come, will fit on the disk beside `staying` bytes there, once that takes it:
+    /// within the budget and a segment, however long the file is that stays, and with the segment that is begun to make room then.
+    pub(super) fn fits_on_return(&self, staying: u64, size: u64) -> bool {
+        let bytes = staying + self.store.memory_bytes() + size + FRAMES_START;
+        bytes <= self.limits.max_bytes + self.limits.segment_bytes
+    }
+
+    /// Bytes on a disk that takes nothing which cannot be given up: all but the segments other than the one with the state.
+    pub(super) fn staying_bytes(&self) -> u64 {
+        let carrier = self.store.carrier.and_then(|number| self.store.len(number)).unwrap_or_default();
+        (self.disk_bytes() - self.store.disk_bytes()).saturating_add(carrier)
+    }
+
     /// Counts blocks of a batch as given up. `all`: nothing else of the delivery is kept, so that a repeat of it is known for
     /// one, also to the next process.
     ///

@@ -216,7 +216,8 @@ impl Queue {
         }
         let size = batch.size();
         let fits = size + FRAMES_START <= self.limits.max_bytes;
-        if fits && self.degraded && !self.store.has_memory_for(size) {
+        let is_taken = || self.store.has_memory_for(size) && self.fits_on_return(self.staying_bytes(), size);
+        if fits && self.degraded && !is_taken() {
             // Nothing is given up for what is not taken now.
             return Err(AppendError::NoRoom);
         }
@@ -241,6 +242,10 @@ impl Queue {
     /// Appends a batch there is room for.
     fn keep_all(&mut self, batch: &Batch) -> Result<Appended, AppendError> {
         let size = batch.size();
+        if self.degraded && !self.fits_on_return(self.disk_bytes(), size) {
+            // What should have been given up for it could not be.
+            return Err(AppendError::NoRoom);
+        }
         let mut written = self.write(batch, size);
         if let (Err(StoreError::Vanished), false) = (&written, self.degraded) {
             log::error!("queue: its directory was removed by somebody else; it is made again");

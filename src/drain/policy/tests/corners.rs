@@ -427,3 +427,26 @@ fn nothing_goes_to_the_fallback_for_a_record_that_was_dropped_while_it_was_judge
         .filter(|(_, action)| matches!(action, Action::Send { target: Target::Fallback, .. }));
     assert_eq!(appeals.count(), 1, "only for the one that is there");
 }
+
+#[test]
+fn what_is_dropped_while_the_fallback_is_asked_is_not_asked_for_again() {
+    // The fallback fails only once the record is gone.
+    for outcome in [UNAVAILABLE, Outcome::Refused, Outcome::GzipRefused, Outcome::Delivered] {
+        let mut world = World::started(
+            with_fallback(),
+            two(
+                |request| reply(ms(10), if request.has(1) { Outcome::Refused } else { Outcome::Delivered }),
+                move |_| reply(ms(50), outcome),
+            ),
+        );
+        world.append(Signal::Logs, 1, 100);
+        world.append(Signal::Logs, 1, 100);
+        while world.sends_to(Target::Fallback).is_empty() {
+            world.run_for(ms(1));
+        }
+        world.drop_oldest(Signal::Logs);
+        world.run_until_empty(200);
+        assert_eq!((world.delivered.as_slice(), world.refused.as_slice()), (&logs(&[2])[..], &[][..]));
+        assert_eq!(world.sends_to(Target::Fallback).len(), 1, "{outcome:?}");
+    }
+}
