@@ -73,6 +73,23 @@ async fn connections_cut_while_frozen_cost_nothing() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_idle_for_long_is_not_used_again() {
+    let world = World::new().await;
+    let lambda = world.lambda_of_logs().freeze(AT_ONCE).start().await.unwrap();
+    invoke(&lambda, Invocation::new().runs_for(ms(50)).logs(10)).await;
+    world.until_delivered(&lambda).await;
+    within("the freeze", lambda.frozen()).await;
+    let before = world.backend.requests().len();
+    // Networks forget connections without a word. From four seconds on, none is trusted.
+    tokio::time::sleep(ms(4_300)).await;
+    invoke(&lambda, Invocation::new().runs_for(ms(50)).logs(10)).await;
+    world.until_requests(before + 1).await;
+    let requests = world.backend.requests();
+    assert_ne!(requests[before].connection, requests[before - 1].connection);
+    world.end(lambda).await;
+}
+
+#[tokio::test]
 async fn a_request_cut_while_frozen_goes_again() {
     let world = World::new().await;
     let lambda = world.lambda().freeze(AT_ONCE).start().await.unwrap();

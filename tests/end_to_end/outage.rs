@@ -182,6 +182,8 @@ async fn a_request_that_hangs_is_given_up_and_made_again() {
     world.backend.behave(Behaviour::hang());
     invoke_several(&lambda).await;
     world.until_requests(before + 4).await;
+    // What is given up is over: each attempt has a connection of its own, and none stays behind.
+    world.wait_for(|_| world.backend.open_connections() <= 1).await;
     invoke_several(&lambda).await;
     world.backend.recover().await.unwrap();
     world.until_delivered(&lambda).await;
