@@ -3,7 +3,7 @@
 use crate::support::{
     World, acknowledged, count_of, delivered, invoke, is_report, leave, lines_with, output, within,
 };
-use outlast_backend::{Behaviour, Signal, Verdict};
+use outlast_backend::{Behaviour, Condition, Signal, Verdict};
 use outlast_simulator::{Invocation, Sandbox};
 use std::collections::HashSet;
 
@@ -111,9 +111,29 @@ async fn every_poison_is_counted() {
 }
 
 #[tokio::test]
+async fn a_500_for_one_record_that_an_earlier_process_left_costs_that_record_only() {
+    let world = World::new().await;
+    let lambda = world.lambda_of_logs().start().await.unwrap();
+    world.backend.behave(Behaviour::status(503));
+    // Each a block of its own: the neighbour by which the first is judged is in the next one.
+    for line in ["broken", "second", "third"] {
+        invoke(&lambda, Invocation::new().line(line)).await;
+        within("the delivery", lambda.settled()).await;
+    }
+    lambda.kill().await;
+    let broken = Condition::any_record(|record| record.text == "broken");
+    world.backend.behave(Behaviour::status(500).when(broken));
+    invoke(&lambda, Invocation::new().line("last")).await;
+    world.wait_for(|received| received.records().iter().any(is_report)).await;
+    leave(&lambda).await;
+    only_missing(&world, &lambda, &["broken"]);
+    assert_eq!((world.reported_for("refused"), world.reported()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_500_for_one_record_costs_that_record_only() {
     let world = World::new().await;
-    let broken = outlast_backend::Condition::any_record(poisoned);
+    let broken = Condition::any_record(poisoned);
     world.backend.behave(Behaviour::status(500).when(broken));
     let lambda = world.lambda().start().await.unwrap();
     invoke(&lambda, Invocation::new().line("a").line("b").line("poison").line("c").line("d")).await;
