@@ -104,6 +104,7 @@ pub(super) enum What {
 
 pub(super) type Backend = Box<dyn FnMut(&Request<'_>) -> Reply>;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own")]
 pub(super) struct World {
     pub(super) policy: Policy,
     pub(super) now: Time,
