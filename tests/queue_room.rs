@@ -242,6 +242,25 @@ fn nor_is_a_segment_given_up_for_what_a_smaller_memory_does_not_take() {
 }
 
 #[test]
+fn nor_for_what_does_not_fit_beside_the_file_that_stays() {
+    let mut run = Run::new(Overflow::DropOldest);
+    run.append(15);
+    let long = |run: &mut Run, records: u64| {
+        let ids: Vec<u64> = (1..=records).map(|number| run.next + number).collect();
+        run.next += records;
+        let block = block(&mut run.deflater, Signal::Logs, &ids, PADDING);
+        run.queue.append(&batch(u128::from(run.next), vec![block]))
+    };
+    long(&mut run, 30).unwrap();
+    run.full.store(true, Ordering::Relaxed);
+    run.append(1);
+    let (on_disk, dropped) = (run.on_disk(), run.dropped());
+    assert!(run.queue.is_degraded() && on_disk > 60 << 10, "{on_disk}");
+    assert!(matches!(long(&mut run, 40), Err(AppendError::NoRoom)));
+    assert_eq!((run.on_disk(), run.dropped()), (on_disk, dropped));
+}
+
+#[test]
 fn memory_is_no_larger_than_what_the_disk_may_hold() {
     assert_eq!(Limits::new(1 << 20, Overflow::DropOldest).memory_max_bytes, 1 << 20);
     assert_eq!(Limits::new(64 << 20, Overflow::DropOldest).memory_max_bytes, 4 << 20);
