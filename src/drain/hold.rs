@@ -45,6 +45,14 @@ struct Invocation {
     reported: bool,
 }
 
+/// What was told of an invocation whose INVOKE has not been read: its telemetry comes another way, and may be faster.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    request: u64,
+    done: bool,
+    reported: bool,
+}
+
 /// A gap whose beginning is not known yet: the end of a function that was not held is read after the thaw.
 #[derive(Clone, Copy, Debug)]
 struct OpenGap {
@@ -57,6 +65,7 @@ struct OpenGap {
 #[derive(Debug, Default)]
 pub(super) struct Invocations {
     current: Option<Invocation>,
+    early: Option<Early>,
     open_gap: Option<OpenGap>,
     gap: Average,
     run: Average,
@@ -83,14 +92,16 @@ impl Invocations {
                 self.settle_open_gap(Some(ended), settings);
             }
         }
+        let early = self.early.take().filter(|early| early.request == request);
+        let done = early.filter(|early| early.done).map(|_| now);
         self.current = Some(Invocation {
             request,
             at: now,
             deadline,
-            started: false,
-            done: None,
-            ended: None,
-            reported: false,
+            started: early.is_some(),
+            done,
+            ended: done,
+            reported: early.is_some_and(|early| early.reported),
         });
         // One gap is enough to go by: a busy function shows that it is one with its second invocation.
         let late = settings.max_delay.is_zero() || self.gap.get().is_none_or(|gap| gap > settings.max_delay);
@@ -106,8 +117,9 @@ impl Invocations {
     }
 
     pub(super) fn started(&mut self, request: u64) {
-        if let Some(current) = self.current.as_mut().filter(|current| current.request == request) {
-            current.started = true;
+        match self.current.as_mut().filter(|current| current.request == request) {
+            Some(current) => current.started = true,
+            None => self.early = Some(Early { request, done: false, reported: false }),
         }
     }
 
@@ -126,6 +138,8 @@ impl Invocations {
         } else if let Some(open) = self.open_gap.filter(|open| open.request == request) {
             let ended = ran.map(|ran| open.at.saturating_add(ran));
             self.settle_open_gap(ended, settings);
+        } else {
+            self.early = Some(Early { request, done: true, reported: false });
         }
         if let Some(ran) = ran {
             self.run.add(ran);
@@ -139,6 +153,8 @@ impl Invocations {
     pub(super) fn reported(&mut self, request: u64) {
         if let Some(current) = self.current.as_mut().filter(|current| current.request == request) {
             current.reported = true;
+        } else if let Some(early) = self.early.as_mut().filter(|early| early.request == request) {
+            early.reported = true;
         }
     }
 

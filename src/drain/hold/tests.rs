@@ -45,6 +45,33 @@ fn an_end_that_is_read_after_the_thaw_tells_its_own_gap_only() {
 }
 
 #[test]
+fn what_is_told_of_an_invocation_before_its_invoke_is_read_counts() {
+    let settings = settings();
+    let until = |told: fn(&mut Invocations, &Settings)| {
+        let mut invocations = Invocations::default();
+        told(&mut invocations, &settings);
+        invocations.invoke(ms(1_000), 1, None, true, &settings);
+        assert!(invocations.is_held());
+        (invocations.hold_until(&settings), invocations.report_is_outstanding())
+    };
+    let nothing = until(|_, _| {});
+    assert_eq!(nothing, (Some(ms(1_000) + STARTED_WITHIN), true));
+    assert_eq!(until(|of, settings| of.done(ms(990), 9, None, settings)), nothing, "another one's end");
+    let start = until(|of, _| of.started(1));
+    assert_eq!(start, (Some(ms(1_000) + RUN_ALLOWANCE_MIN + settings.hold_max), true));
+    let end = until(|of, settings| {
+        of.started(1);
+        of.done(ms(990), 1, Some(ms(10)), settings);
+    });
+    assert_eq!(end, (Some(ms(1_000) + settings.hold_max), true));
+    let report = until(|of, settings| {
+        of.done(ms(990), 1, Some(ms(10)), settings);
+        of.reported(1);
+    });
+    assert_eq!(report, (Some(ms(1_000) + settings.hold_max), false));
+}
+
+#[test]
 fn the_longest_of_eight_runs_is_waited_for_and_the_ninth_forgets_it() {
     let long = ms(20_000);
     for (short_runs, allowance) in [(7, ms(40_000)), (8, ms(1_000))] {
